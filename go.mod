@@ -1,0 +1,8 @@
+module github.com/mmarinus/mmap
+
+go 1.26
+
+require (
+	golang.org/x/sys v0.49.0
+	pgregory.net/rapid v1.3.0
+)

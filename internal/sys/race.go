@@ -1,0 +1,6 @@
+//go:build race
+
+package sys
+
+// Race says that the program was built with the race detector.
+const Race = true
