@@ -54,6 +54,12 @@ func Mlock(addr, size uintptr, flags int) error {
 	return errno(e)
 }
 
+// Munlock is munlock(2).
+func Munlock(addr, size uintptr) error {
+	_, _, e := unix.Syscall(unix.SYS_MUNLOCK, addr, size, 0)
+	return errno(e)
+}
+
 // MemfdSecret is memfd_secret(2). Its number is the same on every processor,
 // but golang.org/x/sys names it on some of them only.
 func MemfdSecret(flags int) (int, error) {

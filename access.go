@@ -1,0 +1,148 @@
+package mmap
+
+import (
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// reader is the inside of handles that can be read.
+type reader struct{ ticket }
+
+// updater is the inside of handles that can be read and written.
+type updater struct{ reader }
+
+// writer is the inside of handles that can be written only.
+type writer struct{ ticket }
+
+// ReadAt copies from the mapping at off into p, as [io.ReaderAt] says: with
+// fewer bytes than len(p) the error says why, io.EOF at the end of the mapping.
+// A fault is a [*FaultError] with the offset where the copy stopped; what lies
+// in p beyond the count is as it was. A negative offset is a bad argument.
+//
+// ReadAt may be called by several goroutines at once. Copies are not atomic:
+// with a writer at work, old and new bytes can mix.
+func (r reader) ReadAt(p []byte, off int64) (n int, err error) {
+	return r.transfer(p, off, ProtRead, false)
+}
+
+// View calls f with the memory itself, len == cap. The slice is valid until f
+// returns, and the mapping stays as it is so long: transitions answer ErrBusy,
+// Close takes effect afterwards. A fault, also that of a store into b, ends f
+// and is returned as a [*FaultError]; see [Guard] for what that covers.
+// Otherwise the error is that of f, or ErrClosed or ErrMoved.
+func (r reader) View(f func(b []byte) error) error { return r.view("view", f) }
+
+// UnsafeBytes returns the memory itself, neither guarded nor pinned: a fault
+// ends the program, and so does touching the slice after Close or a transition
+// that moves the mapping, if it does not read another mapping's bytes. The
+// mapping is never collected from now on; Close still unmaps it. It is nil for
+// a handle that is no longer good.
+func (r reader) UnsafeBytes() []byte { return r.lend(ProtRead) }
+
+// WriteAt copies p into the mapping at off, as [io.WriterAt] says. A mapping
+// does not grow by writing: what does not fit is left out, and the error
+// matches [io.ErrShortWrite]. A fault is a [*FaultError] with the offset where
+// the copy stopped; no byte beyond it was changed. A negative offset is a bad
+// argument.
+//
+// WriteAt may be called by several goroutines at once, and beside ReadAt; the
+// copies are not atomic.
+func (u updater) WriteAt(p []byte, off int64) (n int, err error) {
+	return u.transfer(p, off, ProtWrite, false)
+}
+
+// Update calls f with the memory itself, to read and to write. All else is as
+// with View.
+func (u updater) Update(f func(b []byte) error) error { return u.view("update", f) }
+
+// WriteAt copies p into the mapping at off, as [io.WriterAt] says. A mapping
+// does not grow by writing: what does not fit is left out, and the error
+// matches [io.ErrShortWrite]. A fault is a [*FaultError] with the offset where
+// the copy stopped; no byte beyond it was changed. A negative offset is a bad
+// argument.
+//
+// WriteAt may be called by several goroutines at once; the copies are not
+// atomic.
+func (w writer) WriteAt(p []byte, off int64) (n int, err error) {
+	return w.transfer(p, off, ProtWrite, false)
+}
+
+// transfer copies out of the mapping into p if need is ProtRead, and from p into it
+// if need is ProtWrite. If checked, each page must allow it.
+func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
+	line, err := t.pin()
+	if err != nil {
+		return 0, fail(err, "%s of %d bytes at %d", verb(need), len(p), off)
+	}
+	r := t.r
+	g := r.guard(line)
+	g.start, g.done = int(off), &n
+	defer g.leave(&err)
+	length := r.len.Load()
+	if off < 0 {
+		return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verb(need), len(p), off), "negative offset")
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	end := uint64(off) + uint64(len(p))
+	if end > uint64(length) {
+		end = uint64(length)
+	}
+	// Page by page: a copy that faults has changed nothing of the page where it
+	// faulted, whatever order it copies in, so n is exact.
+	addr := r.addr.Load()
+	for at := uint64(off); at < end; at = uint64(off) + uint64(n) {
+		if checked && !r.allows(uintptr(at), need) {
+			return n, fail(unix.EACCES, "%s of %d bytes at %d: %s page at offset %d", verb(need), len(p), off, r.protAt(uintptr(at)), at)
+		}
+		from := addr + uintptr(at)
+		size := int(min(end-at, uint64(pageSize-from&(pageSize-1))))
+		if need == ProtRead {
+			n += copy(p[n:n+size], memory(from, size))
+		} else {
+			n += copy(memory(from, size), p[n:n+size])
+		}
+	}
+	switch {
+	case n == len(p):
+		return n, nil
+	case need == ProtRead:
+		return n, io.EOF
+	}
+	return n, fail(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", len(p), off, length)
+}
+
+func verb(need Prot) string {
+	if need == ProtRead {
+		return "read"
+	}
+	return "write"
+}
+
+// view calls f with the whole mapping.
+func (t ticket) view(op string, f func(b []byte) error) (err error) {
+	line, err := t.pin()
+	if err != nil {
+		return fail(err, "%s", op)
+	}
+	g := t.r.guard(line)
+	defer g.leave(&err)
+	return f(memory(t.r.addr.Load(), int(t.r.len.Load())))
+}
+
+// lend returns the whole mapping for ever, if every page of it allows need.
+func (t ticket) lend(need Prot) []byte {
+	line, err := t.pin()
+	if err != nil {
+		return nil
+	}
+	defer t.r.unpin(line)
+	if !Prot(t.r.prot.Load()).allows(need) {
+		return nil
+	}
+	t.r.lent.Store(true)
+	return memory(t.r.addr.Load(), int(t.r.len.Load()))
+}

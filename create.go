@@ -1,0 +1,268 @@
+package mmap
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// mapNew makes a mapping with permissions p.
+func (s Spec) mapNew(p Prot) (ticket, error) {
+	// Anonymous memory, the hot path, does without the closure of open.
+	if s.source == anonymous && !s.hugePages {
+		if err := s.check("map", p); err != nil {
+			return ticket{}, s.explain(err, p)
+		}
+		b, _ := s.back("map")
+		t, err := s.lay(b, p)
+		return t, s.explain(err, p)
+	}
+	t, err := s.mapOpened(p)
+	return t, s.explain(err, p)
+}
+
+func (s Spec) mapOpened(p Prot) (t ticket, err error) {
+	if err = s.check("map", p); err != nil {
+		return t, err
+	}
+	err = s.open("map", p, s.reserve, func(b backing) error {
+		t, err = s.lay(b, p)
+		return err
+	})
+	return t, err
+}
+
+// explain names what was to be mapped in an error of mapNew.
+func (s Spec) explain(err error, p Prot) error {
+	if f, ok := err.(*failure); ok {
+		f.op = fmt.Sprintf("map %v as %v", s, p)
+	}
+	return err
+}
+
+// lay maps a backing where the Spec says, as a new region.
+func (s Spec) lay(b backing, p Prot) (ticket, error) {
+	capacity := b.size
+	if s.reserved {
+		if capacity = uintptr(s.reserve); capacity < b.size {
+			return ticket{}, bad("map", "the capacity is below the size of %d bytes", b.size)
+		}
+	}
+	data, fits := round(b.lead+b.size, b.granule)
+	whole, fitsWhole := round(b.lead+capacity, b.granule)
+	if !fits || !fitsWhole {
+		return ticket{}, fail(unix.ENOMEM, "map")
+	}
+	if b.size == 0 {
+		data = 0
+	}
+	if capacity == 0 {
+		whole = 0
+	}
+	base, err := s.base(b, whole)
+	if err != nil {
+		return ticket{}, err
+	}
+	if whole > 0 {
+		if base, err = s.mapPages(b, base, data, whole, p); err != nil {
+			return ticket{}, err
+		}
+	}
+	t := newRegion(base+b.lead, b.size, capacity, base, whole, whole-data, b.granule, p)
+	t.r.locked = s.lock
+	if b.fd < 0 {
+		t.r.flags = b.flags
+	}
+	return t, nil
+}
+
+// base returns the page where the Spec's placement puts size bytes of b: 0 for
+// anywhere.
+func (s Spec) base(b backing, size uintptr) (uintptr, error) {
+	align, lead := uintptr(s.align), b.lead
+	if s.aligned && lead&(align-1) != 0 {
+		return 0, bad("map", "a file offset that is %d past a page cannot be aligned to %d", lead, align)
+	}
+	base := s.addr - lead
+	switch s.placement {
+	case anywhere:
+		return 0, nil
+	case near:
+		base = page(s.addr)
+	default:
+		switch {
+		case s.addr < lead || base&(b.granule-1) != 0:
+			return 0, bad("map", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
+		case s.aligned && s.addr&(align-1) != 0:
+			return 0, bad("map", "address %#x is no multiple of %d", s.addr, align)
+		}
+	}
+	if inRaceWindow(base, size) {
+		return 0, bad("map", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
+	}
+	return base, nil
+}
+
+// mapPages maps data bytes of b as p, and a reserve up to whole bytes.
+func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, error) {
+	flags, prot := b.flags, p
+	if whole > data {
+		prot = ProtNone
+		if s.shared && b.fd < 0 {
+			flags |= unix.MAP_NORESERVE // or the kernel charges the whole capacity
+		}
+	} else if s.populate {
+		flags |= unix.MAP_POPULATE
+	}
+	align := uintptr(0)
+	if s.aligned && s.placement != exactly && s.placement != onto {
+		align = uintptr(s.align)
+	}
+	if b.flags&unix.MAP_HUGETLB != 0 && whole > data {
+		return s.mapHugeReserve(b, base, data, whole, max(align, b.granule), p)
+	}
+	base, err := s.mapAt(b, base, whole, align, prot, flags)
+	if err != nil {
+		return 0, fail(err, "map")
+	}
+	if err := s.furnish(base, data, whole, p); err != nil {
+		abandon(base, whole)
+		return 0, err
+	}
+	return base, nil
+}
+
+// furnish makes the data of freshly mapped pages what the Spec wants.
+func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
+	if data == 0 {
+		return nil
+	}
+	if whole > data && p != ProtNone {
+		if err := sys.Mprotect(base, data, int(p)); err != nil {
+			return fail(err, "map")
+		}
+		if s.populate {
+			sys.Madvise(base, data, populateAdvice(p)) // best effort
+		}
+	}
+	if s.lock {
+		if err := lock(base, data, p); err != nil {
+			return &failure{op: "map", hint: "mlock", err: err}
+		}
+	}
+	return nil
+}
+
+func populateAdvice(p Prot) int {
+	if p&ProtWrite != 0 {
+		return unix.MADV_POPULATE_WRITE
+	}
+	return unix.MADV_POPULATE_READ
+}
+
+// lock locks pages with permissions p into memory.
+func lock(addr, size uintptr, p Prot) error {
+	if p == ProtNone {
+		return sys.Mlock(addr, size, unix.MLOCK_ONFAULT) // there is nothing to fault in yet
+	}
+	return sys.Mlock(addr, size, 0)
+}
+
+// mapAt maps size bytes of b where the placement says, at a multiple of align.
+func (s Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (uintptr, error) {
+	fixed := 0
+	switch s.placement {
+	case exactly:
+		fixed = unix.MAP_FIXED_NOREPLACE
+	case onto:
+		fixed = unix.MAP_FIXED
+	}
+	got, err := sys.Mmap(base, size, int(p), flags|fixed, b.fd, b.offset)
+	if err != nil {
+		return 0, err
+	}
+	if s.placement == exactly && got != base {
+		abandon(got, size) // kernels before 4.17 take NOREPLACE for a hint
+		return 0, unix.EEXIST
+	}
+	if align <= b.granule || got&(align-1) == 0 {
+		return got, nil
+	}
+	// Not by luck, then: hold enough address space for the alignment, trim it,
+	// and move the pages there.
+	hold, err := reserveAligned(base, size, align)
+	if err == nil {
+		if err = move(got, size, hold); err == nil {
+			return hold, nil
+		}
+		abandon(hold, size)
+	}
+	abandon(got, size)
+	return 0, err
+}
+
+// mapHugeReserve maps huge pages with a reserve. The reserve is ordinary
+// address space: huge pages would be taken from the pool for it.
+func (s Spec) mapHugeReserve(b backing, base, data, whole, align uintptr, p Prot) (uintptr, error) {
+	var staged uintptr
+	var err error
+	if data > 0 {
+		if staged, err = sys.Mmap(0, data, int(p), b.flags, -1, 0); err != nil {
+			return 0, fail(err, "map")
+		}
+		if err = s.furnish(staged, data, data, p); err != nil {
+			abandon(staged, data)
+			return 0, err
+		}
+	}
+	hold := backing{fd: -1, granule: pageSize}
+	base, err = s.mapAt(hold, base, whole, align, ProtNone, holding)
+	if err == nil && data > 0 {
+		if err = move(staged, data, base); err != nil {
+			abandon(base, whole)
+		}
+	}
+	if err != nil {
+		if data > 0 {
+			abandon(staged, data)
+		}
+		return 0, fail(err, "map")
+	}
+	return base, nil
+}
+
+// holding are the flags of address space that is held and never touched.
+const holding = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
+
+// reserveAligned holds size bytes of address space at a multiple of align.
+func reserveAligned(hint, size, align uintptr) (uintptr, error) {
+	if size+align < size {
+		return 0, unix.ENOMEM
+	}
+	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding, -1, 0)
+	if err != nil {
+		return 0, err
+	}
+	at := (start + align - 1) &^ (align - 1)
+	abandon(start, at-start)
+	abandon(at+size, start+align-at)
+	return at, nil
+}
+
+// move moves a freshly mapped range to the place of another one, replacing it;
+// mremap(2). Both ranges are the library's own.
+func move(from, size, to uintptr) error {
+	_, err := sys.Mremap(from, size, size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to)
+	return err
+}
+
+// abandon unmaps a range that no handle owns. If that fails, the collector
+// tries again.
+func abandon(base, size uintptr) {
+	if size > 0 && sys.Munmap(base, size) != nil {
+		t := newRegion(base, size, size, base, size, 0, pageSize, ProtNone)
+		runtime.KeepAlive(t.r)
+	}
+}

@@ -1,0 +1,121 @@
+package mmap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/mmarinus/mmap/procmaps"
+	"golang.org/x/sys/unix"
+)
+
+// The errors that callers tell apart, with [errors.Is]. An error that comes
+// from a system call matches its errno as well. A bad argument matches
+// [os.ErrInvalid] and EINVAL; what the kernel, the file system or the processor
+// cannot do matches [errors.ErrUnsupported].
+var (
+	// ErrClosed is the answer of a closed handle, and of a zero one.
+	ErrClosed = os.ErrClosed
+	// ErrPermission says that a page does not allow the access, or that the
+	// kernel does not allow the change.
+	ErrPermission = os.ErrPermission
+	// ErrMoved is the answer of a handle that a transition has consumed: the
+	// mapping belongs to the handle that the transition returned.
+	ErrMoved = errors.New("handle was consumed by a transition")
+	// ErrBusy refuses a transition of a mapping that is being accessed, is
+	// pinned, or is in another transition.
+	ErrBusy = errors.New("mapping is in use")
+	// ErrCapacity refuses growth beyond what was reserved.
+	ErrCapacity = errors.New("beyond the reserved capacity")
+	// ErrFault says that touching the memory failed: SIGSEGV or SIGBUS.
+	ErrFault = errors.New("memory fault")
+	// ErrTruncated is the cause of a fault on a page that lies past the end
+	// of its file.
+	ErrTruncated = errors.New("page is past the end of the file")
+)
+
+// failure is an operation that failed: what was asked, and why not.
+type failure struct {
+	op   string // the operation, with its arguments
+	hint string // what the caller can do about it, or ""
+	err  error
+}
+
+// fail wraps err with the operation.
+func fail(err error, format string, args ...any) error {
+	return &failure{op: fmt.Sprintf(format, args...), err: err}
+}
+
+// bad reports an argument that can never be right.
+func bad(op, format string, args ...any) error {
+	return &failure{op: op, hint: fmt.Sprintf(format, args...), err: unix.EINVAL}
+}
+
+// named gives the error of an inner step the operation that it was part of.
+func named(err error, format string, args ...any) error {
+	op := fmt.Sprintf(format, args...)
+	switch e := err.(type) {
+	case *failure:
+		e.op = op
+		return e
+	case *PartialError:
+		e.Op = op
+		return e
+	}
+	return &failure{op: op, err: err}
+}
+
+func (f *failure) Error() string {
+	var b strings.Builder
+	b.WriteString("mmap: ")
+	b.WriteString(f.op)
+	b.WriteString(": ")
+	if f.hint != "" {
+		b.WriteString(f.hint)
+		b.WriteString(": ")
+	}
+	if f.err == ErrClosed {
+		b.WriteString("mapping is closed") // os.ErrClosed speaks of a file
+	} else {
+		b.WriteString(f.err.Error())
+	}
+	return b.String()
+}
+
+func (f *failure) Unwrap() error { return f.err }
+
+// Is adds what syscall.Errno.Is does not know.
+func (f *failure) Is(target error) bool {
+	switch target {
+	case os.ErrInvalid:
+		return errors.Is(f.err, unix.EINVAL)
+	case errors.ErrUnsupported:
+		return errors.Is(f.err, unix.ENODEV)
+	}
+	return false
+}
+
+// errClosedFile is a closed *os.File given to a Spec.
+var errClosedFile = fmt.Errorf("%w (%w)", os.ErrClosed, unix.EBADF)
+
+// A PartialError is a change that stopped half-way and could not be undone.
+// This is rare: it takes a mapping of several kernel areas, a system call that
+// fails for one of them, and a kernel that also refuses the way back.
+//
+// A handle with known permissions then allows [Forget], Regions and Close
+// only, and answers everything else with this error. An [Unknown] goes on with
+// the permissions that its pages have now.
+type PartialError struct {
+	Op      string            // the operation, with its arguments
+	Err     error             // why it stopped
+	Undo    error             // why it could not be undone
+	Regions []procmaps.Region // what the kernel said of the mapping's pages afterwards
+}
+
+func (e *PartialError) Error() string {
+	return fmt.Sprintf("mmap: %s: stopped half-way: %v; the way back: %v", e.Op, e.Err, e.Undo)
+}
+
+// Unwrap returns both errors.
+func (e *PartialError) Unwrap() []error { return []error{e.Err, e.Undo} }

@@ -1,0 +1,112 @@
+package mmap
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/mmarinus/mmap/procmaps"
+	"golang.org/x/sys/unix"
+)
+
+// A FaultError says that memory of a mapping could not be touched: a page past
+// the end of a truncated file, a full or failing disk, a store through a slice
+// lent for reading. It always matches [ErrFault], and the cause where that is
+// proven.
+type FaultError struct {
+	// Addr is the address that the processor reported. On s390x it is the
+	// start of the page.
+	Addr uintptr
+	// Offset in bytes from the start of the mapping: in ReadAt and WriteAt,
+	// where the copy stopped; in a view, the byte at Addr.
+	Offset int
+	// Err is the cause, [ErrTruncated] or [ErrPermission], or else ErrFault.
+	Err error
+}
+
+func (e *FaultError) Error() string {
+	if e.Err == ErrFault {
+		return fmt.Sprintf("mmap: memory fault at %#x, offset %d", e.Addr, e.Offset)
+	}
+	return fmt.Sprintf("mmap: memory fault at %#x, offset %d: %v", e.Addr, e.Offset, e.Err)
+}
+
+// Is reports true for ErrFault.
+func (e *FaultError) Is(target error) bool { return target == ErrFault }
+
+// Unwrap returns the cause.
+func (e *FaultError) Unwrap() error { return e.Err }
+
+// fault describes a fault at an address that the region covers. The caller
+// still pins the region, so the kernel's table shows what the access found.
+func (r *region) fault(addr uintptr) *FaultError {
+	return &FaultError{Addr: addr, Offset: int(addr - r.addr.Load()), Err: cause(addr)}
+}
+
+// cause returns why touching addr faulted, where that can be proven, and
+// ErrFault elsewhere.
+func cause(addr uintptr) error {
+	table, err := procmaps.Open(0)
+	if err != nil {
+		return ErrFault
+	}
+	defer table.Close()
+	area, ok, err := table.At(uint64(addr))
+	if err != nil || !ok {
+		return ErrFault
+	}
+	// In an area that can be read and not written, the fault may have been a
+	// store or a page that has gone. A load tells: a store is refused before
+	// the page is looked for.
+	switch allowed := area.Perms & (procmaps.Read | procmaps.Write); {
+	case allowed == 0, allowed == procmaps.Read && loads(addr):
+		return ErrPermission
+	case truncated(area, uint64(addr)):
+		return ErrTruncated
+	}
+	return ErrFault
+}
+
+// loads reports whether a load from addr works.
+func loads(addr uintptr) bool {
+	var err error
+	func() {
+		g := guard{probe: addr}
+		g.enter()
+		defer g.leave(&err)
+		load(addr)
+	}()
+	return err == nil
+}
+
+// truncated reports whether addr, in area, is known to be a page past the end
+// of the file. It keeps no descriptor of its own to ask: a dup would hold the
+// caller's flock, and closing another would drop the process's POSIX locks.
+func truncated(area procmaps.Region, addr uint64) bool {
+	if area.Inode == 0 {
+		return false
+	}
+	var st unix.Stat_t
+	// The link of /proc leads to the file itself, whatever its name has
+	// become, but only with CAP_CHECKPOINT_RESTORE.
+	link := fmt.Sprintf("/proc/self/map_files/%x-%x", area.Start, area.End)
+	if unix.Stat(link, &st) != nil {
+		if area.Deleted || unix.Stat(area.Name, &st) != nil || !same(area, &st) {
+			return false
+		}
+	}
+	page := (area.Offset + addr - area.Start) &^ uint64(pageSize-1)
+	return page >= uint64(st.Size)
+}
+
+// same reports whether st is of the file in area.
+func same(area procmaps.Region, st *unix.Stat_t) bool {
+	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
+	// File systems without a device of their own, such as btrfs, may give stat
+	// another anonymous device, major number 0, than they give the table.
+	return st.Ino == area.Inode && major == area.Major && (minor == area.Minor || major == 0)
+}
+
+var pageSize = uintptr(os.Getpagesize())
+
+// page returns the start of the page that addr lies in.
+func page(addr uintptr) uintptr { return addr &^ (pageSize - 1) }

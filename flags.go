@@ -1,0 +1,52 @@
+package mmap
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Prot is a set of permissions, the prot argument of mmap(2). It prints as
+// the kernel's tables do: r-x.
+type Prot uint8
+
+// The permissions. Combine them with |.
+const (
+	ProtNone  Prot = unix.PROT_NONE
+	ProtRead  Prot = unix.PROT_READ
+	ProtWrite Prot = unix.PROT_WRITE
+	ProtExec  Prot = unix.PROT_EXEC
+
+	protAll = ProtRead | ProtWrite | ProtExec
+)
+
+// String returns the permissions as in /proc/PID/maps: r-x.
+func (p Prot) String() string {
+	if p&^protAll != 0 {
+		return fmt.Sprintf("Prot(%#x)", uint8(p))
+	}
+	b := [3]byte{'-', '-', '-'}
+	for i, c := range [3]byte{'r', 'w', 'x'} {
+		if p&(1<<i) != 0 {
+			b[i] = c
+		}
+	}
+	return string(b[:])
+}
+
+// allows reports whether p contains all of need.
+func (p Prot) allows(need Prot) bool { return p&need == need }
+
+// Seal is a set of seals of a [Memfd], each a promise of the kernel that
+// something can never happen to the file again: F_SEAL_* of fcntl(2).
+type Seal int
+
+// The seals. Combine them with |.
+const (
+	SealSeal        Seal = unix.F_SEAL_SEAL         // no further seals
+	SealShrink      Seal = unix.F_SEAL_SHRINK       // never shorter: a mapping of it cannot fault by truncation
+	SealGrow        Seal = unix.F_SEAL_GROW         // never longer
+	SealWrite       Seal = unix.F_SEAL_WRITE        // contents never change
+	SealFutureWrite Seal = unix.F_SEAL_FUTURE_WRITE // no new way to write; shared writable mappings that exist stay
+	SealExec        Seal = unix.F_SEAL_EXEC         // the file's execute bits never change (Linux 6.3)
+)

@@ -1,0 +1,135 @@
+package mmap
+
+import (
+	"fmt"
+	"reflect"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// This file holds every use of package unsafe outside internal/sys. Mapped
+// memory is foreign to Go: addresses are kept as uintptr, so that the garbage
+// collector never takes one for a pointer of its own, and become slices here,
+// at the moment of access.
+
+// memory returns the n bytes at addr.
+func memory(addr uintptr, n int) []byte {
+	if n == 0 {
+		return []byte{}
+	}
+	// SAFETY: the caller holds a pin on the region that owns [addr, addr+n),
+	// or hands the slice out under a name that says Unsafe. The detour over
+	// &addr is a conversion that vet accepts: addr never came from a pointer.
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(&addr)), n)
+}
+
+// stackHint returns an address within the calling goroutine's stack. It tells
+// goroutines apart cheaply and often; it is never dereferenced.
+func stackHint() uintptr {
+	var local byte
+	// SAFETY: only the number is used.
+	return uintptr(unsafe.Pointer(&local))
+}
+
+// handleOf makes a handle of type M from a ticket. It must be called with a
+// ticket whose region has the permissions of M.
+func handleOf[M Handle](t ticket) M {
+	// SAFETY: each of the nine types of Handle is a zero-size marker followed
+	// by a ticket; TestHandleLayout holds them to it.
+	return *(*M)(unsafe.Pointer(&t))
+}
+
+// before orders two regions, so that whoever needs both takes the same one
+// first.
+func (r *region) before(other *region) bool {
+	// SAFETY: only the numbers are used; regions are on the heap and do not
+	// move.
+	return uintptr(unsafe.Pointer(r)) < uintptr(unsafe.Pointer(other))
+}
+
+// load reads the byte at addr, which may fault.
+func load(addr uintptr) byte {
+	// SAFETY: callers want the fault, if there is one: they either guard
+	// against it or mean to repeat one that has just happened.
+	return atomicByte(memory(addr&^3, 4))
+}
+
+// store writes a word at addr without changing it, which may fault.
+func store(addr uintptr) {
+	// SAFETY: as for load; or-ing with zero is atomic, so a change made
+	// elsewhere at the same moment is not lost.
+	atomic.OrUint32((*uint32)(unsafe.Pointer(unsafe.SliceData(memory(addr&^3, 4)))), 0)
+}
+
+// atomicByte loads b[:4] as one word, so that the compiler can't drop it.
+func atomicByte(b []byte) byte {
+	// SAFETY: b has four bytes and the caller has aligned it.
+	return byte(atomic.LoadUint32((*uint32)(unsafe.Pointer(unsafe.SliceData(b)))))
+}
+
+// Slice returns b as values of type T, as many whole ones as fit; a remainder
+// is left off. The result shares the memory of b and is valid as long as b is.
+//
+// T has a size, and holds neither pointers nor bools anywhere: any bytes must
+// be a valid T, and a bool with a value other than 0 or 1 is not one. b must be
+// aligned for T. Fewer bytes than one value, but not none, is a bad argument,
+// as are the others; they match [os.ErrInvalid].
+//
+// Values have the byte order and the layout of this processor. Between
+// processes, only aligned operations of sync/atomic are sound.
+func Slice[T any](b []byte) ([]T, error) {
+	t := reflect.TypeFor[T]()
+	if err := plain(t); err != nil {
+		return nil, err
+	}
+	size, align := t.Size(), uintptr(t.Align())
+	first := uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+	switch {
+	case len(b) == 0:
+		return []T{}, nil
+	case uintptr(len(b)) < size:
+		return nil, bad(fmt.Sprintf("slice of %v", t), "%d bytes, one value has %d", len(b), size)
+	case first%align != 0:
+		return nil, bad(fmt.Sprintf("slice of %v", t), "address %#x is no multiple of %d", first, align)
+	}
+	// SAFETY: the memory is len(b) bytes long and aligned for T, any bytes are
+	// a valid T, and T holds no pointers that the collector would follow.
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b))/size), nil
+}
+
+// plainTypes remembers the verdict on each type: an error, or nil.
+var plainTypes sync.Map
+
+// plain returns an error unless any bytes are a valid value of type t.
+func plain(t reflect.Type) error {
+	verdict, ok := plainTypes.Load(t)
+	if !ok {
+		var err error
+		if part := impure(t); part != nil {
+			err = bad(fmt.Sprintf("slice of %v", t), "not every byte pattern is a valid %v", part)
+		} else if t.Size() == 0 {
+			err = bad(fmt.Sprintf("slice of %v", t), "the type has no size")
+		}
+		verdict, _ = plainTypes.LoadOrStore(t, &err)
+	}
+	return *verdict.(*error)
+}
+
+// impure returns a part of t that cannot be any bytes, or nil.
+func impure(t reflect.Type) reflect.Type {
+	switch k := t.Kind(); {
+	case k == reflect.Array:
+		return impure(t.Elem())
+	case k == reflect.Struct:
+		for i := range t.NumField() {
+			if part := impure(t.Field(i).Type); part != nil {
+				return part
+			}
+		}
+		return nil
+	case reflect.Int <= k && k <= reflect.Complex128:
+		return nil
+	}
+	return t
+}

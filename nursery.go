@@ -1,0 +1,94 @@
+package mmap
+
+import (
+	"runtime"
+	"sync"
+)
+
+// What nobody closes is unmapped by a finalizer of its region. A finalizer and
+// not a cleanup, because a cleanup runs when the region is gone: the finalizer
+// can see a pin that was lost without Unpin, and leave the memory to whoever
+// still has its slice; and it can try again when unmapping fails.
+//
+// Attaching a finalizer and taking it off again costs about a tenth of mapping
+// and unmapping a page. Most mappings are closed before the next garbage
+// collection, which is the first that could find them lost. So new regions wait
+// in the nursery, and those still there when a collection has run get their
+// finalizer then.
+var nursery struct {
+	sync.Mutex
+	first *region
+	armed bool // a collection will call graduate
+}
+
+// sentinel is garbage from the start: its finalizer tells of a collection.
+type sentinel struct{ _ *sentinel }
+
+// track puts a new region into the collector's care.
+func (r *region) track() {
+	nursery.Lock()
+	r.young = true
+	if r.next = nursery.first; r.next != nil {
+		r.next.prev = r
+	}
+	nursery.first = r
+	if !nursery.armed {
+		nursery.armed = true
+		runtime.SetFinalizer(new(sentinel), func(*sentinel) { graduate() })
+	}
+	nursery.Unlock()
+}
+
+// untrack takes a region that owns nothing any more out of it.
+func (r *region) untrack() {
+	nursery.Lock()
+	young := r.young
+	if young {
+		r.young = false
+		if r.prev == nil {
+			nursery.first = r.next
+		} else {
+			r.prev.next = r.next
+		}
+		if r.next != nil {
+			r.next.prev = r.prev
+		}
+		r.prev, r.next = nil, nil
+	}
+	nursery.Unlock()
+	if !young {
+		runtime.SetFinalizer(r, nil)
+	}
+}
+
+// graduate gives every region of the nursery its finalizer.
+func graduate() {
+	nursery.Lock()
+	nursery.armed = false
+	list := nursery.first
+	nursery.first = nil
+	for r := list; r != nil; r = r.next {
+		r.young = false
+	}
+	nursery.Unlock()
+	for list != nil {
+		// A region that is closed meanwhile keeps its finalizer, which then
+		// finds nothing to do. Nobody else touches the links now.
+		r := list
+		list, r.prev, r.next = r.next, nil, nil
+		runtime.SetFinalizer(r, (*region).collect)
+	}
+}
+
+// collect unmaps a region that no handle and no live Pin refers to.
+func (r *region) collect() {
+	w := r.word.Load()
+	if w&unowned != 0 || w&pinMask != 0 || !r.stripes.Load().idle() || r.lent.Load() {
+		return // unmapped already, or somebody may still have a slice of it
+	}
+	if r.unmap() != nil {
+		runtime.SetFinalizer(r, (*region).collect) // after the next collection
+		return
+	}
+	r.word.Store(w | closed | unowned)
+}

@@ -1,0 +1,103 @@
+package mmap
+
+import "sync/atomic"
+
+// A Pin keeps a mapping as it is for longer than a function: for a database
+// transaction, an iterator, an address given to the kernel. While it is held,
+// every transition of the mapping answers ErrBusy, and Close leaves the memory
+// in place until Unpin.
+//
+// A Pin keeps its mapping alive when every handle is gone. One that is lost
+// without Unpin leaks the mapping; memory is never unmapped under a slice.
+//
+// The methods are safe for concurrent use. A nil or zero Pin answers as one
+// that has been unpinned.
+type Pin struct {
+	r     *region
+	line  *stripe
+	bytes bool // every page can be read
+	users atomic.Uint32
+}
+
+// The bits of Pin.users: the guards that run over the pin, and whether Unpin
+// was called. The region's pin ends when nothing is left.
+const unpinned = 1 << 31
+
+// Pin pins the mapping until [Pin.Unpin]. It fails with ErrClosed or ErrMoved.
+func (t ticket) Pin() (*Pin, error) {
+	line, err := t.pin()
+	if err != nil {
+		return nil, fail(err, "pin")
+	}
+	return &Pin{r: t.r, line: line, bytes: Prot(t.r.prot.Load()).allows(ProtRead)}, nil
+}
+
+// Bytes returns the memory itself, len == cap, with the length that the
+// mapping has now: it may have grown. The slice is valid until Unpin; touch it
+// within [Guard], or a fault ends the program. It is nil after Unpin and where
+// some page cannot be read.
+func (p *Pin) Bytes() []byte {
+	if p == nil || p.r == nil || !p.bytes || p.users.Load()&unpinned != 0 {
+		return nil
+	}
+	return memory(p.r.addr.Load(), int(p.r.len.Load()))
+}
+
+// Unpin ends the pin; again, it does nothing. If the mapping was closed
+// meanwhile, the last Unpin unmaps it. A [Guard] that runs over this pin keeps
+// the mapping until it returns.
+func (p *Pin) Unpin() {
+	if p != nil && p.r != nil && p.users.Or(unpinned) == 0 {
+		p.r.unpin(p.line)
+	}
+}
+
+// use keeps the pin for a guard; false after Unpin.
+func (p *Pin) use() bool {
+	for {
+		n := p.users.Load()
+		if n&unpinned != 0 || p.r == nil {
+			return false
+		}
+		if p.users.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (p *Pin) endUse() {
+	if p.users.Add(^uint32(0)) == unpinned {
+		p.r.unpin(p.line)
+	}
+}
+
+// Guard runs fn and returns its error. A memory fault in one of the pinned
+// mappings ends fn, as a panic would, and is returned as a [*FaultError]. A
+// fault anywhere else, and any other panic, goes on as without Guard. Nil pins
+// are skipped; with one that was unpinned fn is not run, and the error is
+// ErrClosed.
+//
+// Only the calling goroutine is guarded: not goroutines that fn starts, nor C
+// code. Locks of the caller that fn holds at a fault stay held unless fn
+// unlocks them with defer. Guards nest.
+func Guard(fn func() error, pins ...*Pin) (err error) {
+	for i, p := range pins {
+		if p != nil && !p.use() {
+			endUses(pins[:i])
+			return fail(ErrClosed, "guard")
+		}
+	}
+	defer endUses(pins)
+	g := guard{pins: pins}
+	g.enter()
+	defer g.leave(&err)
+	return fn()
+}
+
+func endUses(pins []*Pin) {
+	for _, p := range pins {
+		if p != nil {
+			p.endUse()
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package mmap
+
+import (
+	"errors"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// Protect gives the mapping the permissions of M; mprotect(2). It consumes m: on
+// success m answers ErrMoved, on failure it is what it was, but for a
+// [*PartialError]. While the mapping is accessed or pinned it answers ErrBusy;
+// permissions that the file does not allow match ErrPermission.
+//
+//	rw, err := mmap.Protect[mmap.ReadWrite](m)
+func Protect[M Known, Old Handle](m Old) (M, error) {
+	t, err := m.inside().protect(promised[M]())
+	return handleOf[M](t), err
+}
+
+func (t ticket) protect(p Prot) (ticket, error) {
+	if err := t.acquire(0); err != nil {
+		return ticket{}, named(err, "protect as %v", p)
+	}
+	if err := t.r.protectPages(0, t.r.data(), p); err != nil {
+		t.fallBack(err)
+		return ticket{}, named(err, "protect as %v", p)
+	}
+	return t.pass(), nil
+}
+
+// Forget makes the permissions of a mapping unknown, without a system call. It
+// consumes m. While the mapping is accessed or pinned it answers ErrBusy.
+func Forget[M Known](m M) (Unknown, error) {
+	t := m.inside()
+	if err := t.acquire(partial); err != nil {
+		return Unknown{}, named(err, "forget")
+	}
+	t.r.broken = nil // the account has been set right when it stopped half-way
+	return handleOf[Unknown](t.pass()), nil
+}
+
+// Assert makes the permissions of a mapping known: it succeeds if the kernel
+// says that every page has exactly the permissions of M, and then consumes u.
+// Otherwise u is what it was, and the error matches ErrPermission. While the
+// mapping is accessed or pinned it answers ErrBusy.
+func Assert[M Known](u Unknown) (M, error) {
+	t, err := u.assert(promised[M]())
+	return handleOf[M](t), err
+}
+
+func (t ticket) assert(p Prot) (ticket, error) {
+	if err := t.acquire(0); err != nil {
+		return ticket{}, named(err, "assert %v", p)
+	}
+	r := t.r
+	wrong, err := differs(r.base, r.data(), p)
+	if err == nil && wrong != "" {
+		err = &failure{hint: wrong, err: unix.EACCES}
+	}
+	if err != nil {
+		t.giveUp()
+		return ticket{}, named(err, "assert %v", p)
+	}
+	r.uniform(p)
+	return t.pass(), nil
+}
+
+// fallBack ends a transition that failed.
+func (t ticket) fallBack(err error) {
+	if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
+		t.r.broken = err
+		t.r.publish(t.state | partial)
+		return
+	}
+	t.giveUp()
+}
+
+// pages returns the page range, as offsets from base, of n bytes at off.
+func (r *region) pages(off, n int) (start, end uintptr, err error) {
+	size := int(r.len.Load())
+	if off < 0 || n < 0 || off > size || n > size-off {
+		return 0, 0, bad("", "the mapping has %d bytes", size)
+	}
+	if n == 0 {
+		return 0, 0, nil
+	}
+	if off != 0 {
+		if start = r.offset(off); !r.boundary(start) {
+			return 0, 0, bad("", "the start is on no boundary of the page size %d", r.granule)
+		}
+	}
+	if end = r.data(); off+n != size {
+		if end = r.offset(off + n); !r.boundary(end) {
+			return 0, 0, bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.granule, size)
+		}
+	}
+	return start, end, nil
+}
+
+// offset turns an offset from the first byte into one from base.
+func (r *region) offset(off int) uintptr { return r.addr.Load() - r.base + uintptr(off) }
+
+// boundary reports whether a page begins at an offset from base.
+func (r *region) boundary(off uintptr) bool { return (r.base+off)&(r.granule-1) == 0 }
+
+// uniform replaces the account of permissions by p on every page.
+func (r *region) uniform(p Prot) {
+	r.runs = nil
+	r.prot.Store(uint32(p))
+}
+
+// protectPages gives the pages [start, end), offsets from base, permissions p.
+func (r *region) protectPages(start, end uintptr, p Prot) error {
+	if p&^protAll != 0 {
+		return bad("", "no such permissions")
+	}
+	if start == end {
+		if r.data() == 0 {
+			r.uniform(p) // of no pages, but Grow will add some
+		}
+		return nil
+	}
+	if err := sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
+		// Over several kernel areas mprotect(2) can fail with the first ones
+		// changed. There is a way back, unless the kernel has run out of areas
+		// or, with PR_SET_MDWE, does not give execute permission again.
+		if back := r.restore(start, end); back != nil {
+			return r.stopped(err, back)
+		}
+		return err
+	}
+	if start == 0 && end == r.data() {
+		r.uniform(p)
+	} else {
+		r.setRuns(r.recount(start, end, p))
+	}
+	return nil
+}
+
+// restore gives the pages [start, end) the permissions of the account, where
+// the kernel's table has others.
+func (r *region) restore(start, end uintptr) error {
+	var failed error
+	err := survey(r.base+start, r.base+end, func(a area) bool {
+		r.each(a.start-r.base, a.end-r.base, func(start, end uintptr, p Prot) {
+			if p != a.prot && failed == nil {
+				failed = sys.Mprotect(r.base+start, end-start, int(p))
+			}
+		})
+		return failed == nil
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+// stopped describes a change that could not be undone, and sets the account of
+// permissions to what the kernel's table says.
+func (r *region) stopped(err, undo error) error {
+	regions, failed := regionsOf(r.base, r.base+r.size)
+	var runs []run
+	if failed == nil {
+		end := r.base
+		for _, g := range regions {
+			start, stop := uintptr(g.Start), min(uintptr(g.End), r.base+r.data())
+			if start >= stop {
+				break
+			}
+			if start > end {
+				runs = appendRun(runs, start-r.base, ProtNone)
+			}
+			runs, end = appendRun(runs, stop-r.base, protOf(g.Perms)), stop
+		}
+	} else {
+		runs = []run{{r.data(), ProtNone}} // unread: nothing is allowed
+	}
+	if r.data() > 0 {
+		r.setRuns(runs)
+	}
+	return &PartialError{Err: err, Undo: undo, Regions: regions}
+}

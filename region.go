@@ -1,0 +1,364 @@
+package mmap
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/cpu"
+)
+
+// A region owns one page range of the address space. Handles are tickets: the
+// region, and the generation at which they were issued. A transition moves the
+// generation on, so that every older ticket answers ErrMoved.
+//
+// Accesses pin the region while they run. A transition takes the region for
+// itself, which fails while a pin is held; while a transition holds it,
+// accesses wait. So the fields without atomics are written only by a
+// transition, and read by whoever holds a pin or the transition.
+type region struct {
+	word    atomic.Uint64           // generation, state and pins: see the constants below
+	stripes atomic.Pointer[stripes] // the other pins; nil until readers collide
+
+	addr     atomic.Uintptr // the first byte
+	len, cap atomic.Uintptr // in bytes, from addr; len is written under growing, too
+	prot     atomic.Uint32  // what every page of it allows
+
+	base, size uintptr // the page range, with the reserve
+	room       uintptr // bytes of it at the end that are reserve; written under growing, too
+	granule    uintptr // the size of its pages, in bytes: a huge page where it has those
+	flags      int     // mmap flags that make more of the same anonymous memory; 0: there is none to make
+	locked     bool    // growth is to be locked, too
+	lost       bool    // part of the range fell to a stranger: never unmap it
+	lent       atomic.Bool
+
+	runs    []run // permissions page by page; nil: prot everywhere
+	broken  error // the *PartialError that a known handle is left with
+	growing sync.Mutex
+
+	young      bool    // in the nursery, whose lock these three need
+	prev, next *region // its neighbours there
+}
+
+// The word of a region, from the low bits up.
+const (
+	pinOne  = 1
+	pinMask = 1<<12 - 1 // pins held by compare-and-swap; more go to the stripes
+)
+
+const (
+	busy    = 1 << (12 + iota) // a transition holds the region
+	awaited                    // somebody sleeps until it does not
+	closed                     // no access any more; the last pin unmaps
+	unowned                    // the range is unmapped or given away
+	failed                     // closed, but unmapping failed: the next Close tries again
+	partial                    // known permissions that do not hold: see PartialError
+	genOne
+	genMask = ^uint64(genOne - 1)
+)
+
+// A ticket is the inside of every handle.
+type ticket struct {
+	r     *region
+	state uint64 // the region's word when nothing is going on
+}
+
+// newRegion returns a region that is known to nobody yet, and its first ticket.
+func newRegion(addr, length, capacity, base, size, room, granule uintptr, p Prot) ticket {
+	r := &region{base: base, size: size, room: room, granule: granule}
+	r.addr.Store(addr)
+	r.len.Store(length)
+	r.cap.Store(capacity)
+	r.prot.Store(uint32(p))
+	r.track()
+	return ticket{r: r}
+}
+
+// stripes count pins when several processors pin one region: each goroutine
+// has a line of its own, most of the time. Line 0 is not used: indexing loads
+// it for the nil check.
+type stripes struct{ lines []stripe }
+
+type stripe struct {
+	pins atomic.Int64
+	_    [unsafe.Sizeof(cpu.CacheLinePad{}) - 8]byte
+}
+
+// perProcessor makes two goroutines at work unlikely to share a line.
+const perProcessor = 16
+
+func (r *region) newStripes() *stripes {
+	n := 2 * perProcessor
+	for n < perProcessor*runtime.GOMAXPROCS(0) && n < 1024 {
+		n *= 2
+	}
+	r.stripes.CompareAndSwap(nil, &stripes{lines: make([]stripe, n+1)})
+	return r.stripes.Load()
+}
+
+// mine returns the calling goroutine's line.
+func (s *stripes) mine() *stripe {
+	// Stacks are at least 2 KiB apart. The multiplier is 2^32 over the golden
+	// ratio, which spreads neighbours far from each other.
+	h := uint32(stackHint()>>11) * 0x9e3779b9
+	return &s.lines[1+(uint64(h)*uint64(len(s.lines)-1))>>32]
+}
+
+func (s *stripes) idle() bool {
+	if s != nil {
+		for i := range s.lines {
+			if s.lines[i].pins.Load() != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// pin keeps the region as it is until unpin is called with the same result,
+// which says where the pin is counted: a stripe, or nil for the word.
+func (t ticket) pin() (*stripe, error) {
+	r := t.r
+	if r == nil {
+		return nil, ErrClosed
+	}
+	if s := r.stripes.Load(); s != nil {
+		line := s.mine()
+		line.pins.Add(1)
+		if r.word.Load()&^pinMask == t.state {
+			return line, nil
+		}
+		r.unpin(line)
+	} else if w := r.word.Load(); w-t.state < pinMask && r.word.CompareAndSwap(w, w+pinOne) {
+		return nil, nil
+	}
+	return t.pinSlowly(0)
+}
+
+// pinSlowly deals with all that pin leaves: a lost race, a full counter, a
+// transition to wait for, and tickets that are no longer good. besides are
+// state bits that do not stand in the way.
+func (t ticket) pinSlowly(besides uint64) (*stripe, error) {
+	r := t.r
+	for {
+		w := r.word.Load() &^ besides
+		if w&^pinMask == t.state {
+			s := r.stripes.Load()
+			if s == nil {
+				s = r.newStripes()
+			}
+			line := s.mine()
+			line.pins.Add(1)
+			if r.word.Load()&^(pinMask|besides) == t.state {
+				return line, nil
+			}
+			r.unpin(line)
+			continue
+		}
+		if err := t.refusal(w); err != nil {
+			return nil, err
+		}
+		if w&busy != 0 {
+			r.await()
+		}
+	}
+}
+
+// refusal says why a ticket is no good for access with the region's word w:
+// nil if it is good, or if that will be known when the transition ends.
+func (t ticket) refusal(w uint64) error {
+	switch {
+	case w&genMask != t.state:
+		return ErrMoved
+	case w&closed != 0:
+		return ErrClosed
+	case w&busy != 0:
+		return nil
+	case w&partial != 0:
+		return t.r.broken
+	}
+	return nil
+}
+
+// unpin ends a pin, and unmaps if it was the last of a closed region.
+//
+// No wake-up is lost: closed is set before Close looks for pins, and a pin is
+// given up before unpin looks for closed, so at least one of the two sees the
+// other; settle elects one if both do.
+func (r *region) unpin(line *stripe) {
+	var w uint64
+	if line == nil {
+		w = r.word.Add(^uint64(0))
+	} else {
+		line.pins.Add(-1)
+		w = r.word.Load()
+	}
+	if w&closed != 0 {
+		r.settle()
+	}
+}
+
+// settle unmaps a closed region that nobody pins any more, once.
+func (r *region) settle() {
+	for {
+		w := r.word.Load()
+		if w&(closed|busy|unowned|failed) != closed || w&pinMask != 0 || !r.stripes.Load().idle() {
+			return
+		}
+		if r.word.CompareAndSwap(w, w|busy) {
+			r.discard(w)
+			return
+		}
+	}
+}
+
+// discard unmaps the range of a region whose word was w before the caller made
+// it busy, and publishes the outcome for a closed region.
+func (r *region) discard(w uint64) error {
+	if err := r.unmap(); err != nil {
+		r.publish(w | failed)
+		return err
+	}
+	r.untrack()
+	r.publish(w&^failed | unowned)
+	return nil
+}
+
+func (r *region) unmap() error {
+	if r.size == 0 || r.lost {
+		return nil
+	}
+	// At the limit vm.max_map_count this can fail with ENOMEM: where the
+	// kernel has merged the range with its neighbours, it has to divide them.
+	if err := sys.Munmap(r.base, r.size); err != nil {
+		return fail(err, "unmap %#x+%d", r.base, r.size)
+	}
+	return nil
+}
+
+// acquire takes the region for a transition. It never waits. besides are state
+// bits that do not stand in the way. On success the caller ends the transition
+// with publish, pass or giveUp.
+func (t ticket) acquire(besides uint64) error {
+	r := t.r
+	if r == nil {
+		return ErrClosed
+	}
+	for {
+		w := r.word.Load()
+		if err := t.refusal(w &^ besides); err != nil {
+			return err
+		}
+		if w&(busy|pinMask) != 0 {
+			return ErrBusy
+		}
+		if r.word.CompareAndSwap(w, w|busy) {
+			if r.stripes.Load().idle() {
+				return nil
+			}
+			r.publish(w)
+			return ErrBusy
+		}
+	}
+}
+
+// publish ends a transition: the word becomes w, and whoever waits goes on.
+func (r *region) publish(w uint64) {
+	if r.word.Swap(w)&awaited != 0 {
+		outcome.L.Lock()
+		outcome.Broadcast()
+		outcome.L.Unlock()
+	}
+}
+
+// outcome wakes those who wait for a transition of any region. It is used by
+// accesses that collide with a transition alone, so one for all is enough.
+var outcome = sync.NewCond(new(sync.Mutex))
+
+// await sleeps until no transition holds the region.
+func (r *region) await() {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	for {
+		w := r.word.Load()
+		switch {
+		case w&busy == 0:
+			return
+		case w&awaited != 0 || r.word.CompareAndSwap(w, w|awaited):
+			outcome.Wait()
+		}
+	}
+}
+
+// giveUp ends a transition that changed nothing.
+func (t ticket) giveUp() { t.r.publish(t.state) }
+
+// pass ends a transition that happened: the ticket is consumed, and the
+// returned one is the next.
+func (t ticket) pass() ticket {
+	t.state += genOne
+	t.r.publish(t.state)
+	return t
+}
+
+// resign ends a transition that gave the range away: the ticket is consumed,
+// and the region owns nothing.
+func (t ticket) resign() {
+	t.r.untrack()
+	t.r.publish((t.state + genOne) | closed | unowned)
+}
+
+// Close unmaps the mapping; munmap(2). Every copy of the handle, and every
+// access from now on, answers ErrClosed.
+//
+// A view or a pin does not make Close fail: the mapping stays for those that
+// have it, and goes with the last of them. A second Close answers ErrClosed,
+// and one of a handle that a transition consumed ErrMoved, so a deferred Close
+// of an old handle does no harm. If unmapping fails, which takes a process at
+// its limit vm.max_map_count, Close reports it and the handle goes on working;
+// where a last view could not unmap, the next Close tries again and reports.
+//
+// It is safe to call from several goroutines at once.
+func (t ticket) Close() error {
+	r := t.r
+	if r == nil {
+		return fail(ErrClosed, "close")
+	}
+	for {
+		w := r.word.Load()
+		switch {
+		case w&genMask != t.state:
+			return fail(ErrMoved, "close")
+		case w&unowned != 0:
+			return fail(ErrClosed, "close")
+		case w&busy != 0:
+			r.await()
+		case w&failed != 0:
+			if r.word.CompareAndSwap(w, w|busy) {
+				return r.discard(w)
+			}
+		case w&closed != 0:
+			return fail(ErrClosed, "close")
+		case w&pinMask != 0:
+			if r.word.CompareAndSwap(w, w|closed) {
+				r.settle()
+				return nil
+			}
+		case r.word.CompareAndSwap(w, w|busy):
+			if !r.stripes.Load().idle() {
+				r.publish(w | closed)
+				r.settle()
+				return nil
+			}
+			if err := r.unmap(); err != nil {
+				r.publish(w)
+				return err
+			}
+			r.untrack()
+			r.publish(w | closed | unowned)
+			return nil
+		}
+	}
+}

@@ -1,0 +1,395 @@
+package mmap
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/procmaps"
+	"golang.org/x/sys/unix"
+)
+
+// Over maps s at the place of m: new pages, with the permissions of M, at the
+// same address and of the same size. It consumes m. The new pages replace the
+// old ones in one step: on failure m is what it was, but for a [*PartialError].
+// While the mapping is accessed or pinned it answers ErrBusy.
+//
+// The Spec has no placement of its own and no reserve, the size of m, and a
+// file offset that is as far past a page as the address of m. A reserve of m
+// stays, and grows into the new source.
+func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
+	t, err := m.inside().over(s, promised[M]())
+	return handleOf[M](t), err
+}
+
+func (t ticket) over(s Spec, p Prot) (ticket, error) {
+	err := s.checkInside(p)
+	if err == nil {
+		err = t.acquire(0)
+	}
+	if err != nil {
+		return ticket{}, named(err, "map %v over as %v", s, p)
+	}
+	err = s.open("", p, int(t.r.cap.Load()), func(b backing) error { return t.r.overlay(s, b, p) })
+	if err != nil {
+		t.fallBack(err)
+		return ticket{}, named(err, "map %v over as %v", s, p)
+	}
+	return t.pass(), nil
+}
+
+// checkInside returns what is wrong with a Spec that is to be mapped inside an
+// existing mapping.
+func (s Spec) checkInside(p Prot) error {
+	if err := s.check("", p); err != nil {
+		return err
+	}
+	if s.placement != anywhere || s.aligned || s.reserved {
+		return bad("", "the place is given already: no placement, alignment or reserve")
+	}
+	return nil
+}
+
+// overlay replaces all pages of the region, and its reserve.
+func (r *region) overlay(s Spec, b backing, p Prot) error {
+	if size := r.len.Load(); b.size != size {
+		return bad("", "the size is %d, the mapping has %d bytes", b.size, size)
+	}
+	data, whole := r.data(), r.size
+	if b.granule > pageSize && b.flags&unix.MAP_HUGETLB == 0 {
+		whole = data // the reserve of a file on hugetlbfs would take huge pages
+	}
+	if whole > 0 {
+		if r.addr.Load()-b.lead != r.base || r.base&(b.granule-1) != 0 || data&(b.granule-1) != 0 || whole&(b.granule-1) != 0 {
+			return bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load(), b.granule)
+		}
+		if err := r.replace(s, b, data, whole, p); err != nil {
+			return err
+		}
+	}
+	r.granule, r.locked, r.flags = b.granule, s.lock, 0
+	if b.fd < 0 {
+		r.flags = b.flags
+	}
+	r.uniform(p)
+	return nil
+}
+
+// replace stages the new pages elsewhere, and moves them into place: MAP_FIXED
+// that fails can leave a hole, into which a stranger may be mapped.
+func (r *region) replace(s Spec, b backing, data, whole uintptr, p Prot) error {
+	staging := s
+	staging.placement, staging.aligned = anywhere, false
+	staged, err := staging.mapPages(b, 0, data, whole, p)
+	if err != nil {
+		return err
+	}
+	// Each move is of one kernel area: a move of several can fail after the
+	// first.
+	if data > 0 {
+		if err = move(staged, data, r.base); err != nil {
+			abandon(staged, whole)
+			return r.mend(0, data, err)
+		}
+	}
+	if whole > data {
+		if err = move(staged+data, whole-data, r.base+data); err != nil {
+			abandon(staged+data, whole-data)
+			r.mend(data, whole, err)
+			return r.stopped(err, errHalfReplaced)
+		}
+	}
+	return nil
+}
+
+var errHalfReplaced = errors.New("the old pages are gone")
+
+// place maps b inside the region, at the bytes from off on.
+func (r *region) place(off int, s Spec, b backing, p Prot) error {
+	size := int(r.len.Load())
+	if off < 0 || off > size || b.size > uintptr(size-off) {
+		return bad("", "the mapping has %d bytes", size)
+	}
+	if b.size == 0 {
+		return nil
+	}
+	granule := max(b.granule, r.granule)
+	start, end := r.offset(off)-b.lead, r.data()
+	if r.offset(off) < b.lead || (r.base+start)&(granule-1) != 0 {
+		return bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load()+uintptr(off), granule)
+	}
+	if off+int(b.size) != size {
+		end = r.offset(off) + b.size
+	}
+	if (r.base+end)&(granule-1) != 0 {
+		return bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
+	}
+	runs := r.recount(start, end, p)
+	staged, err := s.mapPages(b, 0, end-start, end-start, p)
+	if err != nil {
+		return err
+	}
+	if err := move(staged, end-start, r.base+start); err != nil {
+		abandon(staged, end-start)
+		return r.mend(start, end, err)
+	}
+	r.granule, r.flags = granule, 0
+	r.setRuns(runs)
+	return nil
+}
+
+// mend looks at the pages [start, end) after a move onto them has failed with
+// err. If the kernel had unmapped some of them by then, it holds their place.
+func (r *region) mend(start, end uintptr, err error) error {
+	at, holes := r.base+start, false
+	fill := func(to uintptr) {
+		if at < to {
+			holes = true
+			got, failed := sys.Mmap(at, to-at, unix.PROT_NONE, holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
+			if failed != nil || got != at {
+				r.lost = true // a stranger has it
+			}
+		}
+	}
+	failed := survey(at, r.base+end, func(a area) bool {
+		fill(a.start)
+		at = a.end
+		return true
+	})
+	fill(r.base + end)
+	if failed == nil && !holes {
+		return err
+	}
+	return r.stopped(err, errHalfReplaced)
+}
+
+// Grow makes the mapping longer, up to its capacity; see [Spec.Reserve]. It
+// never moves it and consumes nothing: views and pins stay valid, and new ones
+// have the new length. Pages of a file that the file does not have yet fault
+// until it grows.
+//
+// A size below Len is a bad argument, one above Cap is ErrCapacity. Grow is
+// safe for concurrent use; it answers ErrBusy never, and waits for a transition
+// as accesses do.
+func Grow[M Known](m M, size int) error {
+	if err := m.inside().grow(size); err != nil {
+		return named(err, "grow to %d bytes", size)
+	}
+	return nil
+}
+
+func (t ticket) grow(size int) error {
+	line, err := t.pin()
+	if err != nil {
+		return err
+	}
+	r := t.r
+	defer r.unpin(line)
+	r.growing.Lock()
+	defer r.growing.Unlock()
+	switch length := int(r.len.Load()); {
+	case size < length:
+		return bad("", "the mapping has %d bytes", length)
+	case size > int(r.cap.Load()):
+		return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
+	}
+	return r.growTo(size)
+}
+
+// growTo makes room for size bytes out of the reserve.
+func (r *region) growTo(size int) error {
+	data := r.data()
+	end, _ := round(r.base+r.offset(size), r.granule)
+	if end -= r.base; size > 0 && end > data {
+		if err := r.open(data, end); err != nil {
+			return err
+		}
+		r.room -= end - data
+	}
+	r.len.Store(uintptr(size))
+	return nil
+}
+
+// open makes pages [start, end) of the reserve accessible.
+func (r *region) open(start, end uintptr) error {
+	p := Prot(r.prot.Load())
+	if n := len(r.runs); n > 0 {
+		p = r.runs[n-1].prot
+	}
+	if r.flags&unix.MAP_HUGETLB != 0 {
+		return r.openHuge(start, end, p)
+	}
+	if err := sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
+		return err
+	}
+	if r.locked {
+		if err := lock(r.base+start, end-start, p); err != nil {
+			sys.Munlock(r.base+start, end-start)
+			if back := sys.Mprotect(r.base+start, end-start, unix.PROT_NONE); back != nil {
+				return errors.Join(err, back) // accessible, but not handed out
+			}
+			return &failure{hint: "mlock", err: err}
+		}
+	}
+	return nil
+}
+
+// openHuge puts huge pages in the place of reserve, which is ordinary address
+// space.
+func (r *region) openHuge(start, end uintptr, p Prot) error {
+	staging := Spec{lock: r.locked}
+	staged, err := staging.mapPages(backing{fd: -1, granule: r.granule, flags: r.flags}, 0, end-start, end-start, p)
+	if err != nil {
+		return err
+	}
+	if err := move(staged, end-start, r.base+start); err != nil {
+		abandon(staged, end-start)
+		return r.mend(start, end, err)
+	}
+	return nil
+}
+
+// Resize makes the mapping size bytes long, and may move it; mremap(2). It
+// consumes m and returns the new handle; on failure it returns m, so that
+//
+//	m, err = mmap.Resize(m, n)
+//
+// never loses a mapping. A reserve is given up. While the mapping is accessed or
+// pinned it answers ErrBusy.
+//
+// Resize refuses what would only fault later: to grow shared anonymous memory
+// or [Secret], whose size is fixed, and to grow from 0 what has no source any
+// more, as an empty part of a file. A mapping of several kernel areas, as after
+// [Join] or [Unknown.Place], grows where there is room behind it, and otherwise
+// answers EFAULT with nothing changed.
+func Resize[M Handle](m M, size int) (M, error) {
+	t := m.inside()
+	err := error(bad("", "negative size"))
+	if size >= 0 {
+		if err = t.acquire(0); err == nil {
+			if err = t.r.resize(size); err == nil {
+				return handleOf[M](t.pass()), nil
+			}
+			t.fallBack(err)
+		}
+	}
+	return m, named(err, "resize to %d bytes", size)
+}
+
+func (r *region) resize(size int) error {
+	data := r.data()
+	want, ok := round(r.base+r.offset(size), r.granule)
+	if want -= r.base; !ok || int(want) < 0 {
+		return unix.ENOMEM
+	}
+	if size == 0 {
+		want = 0
+	}
+	switch {
+	case want <= data:
+		if err := r.cut(want); err != nil {
+			return err
+		}
+	case want <= r.size:
+		length := r.len.Load()
+		if err := r.growTo(size); err != nil {
+			return err
+		}
+		if err := r.cut(want); err != nil {
+			// Give back what has been opened; the reserve is still there.
+			if back := sys.Mprotect(r.base+data, want-data, unix.PROT_NONE); back != nil {
+				return r.stopped(err, back)
+			}
+			r.room += want - data
+			r.len.Store(length)
+			return err
+		}
+	default:
+		if err := r.extend(data, want); err != nil {
+			return err
+		}
+	}
+	if n := len(r.runs); n > 0 && want > data {
+		r.runs[n-1].end = want
+	} else if n > 0 {
+		r.setRuns(r.recount(want, want, ProtNone))
+	}
+	r.len.Store(uintptr(size))
+	r.cap.Store(uintptr(size))
+	return nil
+}
+
+// cut unmaps everything from want on.
+func (r *region) cut(want uintptr) error {
+	if want < r.size {
+		if err := sys.Munmap(r.base+want, r.size-want); err != nil {
+			return err
+		}
+	}
+	r.size, r.room = want, 0
+	return nil
+}
+
+// extend makes the data pages, and with them the region, want bytes long. The
+// reserve is too short for that, and goes.
+func (r *region) extend(data, want uintptr) error {
+	lead, reserve, room := r.addr.Load()-r.base, r.base+data, r.room
+	var base uintptr
+	var err error
+	if data == 0 {
+		// There are no pages to extend, but new ones of the same kind can be
+		// made where the source needs no descriptor.
+		if r.flags == 0 {
+			return bad("", "an empty mapping has no source to grow from")
+		}
+		s := Spec{lock: r.locked}
+		b := backing{fd: -1, granule: r.granule, flags: r.flags}
+		base, err = s.mapPages(b, 0, want, want, Prot(r.prot.Load()))
+	} else {
+		if err = r.extendable(data); err != nil {
+			return err
+		}
+		base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
+		if err == unix.EFAULT && room == 0 {
+			base, err = r.extendLast(data, want)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if data == 0 {
+		reserve = r.base
+	}
+	abandon(reserve, room)
+	r.base, r.size, r.room = base, want, 0
+	r.addr.Store(base + lead)
+	return nil
+}
+
+// extendLast extends several kernel areas: the last of them, in place. mremap(2)
+// refuses to grow several at once, and a move of several can stop half-way.
+func (r *region) extendLast(data, want uintptr) (uintptr, error) {
+	last := r.base
+	if err := survey(r.base, r.base+data, func(a area) bool { last = a.start; return true }); err != nil {
+		return 0, err
+	}
+	if _, err := sys.Mremap(last, r.base+data-last, r.base+want-last, 0, 0); err != nil {
+		return 0, &failure{hint: "several kernel areas, or huge pages, and no room behind them", err: unix.EFAULT}
+	}
+	return r.base, nil
+}
+
+// extendable refuses memory whose kernel object has a fixed size: pages past
+// its end would fault.
+func (r *region) extendable(data uintptr) error {
+	regions, err := regionsOf(r.base+data-pageSize, r.base+data)
+	if err != nil {
+		return err
+	}
+	for _, g := range regions {
+		if g.Perms&procmaps.Shared != 0 && g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage") {
+			return bad("", "shared anonymous memory has a fixed size")
+		}
+	}
+	return nil
+}

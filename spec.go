@@ -1,0 +1,370 @@
+package mmap
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"runtime"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// A Spec says what to map, and where. It is an immutable value: build it by
+// chaining, keep it, use it as often as needed, from several goroutines.
+//
+// A Spec never fails; [Map] reports what is wrong with it. The zero Spec is a
+// bad argument.
+type Spec struct {
+	source source
+	name   string // of the path
+	file   *os.File
+	fd     int
+	offset int64
+	size   int
+
+	placement placement
+	twice     bool // two placements were asked for
+	addr      uintptr
+	align     int
+	aligned   bool
+	reserve   int
+	reserved  bool
+	huge      int
+	hugePages bool
+
+	shared, populate, lock bool
+}
+
+type source uint8
+
+const (
+	noSource source = iota
+	anonymous
+	openFile
+	descriptor
+	path
+	secret
+)
+
+type placement uint8
+
+const (
+	anywhere placement = iota
+	near
+	exactly
+	onto
+)
+
+// Anonymous is zero-filled memory of size bytes.
+func Anonymous(size int) Spec { return Spec{source: anonymous, size: size} }
+
+// File is size bytes of a file from offset on. The offset need not be a
+// multiple of the page size, and the range may reach past the end of the file:
+// touching a page that lies wholly past it is a fault until the file grows.
+// f is used during Map only and may be closed afterwards.
+func File(f *os.File, offset int64, size int) Spec {
+	return Spec{source: openFile, file: f, offset: offset, size: size}
+}
+
+// FD is [File] for a descriptor number. It is read at Map, never kept and never
+// closed.
+func FD(fd int, offset int64, size int) Spec {
+	return Spec{source: descriptor, fd: fd, offset: offset, size: size}
+}
+
+// Path is a whole regular file, as long as it is at Map. Map opens it as the
+// permissions and Shared need, and closes it again, which drops the locks of
+// fcntl(2) that the process holds on the file. A file that stats as 0 bytes
+// makes an empty mapping.
+func Path(name string) Spec { return Spec{source: path, name: name} }
+
+// Secret is memory that the kernel itself does not map; memfd_secret(2). It is
+// always shared, locked into memory, counts against RLIMIT_MEMLOCK with its
+// whole capacity, and cannot be executed or grow beyond its capacity.
+func Secret(size int) Spec { return Spec{source: secret, size: size} }
+
+// Shared makes writes reach the file and other mappings of it. The default is
+// private: a page that is written becomes a copy.
+func (s Spec) Shared() Spec { s.shared = true; return s }
+
+// Near asks for an address, rounded to pages, that the kernel takes as a hint.
+func (s Spec) Near(addr uintptr) Spec { return s.place(near, addr) }
+
+// At asks for the first byte to be exactly at addr, where nothing may be mapped
+// yet: otherwise Map fails with EEXIST, which matches [os.ErrExist]. With an
+// unaligned file offset, addr must equal it modulo the page size.
+func (s Spec) At(addr uintptr) Spec { return s.place(exactly, addr) }
+
+// UnsafeOnto is [Spec.At] that replaces what is mapped there: it can take
+// memory from anybody, the Go heap included. What lies under it is the caller's
+// duty. To replace a mapping of one's own, [Over] is safe.
+func (s Spec) UnsafeOnto(addr uintptr) Spec { return s.place(onto, addr) }
+
+func (s Spec) place(p placement, addr uintptr) Spec {
+	s.twice = s.twice || s.placement != anywhere
+	s.placement, s.addr = p, addr
+	return s
+}
+
+// Align makes the address of the first byte a multiple of n, a power of two.
+// A later [Resize] that moves the mapping does not keep it.
+func (s Spec) Align(n int) Spec { s.align, s.aligned = n, true; return s }
+
+// Reserve holds address space up to capacity bytes, so that [Grow] never moves
+// the mapping: len and cap, as a slice has them. The reserve cannot be
+// accessed, and costs no memory; but a file on hugetlbfs and [Secret] count
+// with their whole capacity.
+func (s Spec) Reserve(capacity int) Spec { s.reserve, s.reserved = capacity, true; return s }
+
+// HugePages asks for memory from the pool of huge pages, in bytes: 0 for the
+// kernel's default size, else 2<<20, 1<<30, … The memory is rounded up to whole
+// huge pages; Len is still what was asked for. Map fails with ENOMEM where the
+// pool, /sys/kernel/mm/hugepages, has too few. It is for anonymous memory; a
+// file on hugetlbfs has huge pages without it.
+func (s Spec) HugePages(size int) Spec { s.huge, s.hugePages = size, true; return s }
+
+// Populate prefaults the pages at Map, as far as that works: the kernel does
+// not say how far.
+func (s Spec) Populate() Spec { s.populate = true; return s }
+
+// Lock locks the pages into memory, and those that Grow adds; mlock(2). Where
+// that fails, Map fails. Pages that cannot be accessed are locked when they
+// are first touched.
+func (s Spec) Lock() Spec { s.lock = true; return s }
+
+// String describes the source and the placement.
+func (s Spec) String() string {
+	var what string
+	switch s.source {
+	case noSource:
+		return "zero Spec"
+	case anonymous:
+		what = fmt.Sprintf("%d anonymous bytes", s.size)
+	case openFile:
+		name := "a nil file"
+		if s.file != nil {
+			name = s.file.Name()
+		}
+		what = fmt.Sprintf("%d bytes of %s at offset %d", s.size, name, s.offset)
+	case descriptor:
+		what = fmt.Sprintf("%d bytes of descriptor %d at offset %d", s.size, s.fd, s.offset)
+	case path:
+		what = s.name
+	case secret:
+		what = fmt.Sprintf("%d secret bytes", s.size)
+	}
+	if s.shared {
+		what += ", shared"
+	}
+	if s.hugePages {
+		what += ", in huge pages"
+	}
+	if s.placement != anywhere {
+		what += fmt.Sprintf(", %s %#x", [...]string{"", "near", "at", "onto"}[s.placement], s.addr)
+	}
+	if s.aligned {
+		what += fmt.Sprintf(", aligned to %d", s.align)
+	}
+	if s.reserved {
+		what += fmt.Sprintf(", reserving %d", s.reserve)
+	}
+	return what
+}
+
+// check returns what is wrong with the Spec by itself.
+func (s Spec) check(op string, p Prot) error {
+	switch {
+	case p&^protAll != 0:
+		return bad(op, "no such permissions")
+	case s.source == noSource:
+		return bad(op, "it has no source")
+	case s.size < 0:
+		return bad(op, "negative size")
+	case s.offset < 0:
+		return bad(op, "negative offset")
+	case s.offset+int64(s.size) < 0:
+		return &failure{op: op, hint: "the range ends past the largest file offset", err: unix.EOVERFLOW}
+	case s.source == openFile && s.file == nil:
+		return bad(op, "the file is nil")
+	case s.twice:
+		return bad(op, "it has two placements")
+	case s.addr == 0 && (s.placement == exactly || s.placement == onto):
+		return bad(op, "nothing can be mapped at address 0")
+	case s.aligned && (s.align <= 0 || s.align&(s.align-1) != 0):
+		return bad(op, "the alignment is no power of two")
+	case s.reserved && s.reserve < 0:
+		return bad(op, "negative capacity")
+	case s.hugePages && s.huge != 0 && (s.huge < int(pageSize) || s.huge&(s.huge-1) != 0):
+		return bad(op, "%d is no size of a huge page", s.huge)
+	case s.hugePages && s.source != anonymous:
+		return bad(op, "huge pages are for anonymous memory; a file has them from its file system")
+	}
+	return nil
+}
+
+// The Go heap of a race build is in a fixed window; one foreign mapping in it
+// ends the program when it is first touched.
+const raceStart, raceEnd = 0xc0_0000_0000, 0xe0_0000_0000
+
+// inRaceWindow reports whether [addr, addr+size) must stay free in this build.
+func inRaceWindow(addr, size uintptr) bool {
+	return sys.Race && (runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64") &&
+		uint64(addr) < raceEnd && uint64(addr)+uint64(size) > raceStart
+}
+
+// A backing is a source made concrete: what mmap(2) gets, where.
+type backing struct {
+	fd      int
+	offset  int64   // page-aligned: that of the granule
+	lead    uintptr // from there to the first byte
+	size    uintptr // from the first byte
+	granule uintptr // page size of the memory
+	flags   int     // for mmap(2), without placement
+}
+
+// round returns n rounded up to a multiple of granule, and whether it fits.
+func round(n, granule uintptr) (uintptr, bool) {
+	r := (n + granule - 1) &^ (granule - 1)
+	return r, r >= n && int(r) >= 0
+}
+
+// back returns the backing of an anonymous Spec.
+func (s Spec) back(op string) (backing, error) {
+	b := backing{fd: -1, size: uintptr(s.size), granule: pageSize, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS}
+	if s.shared {
+		b.flags = unix.MAP_SHARED | unix.MAP_ANONYMOUS
+	}
+	if s.hugePages {
+		b.granule = uintptr(s.huge)
+		b.flags |= unix.MAP_HUGETLB
+		if s.huge == 0 {
+			size, err := defaultHugePage()
+			if err != nil {
+				return b, fail(err, "%s", op)
+			}
+			b.granule = size
+		} else {
+			b.flags |= bits.TrailingZeros(uint(s.huge)) << unix.MAP_HUGE_SHIFT
+		}
+	}
+	return b, nil
+}
+
+// backFile returns the backing of a Spec whose file is open as fd.
+func (s Spec) backFile(op string, fd int) (backing, error) {
+	b := backing{fd: fd, size: uintptr(s.size), granule: pageSize, flags: unix.MAP_PRIVATE}
+	if s.shared || s.source == secret {
+		b.flags = unix.MAP_SHARED
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return b, fail(err, "%s", op)
+	}
+	if s.source == path {
+		if err := regular(op, &st); err != nil {
+			return b, err
+		}
+		if b.size = uintptr(st.Size); int64(b.size) != st.Size || int(b.size) < 0 {
+			return b, fail(unix.EOVERFLOW, "%s", op)
+		}
+	}
+	// Only a file system of huge pages has blocks that are larger than a page
+	// and pages as large as its blocks.
+	if block := uintptr(st.Blksize); block > pageSize {
+		var fs unix.Statfs_t
+		if unix.Fstatfs(fd, &fs) == nil && uint32(fs.Type) == unix.HUGETLBFS_MAGIC {
+			b.granule = block
+		}
+	}
+	b.offset = s.offset &^ int64(b.granule-1)
+	b.lead = uintptr(s.offset - b.offset)
+	return b, nil
+}
+
+// open makes the source concrete for permissions p and calls use while the
+// descriptor is open.
+func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) error {
+	withFD := func(fd int) error {
+		b, err := s.backFile(op, fd)
+		if err != nil {
+			return err
+		}
+		return use(b)
+	}
+	switch s.source {
+	case openFile:
+		conn, err := s.file.SyscallConn()
+		if err == nil {
+			var failed error
+			if err = conn.Control(func(fd uintptr) { failed = withFD(int(fd)) }); err == nil {
+				return failed
+			}
+		}
+		if errors.Is(err, os.ErrClosed) {
+			err = errClosedFile
+		}
+		return fail(err, "%s", op)
+	case descriptor:
+		return withFD(s.fd)
+	case path:
+		fd, err := s.openPath(op, p)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return withFD(fd)
+	case secret:
+		fd, err := newSecret(max(capacity, s.size))
+		if err != nil {
+			return fail(err, "%s", op)
+		}
+		defer unix.Close(fd)
+		return withFD(fd)
+	}
+	b, err := s.back(op)
+	if err != nil {
+		return err
+	}
+	return use(b)
+}
+
+// openPath opens a regular file for a mapping with permissions p.
+func (s Spec) openPath(op string, p Prot) (int, error) {
+	// Opening a device can have effects, and opening a pipe waits: look first.
+	var st unix.Stat_t
+	err := unix.Stat(s.name, &st)
+	if err == nil {
+		if err := regular(op, &st); err != nil {
+			return -1, err
+		}
+	}
+	mode := unix.O_RDONLY
+	if s.shared && p&ProtWrite != 0 {
+		mode = unix.O_RDWR // mmap(2) wants a readable descriptor even for writing
+	}
+	for err == nil {
+		var fd int
+		if fd, err = unix.Open(s.name, mode|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0); err == nil {
+			return fd, nil
+		}
+		if err == unix.EINTR {
+			err = nil
+		}
+	}
+	return -1, fail(err, "%s", op)
+}
+
+// regular returns an error unless st is of a regular file.
+func regular(op string, st *unix.Stat_t) error {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return nil
+	case unix.S_IFDIR:
+		return &failure{op: op, hint: "use the path of a file in it", err: unix.EISDIR}
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return &failure{op: op, hint: "a device has no length of its own: open it and use File with a size", err: unix.ENODEV}
+	}
+	return &failure{op: op, hint: "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd", err: unix.ENODEV}
+}

@@ -1,0 +1,177 @@
+package mmap
+
+// Split divides a mapping in two at off, without a system call. It consumes m;
+// on failure m is what it was. While the mapping is accessed or pinned it
+// answers ErrBusy.
+//
+// off is on a page boundary, or 0, or Len; anything else is a bad argument. An
+// empty side keeps its address. A reserve goes to the right side; with one, a
+// Len that is on no page boundary is no place to split at.
+func Split[M Handle](m M, off int) (left, right M, err error) {
+	l, r, err := m.inside().split(off)
+	if err != nil {
+		return left, right, named(err, "split at %d", off)
+	}
+	return handleOf[M](l), handleOf[M](r), nil
+}
+
+func (t ticket) split(off int) (left, right ticket, err error) {
+	if err = t.acquire(0); err != nil {
+		return left, right, err
+	}
+	r := t.r
+	size := int(r.len.Load())
+	at := r.offset(off) // of the cut, from base
+	switch {
+	case off < 0 || off > size:
+		err = bad("", "the mapping has %d bytes", size)
+	case off == 0:
+		at = 0
+	case r.boundary(at):
+	case off != size:
+		err = bad("", "on no boundary of the page size %d", r.granule)
+	case r.room > 0:
+		err = bad("", "the mapping ends within a page, and the reserve behind it cannot be divided from that")
+	default:
+		at = r.size
+	}
+	if err != nil {
+		t.giveUp()
+		return left, right, err
+	}
+	addr := r.addr.Load() + uintptr(off)
+	base := r.base + at
+	if at == r.size {
+		base = page(addr) // nothing is owned there
+	}
+	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), base, r.size-at, r.room, r.granule, Prot(r.prot.Load()))
+	r.inherit(right.r)
+	if runs := r.runs; runs != nil {
+		data := r.data()
+		r.setRuns(clip(runs, 0, min(at, data)))
+		right.r.setRuns(clip(runs, min(at, data), data))
+	}
+	r.size, r.room = at, 0
+	r.len.Store(uintptr(off))
+	r.cap.Store(uintptr(off))
+	return t.pass(), right, nil
+}
+
+// inherit gives another region what holds for all parts of this one.
+func (r *region) inherit(other *region) {
+	other.flags, other.locked, other.lost = r.flags, r.locked, r.lost
+	other.lent.Store(r.lent.Load())
+}
+
+// clip returns the runs of [start, end), with offsets from start.
+func clip(runs []run, start, end uintptr) []run {
+	var part []run
+	for _, run := range runs {
+		if stop := min(run.end, end); stop > start+extent(part) {
+			part = appendRun(part, stop-start, run.prot)
+		}
+	}
+	return part
+}
+
+// extent returns how far runs reach.
+func extent(runs []run) uintptr {
+	if len(runs) == 0 {
+		return 0
+	}
+	return runs[len(runs)-1].end
+}
+
+// Join makes one mapping of two neighbours, in either order, without a system
+// call: the inverse of [Split]. It consumes both; on failure both are what they
+// were. The left one must end where the right one begins, and have no reserve;
+// everything else is a bad argument. While one of them is accessed or pinned it
+// answers ErrBusy.
+func Join[M Handle](a, b M) (M, error) {
+	t, err := join(a.inside(), b.inside())
+	if err != nil {
+		var none M
+		return none, named(err, "join %v and %v", a, b)
+	}
+	return handleOf[M](t), nil
+}
+
+func join(a, b ticket) (ticket, error) {
+	if a.r != nil && a.r == b.r {
+		if a.state == b.state {
+			return ticket{}, bad("", "a mapping cannot be joined to itself")
+		}
+		return ticket{}, ErrMoved
+	}
+	// Both sides are taken in one order, so that of two calls with the same
+	// mappings one wins.
+	first, second := a, b
+	if a.r != nil && b.r != nil && b.r.before(a.r) {
+		first, second = b, a
+	}
+	if err := first.acquire(0); err != nil {
+		return ticket{}, err
+	}
+	if err := second.acquire(0); err != nil {
+		first.giveUp()
+		return ticket{}, err
+	}
+	left, right := a, b
+	if !adjoin(a.r, b.r) {
+		left, right = b, a
+	}
+	if !adjoin(left.r, right.r) {
+		first.giveUp()
+		second.giveUp()
+		return ticket{}, bad("", "they are no neighbours, or there is a reserve between them")
+	}
+	left.r.absorb(right.r)
+	right.resign()
+	return left.pass(), nil
+}
+
+// adjoin reports whether l can take in r on its right.
+func adjoin(l, r *region) bool {
+	end := l.addr.Load() + l.len.Load()
+	if l.room > 0 || end != r.addr.Load() {
+		return false
+	}
+	return l.size == 0 || r.size == 0 || l.base+l.size == r.base
+}
+
+// absorb makes the neighbour's range part of this region.
+func (r *region) absorb(right *region) {
+	var runs []run
+	p := Prot(r.prot.Load())
+	switch {
+	case right.size == 0:
+	case r.size == 0:
+		r.base, r.granule, r.runs = right.base, right.granule, right.runs
+		p = Prot(right.prot.Load())
+		r.prot.Store(uint32(p))
+		r.flags, r.locked = right.flags, right.locked
+	default:
+		if r.runs != nil || right.runs != nil || right.prot.Load() != uint32(p) {
+			add := func(from uintptr) func(_, end uintptr, p Prot) {
+				return func(_, end uintptr, p Prot) { runs = appendRun(runs, from+end, p) }
+			}
+			r.each(0, r.data(), add(0))
+			right.each(0, right.data(), add(r.size))
+		}
+		if r.flags != right.flags {
+			r.flags = 0
+		}
+		r.granule, r.locked = max(r.granule, right.granule), r.locked && right.locked
+	}
+	r.lost = r.lost || right.lost
+	if right.lent.Load() {
+		r.lent.Store(true)
+	}
+	r.len.Store(r.len.Load() + right.len.Load())
+	r.cap.Store(r.len.Load() + right.cap.Load() - right.len.Load())
+	r.size += right.size
+	r.room = right.room
+	if runs != nil {
+		r.setRuns(runs)
+	}
+}

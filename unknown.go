@@ -1,0 +1,149 @@
+package mmap
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unknown is a mapping whose permissions, and even what is mapped, change in
+// place and piece by piece while the program runs. Every access checks the
+// pages that it touches. [Assert] makes it a known mapping, as a type assertion
+// would.
+//
+// A change keeps the handle: all copies of it see the new state. It answers
+// ErrBusy while the mapping is accessed or pinned.
+type Unknown struct {
+	_ [0]*Unknown
+	ticket
+}
+
+// ReadAt is as that of [Read]; the copy stops at the first page that cannot be
+// read, with the count and ErrPermission.
+func (u Unknown) ReadAt(p []byte, off int64) (int, error) {
+	return u.transfer(p, off, ProtRead, true)
+}
+
+// WriteAt is as that of [ReadWrite]; the copy stops at the first page that
+// cannot be written, with the count and ErrPermission.
+func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
+	return u.transfer(p, off, ProtWrite, true)
+}
+
+// View is as that of [Read]; every page must be readable, or it answers
+// ErrPermission.
+func (u Unknown) View(f func(b []byte) error) error {
+	return u.viewRange("view", 0, 0, true, ProtRead, f)
+}
+
+// Update is as that of [ReadWrite]; every page must be readable and writable,
+// or it answers ErrPermission.
+func (u Unknown) Update(f func(b []byte) error) error {
+	return u.viewRange("update", 0, 0, true, ProtRead|ProtWrite, f)
+}
+
+// ViewRange is View of the n bytes at off; the pages that hold them must be
+// readable. A range outside the mapping is a bad argument.
+func (u Unknown) ViewRange(off, n int, f func(b []byte) error) error {
+	return u.viewRange("view", off, n, false, ProtRead, f)
+}
+
+// UpdateRange is Update of the n bytes at off; the pages that hold them must be
+// readable and writable. A range outside the mapping is a bad argument.
+func (u Unknown) UpdateRange(off, n int, f func(b []byte) error) error {
+	return u.viewRange("update", off, n, false, ProtRead|ProtWrite, f)
+}
+
+// UnsafeBytes is as that of [Read]; it is nil unless every page can be read.
+func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
+
+func (t ticket) viewRange(op string, off, n int, whole bool, need Prot, f func(b []byte) error) (err error) {
+	line, err := t.pin()
+	if err != nil {
+		return fail(err, "%s", op)
+	}
+	r := t.r
+	g := r.guard(line)
+	defer g.leave(&err)
+	size := int(r.len.Load())
+	if whole {
+		off, n = 0, size
+	} else if off < 0 || n < 0 || off > size || n > size-off {
+		return bad(fmt.Sprintf("%s of %d bytes at %d", op, n, off), "the mapping has %d bytes", size)
+	}
+	if at, ok := r.refuses(off, n, need); !ok {
+		return fail(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", op, n, off, r.protAt(at), at)
+	}
+	return f(memory(r.addr.Load()+uintptr(off), n))
+}
+
+// refuses returns the first byte of a range whose page does not allow need, and
+// whether the whole range allows it.
+func (r *region) refuses(off, n int, need Prot) (uintptr, bool) {
+	lead := r.addr.Load() - r.base
+	at, ok := uintptr(0), true
+	if n > 0 {
+		r.each(lead+uintptr(off), lead+uintptr(off)+uintptr(n), func(start, _ uintptr, p Prot) {
+			if ok && !p.allows(need) {
+				at, ok = start-lead, false
+			}
+		})
+	}
+	return at, ok
+}
+
+// Protect gives every page permissions p; mprotect(2). It happens wholly or not
+// at all, but for a [*PartialError].
+func (u Unknown) Protect(p Prot) error {
+	err := u.change(func(r *region) error { return r.protectPages(0, r.data(), p) })
+	if err != nil {
+		return named(err, "protect as %v", p)
+	}
+	return nil
+}
+
+// ProtectRange gives the pages of n bytes at off permissions p; mprotect(2). The
+// range must start on a page boundary, and end on one or at Len. It happens
+// wholly or not at all, but for a [*PartialError].
+func (u Unknown) ProtectRange(off, n int, p Prot) error {
+	err := u.change(func(r *region) error {
+		start, end, err := r.pages(off, n)
+		if err != nil {
+			return err
+		}
+		return r.protectPages(start, end, p)
+	})
+	if err != nil {
+		return named(err, "protect %d bytes at %d as %v", n, off, p)
+	}
+	return nil
+}
+
+// Place maps s inside this mapping, over the pages of its bytes at off, with
+// permissions p: so a loader lays out segments, and a ring buffer its mirror.
+//
+// The range must end on a page boundary or at Len, and start on one; with an
+// unaligned file offset it starts as far past one. The Spec has no placement of
+// its own and no reserve. The new pages replace the old ones in one step: on
+// failure the mapping is as it was.
+func (u Unknown) Place(off int, s Spec, p Prot) error {
+	err := s.checkInside(p)
+	if err == nil {
+		err = u.change(func(r *region) error {
+			return s.open("", p, 0, func(b backing) error { return r.place(off, s, b, p) })
+		})
+	}
+	if err != nil {
+		return named(err, "place %v at %d as %v", s, off, p)
+	}
+	return nil
+}
+
+// change runs a transition that keeps the ticket.
+func (t ticket) change(f func(r *region) error) error {
+	if err := t.acquire(0); err != nil {
+		return err
+	}
+	defer t.giveUp()
+	return f(t.r)
+}
