@@ -69,50 +69,73 @@ func (w writer) WriteAt(p []byte, off int64) (n int, err error) {
 	return w.transfer(p, off, ProtWrite, false)
 }
 
-// transfer copies out of the mapping into p if need is ProtRead, and from p into it
-// if need is ProtWrite. If checked, each page must allow it.
+// transfer copies out of the mapping into p if need is ProtRead, and from p into
+// it if need is ProtWrite. If checked, each page must allow it.
 func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
 	line, err := t.pin()
 	if err != nil {
 		return 0, fail(err, "%s of %d bytes at %d", verb(need), len(p), off)
 	}
 	r := t.r
-	g := r.guard(line)
-	g.start, g.done = int(off), &n
-	defer g.leave(&err)
-	length := r.len.Load()
-	if off < 0 {
-		return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verb(need), len(p), off), "negative offset")
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	end := uint64(off) + uint64(len(p))
-	if end > uint64(length) {
-		end = uint64(length)
-	}
-	// Page by page: a copy that faults has changed nothing of the page where it
-	// faulted, whatever order it copies in, so n is exact.
-	addr := r.addr.Load()
-	for at := uint64(off); at < end; at = uint64(off) + uint64(n) {
-		if checked && !r.allows(uintptr(at), need) {
-			return n, fail(unix.EACCES, "%s of %d bytes at %d: %s page at offset %d", verb(need), len(p), off, r.protAt(uintptr(at)), at)
+	length := int64(r.len.Load())
+	if off < 0 || off >= length || len(p) == 0 {
+		r.unpin(line)
+		if off < 0 {
+			return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verb(need), len(p), off), "negative offset")
 		}
-		from := addr + uintptr(at)
-		size := int(min(end-at, uint64(pageSize-from&(pageSize-1))))
-		if need == ProtRead {
-			n += copy(p[n:n+size], memory(from, size))
-		} else {
-			n += copy(memory(from, size), p[n:n+size])
+		return 0, short(0, len(p), off, length, need)
+	}
+	part := p
+	if int64(len(p)) > length-off {
+		part = p[:length-off]
+	}
+	var refused error
+	if checked {
+		if at, ok := r.refuses(int(off), len(part), need); !ok {
+			refused = fail(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verb(need), len(p), off, r.protAt(at), at)
+			part = part[:max(int64(at), off)-off]
 		}
 	}
+	n, err = r.copyPages(line, part, r.addr.Load()+uintptr(off), need)
+	if fault, ok := err.(*FaultError); ok {
+		fault.Offset = int(off) + n
+	} else if err = refused; err == nil && n < len(p) {
+		err = short(n, len(p), off, length, need)
+	}
+	return n, err
+}
+
+// short is the error of a copy that reached the end of the mapping.
+func short(n, want int, off, length int64, need Prot) error {
 	switch {
-	case n == len(p):
-		return n, nil
+	case n == want:
+		return nil
 	case need == ProtRead:
-		return n, io.EOF
+		return io.EOF
 	}
-	return n, fail(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", len(p), off, length)
+	return fail(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", want, off, length)
+}
+
+// copyPages copies between p and the memory at addr, and ends the caller's pin.
+//
+// It goes page by page: a copy that faults has changed nothing of the page
+// where it faulted, whatever order it copies in, so n is exact.
+func (r *region) copyPages(line *stripe, p []byte, addr uintptr, need Prot) (n int, err error) {
+	g := guard{r: r, line: line}
+	g.enter()
+	defer g.rescue(&err)
+	for n < len(p) {
+		at := addr + uintptr(n)
+		size := min(len(p)-n, int(pageSize-at&(pageSize-1)))
+		if need == ProtRead {
+			copy(p[n:n+size], memory(at, size))
+		} else {
+			copy(memory(at, size), p[n:n+size])
+		}
+		n += size
+	}
+	g.leave()
+	return n, nil
 }
 
 func verb(need Prot) string {
@@ -128,9 +151,12 @@ func (t ticket) view(op string, f func(b []byte) error) (err error) {
 	if err != nil {
 		return fail(err, "%s", op)
 	}
-	g := t.r.guard(line)
-	defer g.leave(&err)
-	return f(memory(t.r.addr.Load(), int(t.r.len.Load())))
+	g := guard{r: t.r, line: line}
+	g.enter()
+	defer g.rescue(&err)
+	err = f(memory(t.r.addr.Load(), int(t.r.len.Load())))
+	g.leave()
+	return err
 }
 
 // lend returns the whole mapping for ever, if every page of it allows need.

@@ -60,7 +60,9 @@ func named(err error, format string, args ...any) error {
 		e.op = op
 		return e
 	case *PartialError:
-		e.Op = op
+		if e.Op == "" { // or it is of an earlier operation, and others read it
+			e.Op = op
+		}
 		return e
 	}
 	return &failure{op: op, err: err}
@@ -98,6 +100,9 @@ func (f *failure) Is(target error) bool {
 
 // errClosedFile is a closed *os.File given to a Spec.
 var errClosedFile = fmt.Errorf("%w (%w)", os.ErrClosed, unix.EBADF)
+
+// errLost refuses to change a range that is no longer all the library's own.
+var errLost = errors.New("another mapping has taken a part of the range")
 
 // A PartialError is a change that stopped half-way and could not be undone.
 // This is rare: it takes a mapping of several kernel areas, a system call that

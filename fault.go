@@ -70,10 +70,11 @@ func cause(addr uintptr) error {
 func loads(addr uintptr) bool {
 	var err error
 	func() {
-		g := guard{probe: addr}
+		g := guard{other: &watch{probe: addr}}
 		g.enter()
-		defer g.leave(&err)
+		defer g.rescue(&err)
 		load(addr)
+		g.leave()
 	}()
 	return err == nil
 }

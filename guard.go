@@ -9,46 +9,56 @@ import (
 // the flag of debug.SetPanicOnFault and recovers, and the flag is as it was on
 // every way out: a return, a panic, runtime.Goexit.
 //
-//	g := r.guard(line)
-//	defer g.leave(&err)
+//	g := guard{…}
+//	g.enter()
+//	defer g.rescue(&err)
+//	… touch the memory …
+//	g.leave()
 type guard struct {
 	outer bool    // the flag before
+	left  bool    // by leave: there is nothing to rescue
 	r     *region // the mapping that is guarded, pinned by the caller;
-	line  *stripe // leave ends that pin
-	pins  []*Pin  // or several mappings, that leave does not touch
-
-	start int  // a copy began at this offset,
-	done  *int // and has come so far; nil where it is no copy
-
-	probe uintptr // or one address, whose faults are plain ErrFault
+	line  *stripe // the end of the guard ends that pin
+	other *watch  // or what else is guarded
 }
 
-// guard begins to guard the region, and takes over the caller's pin on it.
-func (r *region) guard(line *stripe) guard {
-	return guard{outer: debug.SetPanicOnFault(true), r: r, line: line}
+// watch is what a guard can guard beside one region. It is apart so that the
+// guard of a view is small: it is cleared at every access.
+type watch struct {
+	pins  []*Pin  // mappings whose pins the guard does not end
+	probe uintptr // an address whose faults are plain ErrFault
 }
 
-// enter begins to guard what g names otherwise.
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
 
-// leave is to be deferred.
-func (g *guard) leave(err *error) {
+// leave ends the guard on the usual way out.
+func (g *guard) leave() {
 	debug.SetPanicOnFault(g.outer)
-	if p := recover(); p != nil {
-		g.recovered(p, err)
-		return
-	}
+	g.left = true
 	if g.r != nil {
 		g.r.unpin(g.line)
 	}
 }
 
-// recovered sets err if the panic p is a fault of a guarded mapping. Any other
-// panic goes on, and a fault elsewhere ends as it would have without a guard.
-func (g *guard) recovered(p any, err *error) {
+// rescue is to be deferred. It ends the guard on every other way out.
+func (g *guard) rescue(err *error) {
+	if g.left {
+		return
+	}
+	p := recover()
+	debug.SetPanicOnFault(g.outer)
 	if g.r != nil {
 		defer g.r.unpin(g.line)
 	}
+	if p != nil {
+		*err = g.claim(p)
+	}
+}
+
+// claim returns the error for a panic that is a fault of a guarded mapping. Any
+// other panic goes on, and a fault elsewhere ends as it would have without a
+// guard.
+func (g *guard) claim(p any) error {
 	fault, ok := p.(interface {
 		runtime.Error
 		Addr() uintptr
@@ -57,22 +67,17 @@ func (g *guard) recovered(p any, err *error) {
 		panic(p)
 	}
 	addr := fault.Addr()
-	if g.probe != 0 && page(addr) == page(g.probe) {
-		*err = ErrFault
-		return
-	}
 	if g.r != nil && g.r.covers(addr) {
-		f := g.r.fault(addr)
-		if g.done != nil {
-			f.Offset = g.start + *g.done
-		}
-		*err = f
-		return
+		return g.r.fault(addr)
 	}
-	for _, pin := range g.pins {
-		if pin != nil && pin.r.covers(addr) {
-			*err = pin.r.fault(addr)
-			return
+	if g.other != nil {
+		if page(addr) == page(g.other.probe) {
+			return ErrFault
+		}
+		for _, pin := range g.other.pins {
+			if pin != nil && pin.r.covers(addr) {
+				return pin.r.fault(addr)
+			}
 		}
 	}
 	if !g.outer && addr >= pageSize {

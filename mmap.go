@@ -73,6 +73,7 @@ func adopt(addr uintptr, size int, as Mapping) (ticket, error) {
 		return newRegion(addr, 0, 0, addr, 0, 0, pageSize, p), nil
 	}
 	var runs []run
+	known, promises := as.known()
 	at, granule := addr, pageSize
 	err := survey(addr, addr+n, func(a area) bool {
 		if a.start != at {
@@ -82,13 +83,14 @@ func adopt(addr uintptr, size int, as Mapping) (ticket, error) {
 		runs = appendRun(runs, a.end-addr, a.prot)
 		return true
 	})
-	switch known, promises := as.known(); {
+	switch {
 	case err != nil:
 		return ticket{}, fail(err, "%s", op)
 	case at != addr+n:
 		return ticket{}, &failure{op: op, hint: fmt.Sprintf("nothing is mapped at %#x", at), err: unix.ENOMEM}
 	case promises && (len(runs) != 1 || runs[0].prot != known):
-		return ticket{}, &failure{op: op, hint: fmt.Sprintf("pages from %#x are %v, not %v", addr, runs[0].prot, known), err: unix.EACCES}
+		wrong, _ := differs(addr, n, known)
+		return ticket{}, &failure{op: op, hint: wrong, err: unix.EACCES}
 	}
 	// A part of a huge page cannot be owned: it cannot be unmapped.
 	if end, _ := round(addr+n, granule); addr&(granule-1) != 0 || end != addr+n {

@@ -88,10 +88,12 @@ func Guard(fn func() error, pins ...*Pin) (err error) {
 		}
 	}
 	defer endUses(pins)
-	g := guard{pins: pins}
+	g := guard{other: &watch{pins: pins}}
 	g.enter()
-	defer g.leave(&err)
-	return fn()
+	defer g.rescue(&err)
+	err = fn()
+	g.leave()
+	return err
 }
 
 func endUses(pins []*Pin) {

@@ -14,17 +14,19 @@ import (
 //
 //	rw, err := mmap.Protect[mmap.ReadWrite](m)
 func Protect[M Known, Old Handle](m Old) (M, error) {
-	t, err := m.inside().protect(promised[M]())
+	_, known := m.known()
+	t, err := m.inside().protect(promised[M](), known)
 	return handleOf[M](t), err
 }
 
-func (t ticket) protect(p Prot) (ticket, error) {
+func (t ticket) protect(p Prot, known bool) (ticket, error) {
 	if err := t.acquire(0); err != nil {
 		return ticket{}, named(err, "protect as %v", p)
 	}
 	if err := t.r.protectPages(0, t.r.data(), p); err != nil {
-		t.fallBack(err)
-		return ticket{}, named(err, "protect as %v", p)
+		err = named(err, "protect as %v", p)
+		t.fallBack(err, known)
+		return ticket{}, err
 	}
 	return t.pass(), nil
 }
@@ -36,7 +38,7 @@ func Forget[M Known](m M) (Unknown, error) {
 	if err := t.acquire(partial); err != nil {
 		return Unknown{}, named(err, "forget")
 	}
-	t.r.broken = nil // the account has been set right when it stopped half-way
+	// If a change has stopped half-way, the account was set right then.
 	return handleOf[Unknown](t.pass()), nil
 }
 
@@ -66,10 +68,11 @@ func (t ticket) assert(p Prot) (ticket, error) {
 	return t.pass(), nil
 }
 
-// fallBack ends a transition that failed.
-func (t ticket) fallBack(err error) {
-	if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
-		t.r.broken = err
+// fallBack ends a transition that failed. Where it stopped half-way, the
+// permissions of a known type no longer hold.
+func (t ticket) fallBack(err error, known bool) {
+	if stopped := (*PartialError)(nil); known && errors.As(err, &stopped) {
+		t.r.broken.Store(stopped)
 		t.r.publish(t.state | partial)
 		return
 	}
@@ -172,6 +175,9 @@ func (r *region) stopped(err, undo error) error {
 				runs = appendRun(runs, start-r.base, ProtNone)
 			}
 			runs, end = appendRun(runs, stop-r.base, protOf(g.Perms)), stop
+		}
+		if end < r.base+r.data() {
+			runs = appendRun(runs, r.data(), ProtNone)
 		}
 	} else {
 		runs = []run{{r.data(), ProtNone}} // unread: nothing is allowed

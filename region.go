@@ -26,16 +26,16 @@ type region struct {
 	len, cap atomic.Uintptr // in bytes, from addr; len is written under growing, too
 	prot     atomic.Uint32  // what every page of it allows
 
-	base, size uintptr // the page range, with the reserve
-	room       uintptr // bytes of it at the end that are reserve; written under growing, too
-	granule    uintptr // the size of its pages, in bytes: a huge page where it has those
-	flags      int     // mmap flags that make more of the same anonymous memory; 0: there is none to make
-	locked     bool    // growth is to be locked, too
-	lost       bool    // part of the range fell to a stranger: never unmap it
-	lent       atomic.Bool
+	base, size uintptr     // the page range, with the reserve
+	room       uintptr     // bytes of it at the end that are reserve; written under growing, too
+	granule    uintptr     // the size of its pages, in bytes: a huge page where it has those
+	flags      int         // mmap flags that make more of the same anonymous memory; 0: there is none to make
+	locked     bool        // growth is to be locked, too
+	lost       atomic.Bool // a stranger was mapped into the range: never change or unmap it
+	lent       atomic.Bool // UnsafeBytes was called: never collect it
 
-	runs    []run // permissions page by page; nil: prot everywhere
-	broken  error // the *PartialError that a known handle is left with
+	runs    []run                        // permissions page by page; nil: prot everywhere
+	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set
 	growing sync.Mutex
 
 	young      bool    // in the nursery, whose lock these three need
@@ -54,7 +54,7 @@ const (
 	closed                     // no access any more; the last pin unmaps
 	unowned                    // the range is unmapped or given away
 	failed                     // closed, but unmapping failed: the next Close tries again
-	partial                    // known permissions that do not hold: see PartialError
+	partial                    // the permissions of the type do not hold: see PartialError
 	genOne
 	genMask = ^uint64(genOne - 1)
 )
@@ -177,7 +177,7 @@ func (t ticket) refusal(w uint64) error {
 	case w&busy != 0:
 		return nil
 	case w&partial != 0:
-		return t.r.broken
+		return t.r.broken.Load()
 	}
 	return nil
 }
@@ -227,7 +227,7 @@ func (r *region) discard(w uint64) error {
 }
 
 func (r *region) unmap() error {
-	if r.size == 0 || r.lost {
+	if r.size == 0 || r.lost.Load() {
 		return nil
 	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the
@@ -248,18 +248,24 @@ func (t ticket) acquire(besides uint64) error {
 	}
 	for {
 		w := r.word.Load()
-		if err := t.refusal(w &^ besides); err != nil {
+		err := t.refusal(w &^ besides)
+		if err != nil {
 			return err
 		}
 		if w&(busy|pinMask) != 0 {
 			return ErrBusy
 		}
 		if r.word.CompareAndSwap(w, w|busy) {
-			if r.stripes.Load().idle() {
+			switch {
+			case !r.stripes.Load().idle():
+				err = ErrBusy
+			case r.lost.Load():
+				err = errLost
+			default:
 				return nil
 			}
 			r.publish(w)
-			return ErrBusy
+			return err
 		}
 	}
 }

@@ -18,11 +18,12 @@ import (
 // file offset that is as far past a page as the address of m. A reserve of m
 // stays, and grows into the new source.
 func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
-	t, err := m.inside().over(s, promised[M]())
+	_, known := m.known()
+	t, err := m.inside().over(s, promised[M](), known)
 	return handleOf[M](t), err
 }
 
-func (t ticket) over(s Spec, p Prot) (ticket, error) {
+func (t ticket) over(s Spec, p Prot, known bool) (ticket, error) {
 	err := s.checkInside(p)
 	if err == nil {
 		err = t.acquire(0)
@@ -32,8 +33,9 @@ func (t ticket) over(s Spec, p Prot) (ticket, error) {
 	}
 	err = s.open("", p, int(t.r.cap.Load()), func(b backing) error { return t.r.overlay(s, b, p) })
 	if err != nil {
-		t.fallBack(err)
-		return ticket{}, named(err, "map %v over as %v", s, p)
+		err = named(err, "map %v over as %v", s, p)
+		t.fallBack(err, known)
+		return ticket{}, err
 	}
 	return t.pass(), nil
 }
@@ -95,7 +97,8 @@ func (r *region) replace(s Spec, b backing, data, whole uintptr, p Prot) error {
 	if whole > data {
 		if err = move(staged+data, whole-data, r.base+data); err != nil {
 			abandon(staged+data, whole-data)
-			r.mend(data, whole, err)
+			r.flags = 0
+			r.fill(data, whole)
 			return r.stopped(err, errHalfReplaced)
 		}
 	}
@@ -139,28 +142,55 @@ func (r *region) place(off int, s Spec, b backing, p Prot) error {
 }
 
 // mend looks at the pages [start, end) after a move onto them has failed with
-// err. If the kernel had unmapped some of them by then, it holds their place.
+// err. mremap(2) unmaps the old pages before the last things that can fail.
 func (r *region) mend(start, end uintptr, err error) error {
-	at, holes := r.base+start, false
-	fill := func(to uintptr) {
-		if at < to {
+	holes, failed := r.fill(start, end)
+	if failed == nil && !holes {
+		return err
+	}
+	if failed == nil {
+		failed = errHalfReplaced
+	}
+	stopped := r.stopped(err, failed)
+	if r.lost.Load() {
+		r.setRuns(r.recount(start, end, ProtNone))
+	}
+	return stopped
+}
+
+// fill holds the place of pages of [start, end) that the kernel has unmapped,
+// and reports whether there were any. It fails if a stranger has been mapped
+// there, or if it cannot tell.
+func (r *region) fill(start, end uintptr) (holes bool, err error) {
+	if sys.Msync(r.base+start, end-start, unix.MS_ASYNC) == nil {
+		return false, nil // which does nothing, but for looking for holes
+	}
+	at := r.base + start
+	hold := func(to uintptr) {
+		if at < to && err == nil {
 			holes = true
-			got, failed := sys.Mmap(at, to-at, unix.PROT_NONE, holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
-			if failed != nil || got != at {
-				r.lost = true // a stranger has it
+			var got uintptr
+			if got, err = sys.Mmap(at, to-at, unix.PROT_NONE, holding|unix.MAP_FIXED_NOREPLACE, -1, 0); err == nil && got != at {
+				abandon(got, to-at)
+				err = unix.EEXIST
 			}
 		}
 	}
 	failed := survey(at, r.base+end, func(a area) bool {
-		fill(a.start)
+		hold(a.start)
 		at = a.end
 		return true
 	})
-	fill(r.base + end)
-	if failed == nil && !holes {
-		return err
+	if failed == nil {
+		hold(r.base + end)
 	}
-	return r.stopped(err, errHalfReplaced)
+	if err == nil {
+		err = failed
+	}
+	if err != nil {
+		r.lost.Store(true)
+	}
+	return holes, err
 }
 
 // Grow makes the mapping longer, up to its capacity; see [Spec.Reserve]. It
@@ -244,7 +274,10 @@ func (r *region) openHuge(start, end uintptr, p Prot) error {
 	}
 	if err := move(staged, end-start, r.base+start); err != nil {
 		abandon(staged, end-start)
-		return r.mend(start, end, err)
+		if _, failed := r.fill(start, end); failed != nil {
+			r.cap.Store(r.len.Load())
+		}
+		return err
 	}
 	return nil
 }
@@ -263,17 +296,28 @@ func (r *region) openHuge(start, end uintptr, p Prot) error {
 // [Join] or [Unknown.Place], grows where there is room behind it, and otherwise
 // answers EFAULT with nothing changed.
 func Resize[M Handle](m M, size int) (M, error) {
-	t := m.inside()
+	_, known := m.known()
+	t, err := m.inside().resize(size, known)
+	if err != nil {
+		return m, err
+	}
+	return handleOf[M](t), nil
+}
+
+func (t ticket) resize(size int, known bool) (ticket, error) {
 	err := error(bad("", "negative size"))
 	if size >= 0 {
-		if err = t.acquire(0); err == nil {
-			if err = t.r.resize(size); err == nil {
-				return handleOf[M](t.pass()), nil
-			}
-			t.fallBack(err)
-		}
+		err = t.acquire(0)
 	}
-	return m, named(err, "resize to %d bytes", size)
+	if err != nil {
+		return t, named(err, "resize to %d bytes", size)
+	}
+	if err := t.r.resize(size); err != nil {
+		err = named(err, "resize to %d bytes", size)
+		t.fallBack(err, known)
+		return t, err
+	}
+	return t.pass(), nil
 }
 
 func (r *region) resize(size int) error {
@@ -284,6 +328,8 @@ func (r *region) resize(size int) error {
 	}
 	if size == 0 {
 		want = 0
+	} else if size <= int(r.len.Load()) {
+		want = min(want, data) // pages of several sizes need not end on the largest
 	}
 	switch {
 	case want <= data:
@@ -291,8 +337,7 @@ func (r *region) resize(size int) error {
 			return err
 		}
 	case want <= r.size:
-		length := r.len.Load()
-		if err := r.growTo(size); err != nil {
+		if err := r.open(data, want); err != nil {
 			return err
 		}
 		if err := r.cut(want); err != nil {
@@ -300,8 +345,6 @@ func (r *region) resize(size int) error {
 			if back := sys.Mprotect(r.base+data, want-data, unix.PROT_NONE); back != nil {
 				return r.stopped(err, back)
 			}
-			r.room += want - data
-			r.len.Store(length)
 			return err
 		}
 	default:

@@ -42,7 +42,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	addr := r.addr.Load() + uintptr(off)
 	base := r.base + at
 	if at == r.size {
-		base = page(addr) // nothing is owned there
+		base = addr &^ (r.granule - 1) // nothing is owned there
 	}
 	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), base, r.size-at, r.room, r.granule, Prot(r.prot.Load()))
 	r.inherit(right.r)
@@ -59,7 +59,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 
 // inherit gives another region what holds for all parts of this one.
 func (r *region) inherit(other *region) {
-	other.flags, other.locked, other.lost = r.flags, r.locked, r.lost
+	other.flags, other.locked = r.flags, r.locked
 	other.lent.Store(r.lent.Load())
 }
 
@@ -163,7 +163,6 @@ func (r *region) absorb(right *region) {
 		}
 		r.granule, r.locked = max(r.granule, right.granule), r.locked && right.locked
 	}
-	r.lost = r.lost || right.lost
 	if right.lent.Load() {
 		r.lent.Store(true)
 	}

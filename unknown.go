@@ -63,8 +63,15 @@ func (t ticket) viewRange(op string, off, n int, whole bool, need Prot, f func(b
 		return fail(err, "%s", op)
 	}
 	r := t.r
-	g := r.guard(line)
-	defer g.leave(&err)
+	g := guard{r: r, line: line}
+	g.enter()
+	defer g.rescue(&err)
+	err = r.callRange(op, off, n, whole, need, f)
+	g.leave()
+	return err
+}
+
+func (r *region) callRange(op string, off, n int, whole bool, need Prot, f func(b []byte) error) error {
 	size := int(r.len.Load())
 	if whole {
 		off, n = 0, size

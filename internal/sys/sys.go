@@ -60,8 +60,14 @@ func Munlock(addr, size uintptr) error {
 	return errno(e)
 }
 
-// MemfdSecret is memfd_secret(2). Its number is the same on every processor,
-// but golang.org/x/sys names it on some of them only.
+// Msync is msync(2).
+func Msync(addr, size uintptr, flags int) error {
+	_, _, e := unix.Syscall(unix.SYS_MSYNC, addr, size, uintptr(flags))
+	return errno(e)
+}
+
+// MemfdSecret is memfd_secret(2). Its number is the same on every processor
+// that this package is for, but golang.org/x/sys names it on some of them only.
 func MemfdSecret(flags int) (int, error) {
 	const number = 447
 	fd, _, e := unix.Syscall(number, uintptr(flags), 0, 0)

@@ -1,0 +1,4 @@
+package mmap
+
+// Bare gives tests the memory at an address, with neither guard nor pin.
+var Bare = memory
