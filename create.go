@@ -52,7 +52,7 @@ func (s Spec) lay(b backing, p Prot) (ticket, error) {
 	}
 	data, fits := round(b.lead+b.size, b.granule)
 	whole, fitsWhole := round(b.lead+capacity, b.granule)
-	if !fits || !fitsWhole {
+	if !fits || !fitsWhole || int(whole) < 0 {
 		return ticket{}, fail(unix.ENOMEM, "map")
 	}
 	if b.size == 0 {

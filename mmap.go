@@ -64,7 +64,7 @@ func adopt(addr uintptr, size int, as Mapping) (ticket, error) {
 		return ticket{}, bad(op, "negative size")
 	case page(addr) != addr:
 		return ticket{}, bad(op, "address is no multiple of the page size %d", pageSize)
-	case !fits || addr+n < addr:
+	case !fits || int(n) < 0 || addr+n < addr:
 		return ticket{}, bad(op, "beyond the address space")
 	case n > 0 && inRaceWindow(addr, n):
 		return ticket{}, bad(op, "within the Go heap of a race build")

@@ -322,8 +322,9 @@ func (t ticket) resize(size int, known bool) (ticket, error) {
 
 func (r *region) resize(size int) error {
 	data := r.data()
-	want, ok := round(r.base+r.offset(size), r.granule)
-	if want -= r.base; !ok || int(want) < 0 {
+	end := r.base + r.offset(size)
+	want, ok := round(end, r.granule)
+	if want -= r.base; !ok || end < r.base || int(want) < 0 {
 		return unix.ENOMEM
 	}
 	if size == 0 {

@@ -224,10 +224,11 @@ type backing struct {
 	flags   int     // for mmap(2), without placement
 }
 
-// round returns n rounded up to a multiple of granule, and whether it fits.
+// round returns a size or an address rounded up to a multiple of granule, and
+// whether there is one.
 func round(n, granule uintptr) (uintptr, bool) {
 	r := (n + granule - 1) &^ (granule - 1)
-	return r, r >= n && int(r) >= 0
+	return r, r >= n
 }
 
 // back returns the backing of an anonymous Spec.

@@ -1,0 +1,286 @@
+package mmap
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// truncatedMapping is a mapping of three pages whose file has half a page left.
+func truncatedMapping[M Known](t *testing.T, shared bool) (M, *os.File) {
+	f, _ := scratch(t, 3*int(pageSize))
+	s := Path(f.Name())
+	if shared {
+		s = s.Shared()
+	}
+	m := mapped[M](t, s)
+	check(t, f.Truncate(int64(pageSize)/2))
+	return m, f
+}
+
+func TestTruncated(t *testing.T) {
+	size := int(pageSize)
+	for _, shared := range []bool{false, true} {
+		m, f := truncatedMapping[ReadWrite](t, shared)
+		// From every distance before the fault, the copy stops at the page.
+		for _, off := range []int{0, 1, size / 2, size - 1, size, size + 1, 2*size + 7} {
+			for _, write := range []bool{false, true} {
+				want := max(0, size-off)
+				p := bytes.Repeat([]byte{0xee}, 3*size+100)
+				var n int
+				var err error
+				if write {
+					n, err = m.WriteAt(p[:3*size-off], int64(off))
+				} else {
+					n, err = m.ReadAt(p, int64(off))
+				}
+				var fault *FaultError
+				if !errors.As(err, &fault) || n != want || fault.Offset != off+want {
+					t.Fatalf("write %v at %d: %d, %v; want %d", write, off, n, err, want)
+				}
+				wants(t, "truncated", err, ErrFault, ErrTruncated)
+				if page(fault.Addr) != m.Addr()+uintptr(max(size, off/size*size)) {
+					t.Errorf("at %d: address %#x", off, fault.Addr)
+				}
+				if !write && !bytes.Equal(p[n:], bytes.Repeat([]byte{0xee}, len(p)-n)) {
+					t.Errorf("at %d: bytes beyond the count have changed", off)
+				}
+			}
+		}
+		err := m.View(func(b []byte) error { _ = bytes.Count(b, []byte{0xff}); return nil })
+		wants(t, "view", err, ErrFault, ErrTruncated)
+		err = m.Update(func(b []byte) error { b[2*size+9] = 1; return nil })
+		var fault *FaultError
+		if wants(t, "update", err, ErrTruncated); !errors.As(err, &fault) || runtime.GOARCH != "s390x" && fault.Offset != 2*size+9 {
+			t.Error(err)
+		}
+		check(t, f.Truncate(int64(3*size)))
+		if n, err := m.ReadAt(make([]byte, 3*size), 0); n != 3*size || err != nil {
+			t.Errorf("after the file has grown again: %d, %v", n, err)
+		}
+		if _, err := Protect[Read](m); err != nil {
+			t.Error("a fault has left a pin:", err)
+		}
+	}
+}
+
+func TestTruncatedUnlinked(t *testing.T) {
+	m, f := truncatedMapping[Read](t, true)
+	check(t, os.Remove(f.Name()))
+	_, err := m.ReadAt(make([]byte, 1), 2*int64(pageSize))
+	wants(t, "unlinked", err, ErrFault)
+	// Proof is at hand only with the capability that map_files wants.
+	if errors.Is(err, ErrPermission) {
+		t.Error("a wrong cause:", err)
+	}
+	if os.Geteuid() == 0 && !errors.Is(err, ErrTruncated) {
+		var st unix.Stat_t
+		regions, rerr := m.Regions()
+		check(t, rerr)
+		if unix.Stat("/proc/self/map_files/"+strings.SplitN(regions[0].String(), " ", 2)[0], &st) == nil {
+			t.Error("map_files proves it, and yet:", err)
+		}
+	}
+}
+
+func TestStoreIntoRead(t *testing.T) {
+	f, data := scratch(t, 2*int(pageSize))
+	m := mapped[Read](t, Path(f.Name()))
+	at := int(pageSize) + 5
+	err := m.View(func(b []byte) error { b[at] = 1; return nil })
+	var fault *FaultError
+	wants(t, "store", err, ErrFault, ErrPermission)
+	if !errors.As(err, &fault) || runtime.GOARCH != "s390x" && (fault.Offset != at || fault.Addr != m.Addr()+uintptr(at)) {
+		t.Error(err)
+	}
+	got := make([]byte, len(data))
+	if _, err := m.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
+		t.Error(err, "or the store has arrived")
+	}
+}
+
+// The flag of SetPanicOnFault is as it was, and no pin is left, on every way
+// out of a view.
+func TestWaysOut(t *testing.T) {
+	m := mapped[ReadWrite](t, Anonymous(int(pageSize)))
+	pin, err := m.Pin()
+	check(t, err)
+	boom := errors.New("boom")
+	for _, flag := range []bool{false, true} {
+		for name, leave := range map[string]func(){
+			"return": func() {}, "panic": func() { panic(boom) }, "goexit": runtime.Goexit,
+			"nil dereference": func() { var p *int; *p = 1 },
+			"index":           func() { var b []byte; i := 5; b[i] = 1 },
+		} {
+			for how, run := range map[string]func(func([]byte) error) error{
+				"view": m.View, "update": m.Update,
+				"guard": func(f func([]byte) error) error { return Guard(func() error { return f(nil) }, nil, pin) },
+			} {
+				var got any
+				var after bool
+				done := make(chan bool)
+				go func() {
+					defer close(done)
+					defer debug.SetPanicOnFault(debug.SetPanicOnFault(flag))
+					defer func() { after = debug.SetPanicOnFault(flag) }()
+					defer func() { got = recover() }()
+					run(func([]byte) error { leave(); return nil })
+				}()
+				<-done
+				if after != flag {
+					t.Errorf("%s by %s: the flag was %v, and is %v", how, name, flag, after)
+				}
+				if wantPanic := name != "return" && name != "goexit"; (got != nil) != wantPanic || name == "panic" && got != boom {
+					t.Errorf("%s by %s: recovered %v", how, name, got)
+				}
+			}
+		}
+	}
+	pin.Unpin()
+	if _, err := Protect[Read](m); err != nil {
+		t.Error("a pin is left:", err)
+	}
+}
+
+// A guard claims faults of its own mapping alone.
+func TestNestedGuards(t *testing.T) {
+	outer, _ := truncatedMapping[Read](t, false)
+	inner := mapped[Read](t, Anonymous(int(pageSize)))
+	reached := false
+	err := outer.View(func(o []byte) error {
+		err := inner.View(func([]byte) error { _ = bytes.Count(o, []byte{0xff}); return nil })
+		reached = true
+		return err
+	})
+	var fault *FaultError
+	if wants(t, "outer", err, ErrTruncated); reached || !errors.As(err, &fault) || page(fault.Addr) != outer.Addr()+pageSize {
+		t.Error(reached, err)
+	}
+	err = inner.View(func([]byte) error {
+		return outer.View(func(o []byte) error { _ = bytes.Count(o, []byte{0xff}); return nil })
+	})
+	wants(t, "inner", err, ErrTruncated)
+	for _, m := range []Read{outer, inner} {
+		if _, err := Protect[None](m); err != nil {
+			t.Error("a pin is left:", err)
+		}
+	}
+}
+
+// A fault elsewhere ends the program, with the runtime's own report, although a
+// guard is in place.
+func TestFaultElsewhere(t *testing.T) {
+	child, out, err := inChild(t)
+	if child {
+		other, _ := truncatedMapping[Read](t, false)
+		b := other.UnsafeBytes()
+		m := mapped[Read](t, Anonymous(1))
+		defer func() { println("recovered:", recover() != nil) }()
+		m.View(func([]byte) error { _ = bytes.Count(b, []byte{0xff}); return nil })
+		return
+	}
+	if err == nil || !strings.Contains(out, "unexpected fault address") || strings.Contains(out, "recovered:") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skip("mounting a small tmpfs is not allowed: ", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	f, err := os.Create(dir + "/f")
+	check(t, err)
+	defer f.Close()
+	check(t, f.Truncate(1<<20)) // a hole
+	m := mapped[ReadWrite](t, File(f, 0, 1<<20).Shared())
+	n, err := m.WriteAt(make([]byte, 1<<20), 0)
+	if wants(t, "full", err, ErrFault); n != 64<<10 || errors.Is(err, ErrTruncated) || errors.Is(err, ErrPermission) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	wants(t, "allocate", Allocate(f, 0, 1<<20), unix.ENOSPC)
+	check(t, Allocate(f, 0, 64<<10))
+	if n, err := m.WriteAt(make([]byte, 64<<10), 0); n != 64<<10 || err != nil {
+		t.Errorf("allocated, and yet %d bytes, %v", n, err)
+	}
+}
+
+func TestPin(t *testing.T) {
+	m := mapped[ReadWrite](t, Anonymous(100).Reserve(3*int(pageSize)))
+	addr := m.Addr()
+	pin, err := m.Pin()
+	check(t, err)
+	if b := pin.Bytes(); len(b) != 100 || cap(b) != 100 {
+		t.Error(len(b), cap(b))
+	}
+	check(t, Grow(m, 2*int(pageSize)))
+	if b := pin.Bytes(); len(b) != 2*int(pageSize) {
+		t.Error("after growth", len(b))
+	}
+	for name, err := range transitions(m) {
+		wants(t, name+" of a pinned mapping", err, ErrBusy)
+	}
+	check(t, m.Close())
+	_, err = m.ReadAt(make([]byte, 1), 0)
+	wants(t, "closed under a pin", err, ErrClosed)
+	check(t, Guard(func() error { pin.Bytes()[5] = 1; return nil }, nil, pin))
+	check(t, Guard(func() error { pin.Unpin(); _ = Bare(addr, 1)[0]; return nil }, pin, pin))
+	if isMapped(t, addr) {
+		t.Error("still mapped after the last pin")
+	}
+	pin.Unpin()
+	if pin.Bytes() != nil {
+		t.Error("bytes after Unpin")
+	}
+	ran := false
+	wants(t, "guard after Unpin", Guard(func() error { ran = true; return nil }, pin), ErrClosed)
+	wants(t, "guard of a zero pin", Guard(func() error { ran = true; return nil }, new(Pin)), ErrClosed)
+	if ran {
+		t.Error("ran over an unpinned mapping")
+	}
+	new(Pin).Unpin()
+	(*Pin)(nil).Unpin()
+	for _, m := range []Mapping{mapped[None](t, Anonymous(5)), mapped[Write](t, Anonymous(5)), mapped[Exec](t, Anonymous(5))} {
+		p, err := m.Pin()
+		if check(t, err); p.Bytes() != nil {
+			t.Errorf("%v: bytes that cannot be read", m)
+		}
+		p.Unpin()
+	}
+}
+
+// transitions are all transitions of m, and what each answers.
+func transitions(m ReadWrite) map[string]error {
+	_, _, release := m.Release()
+	_, protect := Protect[Read](m)
+	_, over := Over[Read](m, Anonymous(m.Len()))
+	_, resize := Resize(m, 1)
+	_, _, split := Split(m, 0)
+	_, forget := Forget(m)
+	return map[string]error{"Release": release, "Protect": protect, "Over": over, "Resize": resize, "Split": split, "Forget": forget}
+}
+
+func TestGuardCause(t *testing.T) {
+	a, _ := truncatedMapping[Read](t, false)
+	b := mapped[Read](t, Anonymous(int(pageSize)))
+	pa, err := a.Pin()
+	check(t, err)
+	defer pa.Unpin()
+	pb, err := b.Pin()
+	check(t, err)
+	defer pb.Unpin()
+	wants(t, "a", Guard(func() error { _ = bytes.Count(pa.Bytes(), []byte{0xff}); return nil }, pb, pa), ErrTruncated)
+	wants(t, "b", Guard(func() error { pb.Bytes()[0] = 1; return nil }, pb, pa), ErrPermission)
+	var fault *FaultError
+	if err := Guard(func() error { pb.Bytes()[0] = 1; return nil }, pb, pa); !errors.As(err, &fault) || page(fault.Addr) != b.Addr() {
+		t.Error(err)
+	}
+	wants(t, "own error", Guard(func() error { return os.ErrExist }, pa), os.ErrExist)
+}
