@@ -92,26 +92,18 @@ func Allocate(f *os.File, offset, size int64) error {
 	case size > math.MaxInt64-offset:
 		return &failure{op: op, hint: "the range ends past the largest file offset", err: unix.EFBIG}
 	}
-	conn, err := f.SyscallConn()
-	if err == nil {
-		var failed error
-		err = conn.Control(func(fd uintptr) {
-			failed = unix.EINTR
-			for failed == unix.EINTR {
-				if failed = nil; size > 0 { // fallocate refuses nothing at all
-					failed = unix.Fallocate(int(fd), 0, offset, size)
-				}
-			}
-		})
-		if err == nil {
-			err = failed
+	err := control(f, func(fd int) error {
+		if size == 0 {
+			return nil // which fallocate refuses
 		}
-	}
-	if errors.Is(err, os.ErrClosed) {
-		err = errClosedFile
-	}
+		for {
+			if err := unix.Fallocate(fd, 0, offset, size); err != unix.EINTR {
+				return err
+			}
+		}
+	})
 	if err != nil {
-		return fail(err, "%s", op)
+		return named(err, "%s", op)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package mmap
 
 import (
-	"errors"
 	"fmt"
 	"math/bits"
 	"os"
@@ -296,17 +295,7 @@ func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) e
 	}
 	switch s.source {
 	case openFile:
-		conn, err := s.file.SyscallConn()
-		if err == nil {
-			var failed error
-			if err = conn.Control(func(fd uintptr) { failed = withFD(int(fd)) }); err == nil {
-				return failed
-			}
-		}
-		if errors.Is(err, os.ErrClosed) {
-			err = errClosedFile
-		}
-		return fail(err, "%s", op)
+		return control(s.file, withFD)
 	case descriptor:
 		return withFD(s.fd)
 	case path:
@@ -329,6 +318,20 @@ func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) e
 		return err
 	}
 	return use(b)
+}
+
+// control calls use with the descriptor of f, which stays open so long. Unlike
+// os.File.Fd this leaves the file in its mode.
+func control(f *os.File, use func(fd int) error) error {
+	conn, err := f.SyscallConn()
+	if err == nil {
+		var failed error
+		if err = conn.Control(func(fd uintptr) { failed = use(int(fd)) }); err == nil {
+			return failed
+		}
+	}
+	// The only reason; but os does not always say so with os.ErrClosed.
+	return &failure{err: errClosedFile}
 }
 
 // openPath opens a regular file for a mapping with permissions p.

@@ -141,9 +141,6 @@ func (r *region) protAt(off uintptr) Prot {
 	return Prot(r.prot.Load())
 }
 
-// allows reports whether the page that holds the byte at off allows need.
-func (r *region) allows(off uintptr, need Prot) bool { return r.protAt(off).allows(need) }
-
 // each calls f with the stretches of [start, end), offsets from base, that have
 // the same permissions.
 func (r *region) each(start, end uintptr, f func(start, end uintptr, p Prot)) {
