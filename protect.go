@@ -136,7 +136,7 @@ func (r *region) protectPages(start, end uintptr, p Prot) error {
 	if start == 0 && end == r.data() {
 		r.uniform(p)
 	} else {
-		r.setRuns(r.recount(start, end, p))
+		r.setProt(start, end, p)
 	}
 	return nil
 }

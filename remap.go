@@ -127,7 +127,6 @@ func (r *region) place(off int, s Spec, b backing, p Prot) error {
 	if (r.base+end)&(granule-1) != 0 {
 		return bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
 	}
-	runs := r.recount(start, end, p)
 	staged, err := s.mapPages(b, 0, end-start, end-start, p)
 	if err != nil {
 		return err
@@ -137,7 +136,7 @@ func (r *region) place(off int, s Spec, b backing, p Prot) error {
 		return r.mend(start, end, err)
 	}
 	r.granule, r.flags = granule, 0
-	r.setRuns(runs)
+	r.setProt(start, end, p)
 	return nil
 }
 
@@ -153,7 +152,7 @@ func (r *region) mend(start, end uintptr, err error) error {
 	}
 	stopped := r.stopped(err, failed)
 	if r.lost.Load() {
-		r.setRuns(r.recount(start, end, ProtNone))
+		r.setProt(start, end, ProtNone)
 	}
 	return stopped
 }
@@ -356,7 +355,7 @@ func (r *region) resize(size int) error {
 	if n := len(r.runs); n > 0 && want > data {
 		r.runs[n-1].end = want
 	} else if n > 0 {
-		r.setRuns(r.recount(want, want, ProtNone))
+		r.setRuns(clip(r.runs, 0, want))
 	}
 	r.len.Store(uintptr(size))
 	r.cap.Store(uintptr(size))

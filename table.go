@@ -3,6 +3,8 @@ package mmap
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"sort"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -130,15 +132,18 @@ type run struct {
 // data returns how many bytes of the page range are not reserve.
 func (r *region) data() uintptr { return r.size - r.room }
 
+// find returns the index of the run that holds offset off from base. There are
+// runs, and they reach that far.
+func (r *region) find(off uintptr) int {
+	return sort.Search(len(r.runs)-1, func(i int) bool { return off < r.runs[i].end })
+}
+
 // protAt returns the permissions of the page that holds the byte at off.
 func (r *region) protAt(off uintptr) Prot {
-	off += r.addr.Load() - r.base
-	for _, run := range r.runs {
-		if off < run.end {
-			return run.prot
-		}
+	if r.runs == nil {
+		return Prot(r.prot.Load())
 	}
-	return Prot(r.prot.Load())
+	return r.runs[r.find(off+r.addr.Load()-r.base)].prot
 }
 
 // each calls f with the stretches of [start, end), offsets from base, that have
@@ -148,21 +153,24 @@ func (r *region) each(start, end uintptr, f func(start, end uintptr, p Prot)) {
 		f(start, end, Prot(r.prot.Load()))
 		return
 	}
-	for _, run := range r.runs {
-		if stop := min(run.end, end); start < stop {
-			f(start, stop, run.prot)
-			start = stop
+	for _, run := range r.runs[r.find(start):] {
+		stop := min(run.end, end)
+		if start >= stop {
+			break
 		}
+		f(start, stop, run.prot)
+		start = stop
 	}
 }
 
-// setRuns replaces the account of permissions. A nil list of runs is uniform
-// permission p.
+// setRuns replaces the account of permissions. Without runs there are no pages,
+// and prot stays for those to come.
 func (r *region) setRuns(runs []run) {
-	all := protAll
 	if len(runs) == 0 {
-		all = ProtNone
+		r.runs = nil
+		return
 	}
+	all := protAll
 	for _, run := range runs {
 		all &= run.prot
 	}
@@ -181,18 +189,35 @@ func appendRun(runs []run, end uintptr, p Prot) []run {
 	return append(runs, run{end, p})
 }
 
-// recount returns the account with p at [start, end).
-func (r *region) recount(start, end uintptr, p Prot) []run {
-	var runs []run
-	add := func(start, end uintptr, p Prot) {
-		if start < end {
-			runs = appendRun(runs, end, p)
-		}
+// setProt notes that the pages [start, end), offsets from base, have
+// permissions p.
+func (r *region) setProt(start, end uintptr, p Prot) {
+	if r.runs == nil {
+		r.runs = []run{{r.data(), Prot(r.prot.Load())}}
 	}
-	r.each(0, start, add)
-	add(start, end, p)
-	r.each(end, r.data(), add)
-	return runs
+	first, last := r.find(start), r.find(end-1)
+	begin := uintptr(0)
+	if first > 0 {
+		begin = r.runs[first-1].end
+	}
+	// What is left of the first run and of the last one stays around p, and
+	// neighbours of the same kind become one.
+	var piece [4]run
+	pieces := piece[:0]
+	if begin < start {
+		pieces = appendRun(pieces, start, r.runs[first].prot)
+	} else if first > 0 {
+		first--
+		pieces = appendRun(pieces, start, r.runs[first].prot)
+	}
+	pieces = appendRun(pieces, end, p)
+	if rest := r.runs[last]; end < rest.end {
+		pieces = appendRun(pieces, rest.end, rest.prot)
+	} else if last+1 < len(r.runs) {
+		last++
+		pieces = appendRun(pieces, r.runs[last].end, r.runs[last].prot)
+	}
+	r.setRuns(slices.Replace(r.runs, first, last+1, pieces...))
 }
 
 // differs returns how the kernel's table of [base, base+size) differs from
