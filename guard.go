@@ -14,30 +14,28 @@ import (
 //	defer g.rescue(&err)
 //	… touch the memory …
 //	g.leave()
+//	r.unpin(line)
 type guard struct {
 	outer bool    // the flag before
 	left  bool    // by leave: there is nothing to rescue
 	r     *region // the mapping that is guarded, pinned by the caller;
-	line  *stripe // the end of the guard ends that pin
+	line  *stripe // rescue ends that pin
 	other *watch  // or what else is guarded
 }
 
 // watch is what a guard can guard beside one region. It is apart so that the
 // guard of a view is small: it is cleared at every access.
 type watch struct {
-	pins  []*Pin  // mappings whose pins the guard does not end
+	pins  []*Pin  // mappings whose pins rescue does not end
 	probe uintptr // an address whose faults are plain ErrFault
 }
 
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
 
-// leave ends the guard on the usual way out.
+// leave ends the guard on the usual way out. The pin is the caller's again.
 func (g *guard) leave() {
 	debug.SetPanicOnFault(g.outer)
 	g.left = true
-	if g.r != nil {
-		g.r.unpin(g.line)
-	}
 }
 
 // rescue is to be deferred. It ends the guard on every other way out.

@@ -120,28 +120,22 @@ func (s *stripes) idle() bool {
 // pin keeps the region as it is until unpin is called with the same result,
 // which says where the pin is counted: a stripe, or nil for the word.
 func (t ticket) pin() (*stripe, error) {
-	r := t.r
-	if r == nil {
-		return nil, ErrClosed
-	}
-	if s := r.stripes.Load(); s != nil {
-		line := s.mine()
-		line.pins.Add(1)
-		if r.word.Load()&^pinMask == t.state {
-			return line, nil
+	if r := t.r; r != nil && r.stripes.Load() == nil {
+		if w := r.word.Load(); w-t.state < pinMask && r.word.CompareAndSwap(w, w+pinOne) {
+			return nil, nil
 		}
-		r.unpin(line)
-	} else if w := r.word.Load(); w-t.state < pinMask && r.word.CompareAndSwap(w, w+pinOne) {
-		return nil, nil
 	}
 	return t.pinSlowly(0)
 }
 
-// pinSlowly deals with all that pin leaves: a lost race, a full counter, a
-// transition to wait for, and tickets that are no longer good. besides are
-// state bits that do not stand in the way.
+// pinSlowly deals with all that pin leaves: stripes, a lost race, a full
+// counter, a transition to wait for, and tickets that are no longer good.
+// besides are state bits that do not stand in the way.
 func (t ticket) pinSlowly(besides uint64) (*stripe, error) {
 	r := t.r
+	if r == nil {
+		return nil, ErrClosed
+	}
 	for {
 		w := r.word.Load() &^ besides
 		if w&^pinMask == t.state {
@@ -188,14 +182,16 @@ func (t ticket) refusal(w uint64) error {
 // given up before unpin looks for closed, so at least one of the two sees the
 // other; settle elects one if both do.
 func (r *region) unpin(line *stripe) {
-	var w uint64
-	if line == nil {
-		w = r.word.Add(^uint64(0))
-	} else {
-		line.pins.Add(-1)
-		w = r.word.Load()
+	if line != nil {
+		r.unpinStripe(line)
+	} else if r.word.Add(^uint64(0))&closed != 0 {
+		r.settle()
 	}
-	if w&closed != 0 {
+}
+
+func (r *region) unpinStripe(line *stripe) {
+	line.pins.Add(-1)
+	if r.word.Load()&closed != 0 {
 		r.settle()
 	}
 }

@@ -425,6 +425,9 @@ func (r *region) extendLast(data, want uintptr) (uintptr, error) {
 // extendable refuses memory whose kernel object has a fixed size: pages past
 // its end would fault.
 func (r *region) extendable(data uintptr) error {
+	if r.flags&unix.MAP_PRIVATE != 0 {
+		return nil // anonymous memory, and its own
+	}
 	regions, err := regionsOf(r.base+data-pageSize, r.base+data)
 	if err != nil {
 		return err

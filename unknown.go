@@ -68,6 +68,7 @@ func (t ticket) viewRange(op string, off, n int, whole bool, need Prot, f func(b
 	defer g.rescue(&err)
 	err = r.callRange(op, off, n, whole, need, f)
 	g.leave()
+	r.unpin(line)
 	return err
 }
 
