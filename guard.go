@@ -69,7 +69,7 @@ func (g *guard) claim(p any) error {
 		return g.r.fault(addr)
 	}
 	if g.other != nil {
-		if page(addr) == page(g.other.probe) {
+		if g.other.probe != 0 && page(addr) == page(g.other.probe) {
 			return ErrFault
 		}
 		for _, pin := range g.other.pins {

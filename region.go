@@ -4,7 +4,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"unsafe"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/cpu"
@@ -83,7 +82,7 @@ type stripes struct{ lines []stripe }
 
 type stripe struct {
 	pins atomic.Int64
-	_    [unsafe.Sizeof(cpu.CacheLinePad{}) - 8]byte
+	_    cpu.CacheLinePad
 }
 
 // perProcessor makes two goroutines at work unlikely to share a line.

@@ -30,7 +30,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	case r.boundary(at):
 	case off != size:
 		err = bad("", "on no boundary of the page size %d", r.granule)
-	case r.room > 0:
+	case r.cap.Load() > r.len.Load():
 		err = bad("", "the mapping ends within a page, and the reserve behind it cannot be divided from that")
 	default:
 		at = r.size
@@ -133,7 +133,7 @@ func join(a, b ticket) (ticket, error) {
 // adjoin reports whether l can take in r on its right.
 func adjoin(l, r *region) bool {
 	end := l.addr.Load() + l.len.Load()
-	if l.room > 0 || end != r.addr.Load() {
+	if l.cap.Load() > l.len.Load() || end != r.addr.Load() {
 		return false
 	}
 	return l.size == 0 || r.size == 0 || l.base+l.size == r.base
