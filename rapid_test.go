@@ -1,0 +1,1107 @@
+package mmap_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"testing"
+
+	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/procmaps"
+	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
+)
+
+// TestOperations runs random sequences of operations beside a model, and after
+// each compares the model with the kernel's table and with the contents.
+func TestOperations(t *testing.T) {
+	// One check is 100 sequences; this takes seconds, and finds what one in a
+	// thousand sequences shows.
+	rounds := 24
+	if testing.Short() {
+		rounds = 4
+	}
+	for range rounds {
+		rapid.Check(t, operations(t))
+	}
+}
+
+// operations returns the property of [TestOperations] and [FuzzOperations].
+func operations(tb testing.TB) func(*rapid.T) {
+	table, err := procmaps.Open(0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { table.Close() })
+	arena, dir := newArena(tb), tb.TempDir()
+	return func(t *rapid.T) {
+		m := &machine{table: table, arena: arena, t: t}
+		defer func() {
+			if m.end(); !m.done && areas(t, table, arena.start, arena.end) > 0 {
+				arena = newArena(tb) // a failed run has left pages in the old one
+			}
+		}()
+		m.openFiles(dir)
+		t.Repeat(map[string]func(*rapid.T){
+			"":           m.check,
+			"map":        m.mapNew,
+			"map more":   m.mapNew, // twice as often as the rest
+			"protect":    m.protect,
+			"range":      m.protectRange,
+			"place":      m.place,
+			"over":       m.over,
+			"resize":     m.resize,
+			"grow":       m.grow,
+			"split":      m.split,
+			"join":       m.join,
+			"forget":     m.forget,
+			"assert":     m.assert,
+			"adopt":      m.releaseAndAdopt,
+			"close":      m.close,
+			"pin":        m.pin,
+			"unpin":      m.unpin,
+			"read":       m.read,
+			"write":      m.write,
+			"view":       m.view,
+			"update":     m.update,
+			"stale":      m.useStale,
+			"truncate":   m.truncate,
+			"write file": m.writeFile,
+		})
+		m.done = true
+	}
+}
+
+// A machine is the model of all mappings of one run.
+type machine struct {
+	table   *procmaps.Table
+	arena   arena
+	t       *rapid.T
+	files   []modelFile
+	regions []*modelRegion
+	stale   []staleHandle
+	done    bool // nothing has failed
+}
+
+type modelFile struct {
+	f, readOnly *os.File
+	object      *modelObject
+}
+
+type staleHandle struct {
+	h    mmap.Mapping
+	kind *modelKind
+	err  error
+}
+
+// openFiles makes a file with a name and one without.
+func (m *machine) openFiles(dir string) {
+	const pages = 5
+	add := func(f *os.File, err error) *modelObject {
+		if err != nil {
+			m.t.Fatalf("file: %v", err)
+		}
+		// A private descriptor for reading only makes pages that can never be
+		// shared and writable.
+		ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+		if err != nil {
+			m.t.Fatalf("file: %v", err)
+		}
+		o := &modelObject{data: make([]byte, pages*onePage)}
+		m.files = append(m.files, modelFile{f, ro, o})
+		for i := range o.data {
+			o.data[i] = byte(i/onePage*16 + i%13 + 1)
+		}
+		if _, err := f.WriteAt(o.data, 0); err != nil {
+			m.t.Fatalf("file: %v", err)
+		}
+		o.inode = inodeOf(m.t, m.table, f)
+		return o
+	}
+	f, err := os.CreateTemp(dir, "model")
+	o := add(f, err)
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if err := errors.Join(unix.Fstat(int(f.Fd()), &st), unix.Fstatfs(int(f.Fd()), &fs)); err != nil {
+		m.t.Fatalf("stat: %v", err)
+	}
+	o.proven, o.noExec = st.Ino == o.inode && unix.Major(uint64(st.Dev)) != 0, fs.Flags&unix.ST_NOEXEC != 0
+	add(mmap.Memfd("model", 0, 0))
+}
+
+// end closes everything, and looks whether that left anything.
+func (m *machine) end() {
+	for _, r := range m.regions {
+		r.pin.Unpin()
+		if !r.closing {
+			r.h.Close()
+		}
+	}
+	m.regions = nil
+	for _, f := range m.files {
+		f.f.Close()
+		f.readOnly.Close()
+		os.Remove(f.f.Name())
+	}
+	if m.done {
+		m.compare(m.t)
+	}
+}
+
+// check is the invariant.
+func (m *machine) check(t *rapid.T) {
+	for _, r := range m.regions {
+		if r.closing {
+			inert(t, r.h, mmap.ErrClosed)
+		} else {
+			m.checkHandle(t, r)
+		}
+		m.checkPin(t, r)
+	}
+	for _, s := range m.stale {
+		inert(t, s.h, s.err)
+	}
+	m.compare(t)
+}
+
+func (m *machine) checkHandle(t *rapid.T, r *modelRegion) {
+	if r.h.Len() != r.len || r.h.Cap() != r.cap || r.h.Addr() != r.addr {
+		t.Fatalf("%v: Len %d, Cap %d, Addr %#x, want %d, %d, %#x", r.h, r.h.Len(), r.h.Cap(), r.h.Addr(), r.len, r.cap, r.addr)
+	}
+	switch {
+	case !r.kind.unknown:
+		r.prot = r.kind.prot
+		for i, p := range r.pages[:r.data()] {
+			if p.prot != r.kind.prot {
+				t.Fatalf("model: page %d of a %s is %v", i, r.kind.name, p.prot)
+			}
+		}
+		fallthrough
+	case r.data() > 0:
+		if r.h.Prot() != r.allows() {
+			t.Fatalf("%v: Prot %v, want %v", r.h, r.h.Prot(), r.allows())
+		}
+	default:
+		r.prot = r.h.Prot() // of no pages any answer is true
+	}
+	if _, ok := r.h.(io.ReaderAt); ok {
+		for off := 0; off < r.len; off += onePage - (r.lead()+off)%onePage {
+			m.readAt(t, r, off, min(onePage-(r.lead()+off)%onePage, r.len-off))
+		}
+	}
+}
+
+// checkPin compares the slice of a pin with the model.
+func (m *machine) checkPin(t *rapid.T, r *modelRegion) {
+	if r.pin == nil || r.data() == 0 {
+		return
+	}
+	b := r.pin.Bytes()
+	if r.allows()&mmap.ProtRead == 0 {
+		if b != nil {
+			t.Fatalf("%v: a pin lends what cannot be read", r.h)
+		}
+		return
+	}
+	if len(b) != r.len || cap(b) != r.len {
+		t.Fatalf("%v: a pin's slice has len %d, cap %d, want %d", r.h, len(b), cap(b), r.len)
+	}
+	m.compareSlice(t, r, 0, b, func(f func() error) error { return mmap.Guard(f, r.pin) })
+}
+
+// compareSlice compares b, the bytes of r at off, inside guard.
+func (m *machine) compareSlice(t *rapid.T, r *modelRegion, off int, b []byte, guard func(func() error) error) {
+	want, wrong := make([]byte, len(b)), -1
+	n, reason := r.transfer(off, len(b), mmap.ProtRead, func(p *modelPage, at, done, size int) {
+		copy(want[done:], p.contents()[at:at+size])
+	})
+	err := guard(func() error {
+		if !bytes.Equal(b[:n], want[:n]) {
+			wrong = n
+		} else if n < len(b) && b[n] == 0 { // the load is what matters
+			wrong = n
+		}
+		return nil
+	})
+	if wrong >= 0 {
+		t.Fatalf("%v: contents at %d differ", r.h, off)
+	}
+	m.expectFault(t, r, err, reason, off+n)
+}
+
+// expectFault checks the error of an access against the model's reason.
+func (m *machine) expectFault(t *rapid.T, r *modelRegion, err, reason error, off int) {
+	switch {
+	case reason == nil || errors.Is(reason, mmap.ErrPermission) || reason == io.EOF:
+		if reason == nil && err != nil || !errors.Is(err, reason) {
+			t.Fatalf("%v at %d: %v, want %v", r.h, off, err, reason)
+		}
+		return
+	}
+	fault := (*mmap.FaultError)(nil)
+	if !errors.As(err, &fault) || !errors.Is(err, mmap.ErrFault) || !errors.Is(err, reason) {
+		t.Fatalf("%v at %d: %v, want a fault, %v", r.h, off, err, reason)
+	}
+	if fault.Offset != off || fault.Addr-(r.addr+uintptr(off))&^uintptr(onePage-1) >= uintptr(onePage) {
+		t.Fatalf("%v: fault at offset %d, address %#x, want offset %d", r.h, fault.Offset, fault.Addr, off)
+	}
+}
+
+// compare compares every page of every mapping, and the rest of the arena, with
+// the kernel's table. The kernel merges neighbours, so this goes by pages.
+func (m *machine) compare(t *rapid.T) {
+	owner := map[uintptr]*modelRegion{}
+	for _, r := range m.regions {
+		seen := 0
+		walk(t, m.table, r.base(), r.end(), func(at uintptr, area procmaps.Region) {
+			p := &r.pages[(at-r.base())/uintptr(onePage)]
+			if owner[at] != nil {
+				t.Fatalf("page %#x belongs to %v and to %v", at, owner[at].h, r.h)
+			}
+			owner[at] = r
+			seen++
+			want := procmaps.Perms(p.prot)
+			if p.shared {
+				want |= procmaps.Shared
+			}
+			if area.Perms != want {
+				t.Fatalf("%v: page %#x is %v, want %v", r.h, at, area.Perms, want)
+			}
+			var inode, offset uint64
+			if p.object != nil {
+				if p.object.inode == 0 {
+					p.object.inode = area.Inode
+				}
+				inode, offset = p.object.inode, uint64(p.index*onePage)
+			}
+			if area.Inode != inode || inode != 0 && area.Offset+uint64(at)-area.Start != offset {
+				t.Fatalf("%v: page %#x is inode %d from %#x at %#x, want inode %d, %#x", r.h, at, area.Inode, area.Offset, area.Start, inode, offset)
+			}
+		})
+		if seen != len(r.pages) {
+			t.Fatalf("%v: %d pages are mapped, want %d", r.h, seen, len(r.pages))
+		}
+	}
+	walk(t, m.table, m.arena.start, m.arena.end, func(at uintptr, area procmaps.Region) {
+		if owner[at] == nil {
+			t.Fatalf("page %#x is mapped, and nobody's: %v", at, area)
+		}
+	})
+}
+
+// expect checks the outcome of an operation: one of the reasons, or, if there
+// are none, success, which it reports.
+func expect(t *rapid.T, err error, reasons []error) bool {
+	t.Helper()
+	for _, reason := range reasons {
+		if errors.Is(err, reason) {
+			if reason == os.ErrInvalid && !errors.Is(err, unix.EINVAL) {
+				t.Fatalf("%v is no EINVAL", err)
+			}
+			return false
+		}
+	}
+	if len(reasons) > 0 {
+		t.Fatalf("got %v, want %v", err, reasons)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return true
+}
+
+// because adds a reason to fail.
+func because(reasons *[]error, yes bool, reason error) {
+	if yes {
+		*reasons = append(*reasons, reason)
+	}
+}
+
+// busy is the reason why a region allows no transition, if there is one.
+func (r *modelRegion) busy() (reasons []error) {
+	because(&reasons, r.pin != nil, mmap.ErrBusy)
+	return reasons
+}
+
+// pick draws a mapping that is open and of one of the kinds.
+func (m *machine) pick(t *rapid.T, of func(*modelKind) bool) *modelRegion {
+	var some []*modelRegion
+	for _, r := range m.regions {
+		if !r.closing && of(r.kind) {
+			some = append(some, r)
+		}
+	}
+	if len(some) == 0 {
+		t.Skip("no such mapping")
+	}
+	return some[rapid.IntRange(0, len(some)-1).Draw(t, "region")]
+}
+
+func anyKind(*modelKind) bool     { return true }
+func unknown(k *modelKind) bool   { return k.unknown }
+func readable(k *modelKind) bool  { _, ok := k.zero.(io.ReaderAt); return ok }
+func writable(k *modelKind) bool  { _, ok := k.zero.(io.WriterAt); return ok }
+func updatable(k *modelKind) bool { _, ok := k.zero.(updater); return ok }
+
+// retire notes that a region's handle is consumed, and has a successor.
+func (m *machine) retire(r *modelRegion, kind *modelKind, next mmap.Mapping) {
+	m.bury(r, mmap.ErrMoved)
+	r.h, r.kind = next, kind
+}
+
+func (m *machine) bury(r *modelRegion, err error) {
+	if m.stale = append(m.stale, staleHandle{r.h, r.kind, err}); len(m.stale) > 6 {
+		m.stale = m.stale[1:]
+	}
+}
+
+func (m *machine) remove(gone *modelRegion) {
+	for i, r := range m.regions {
+		if r == gone {
+			m.regions = append(m.regions[:i:i], m.regions[i+1:]...)
+		}
+	}
+}
+
+func (m *machine) free(start, end uintptr) bool {
+	for _, r := range m.regions {
+		if len(r.pages) > 0 && start < r.end() && r.base() < end {
+			return false
+		}
+	}
+	return true
+}
+
+func drawProt(t *rapid.T) mmap.Prot {
+	// The eighth bit is no permission.
+	return rapid.SampledFrom([]mmap.Prot{0, 1, 2, 3, 4, 5, 6, 7, 3, 3, 1, 8}).Draw(t, "prot")
+}
+
+func drawKind(t *rapid.T) *modelKind {
+	return modelKinds[rapid.SampledFrom([]mmap.Prot{0, 1, 2, 3, 4, 5, 6, 7, 3, 3, 1}).Draw(t, "kind")]
+}
+
+func drawSize(t *rapid.T, most int) int {
+	n := rapid.IntRange(0, most).Draw(t, "pages")*onePage + rapid.SampledFrom([]int{0, 0, 0, -1, 1, 17 - onePage}).Draw(t, "bytes")
+	return max(0, n)
+}
+
+// drawOffset draws an offset in the mapping, mostly a page boundary.
+func (r *modelRegion) drawOffset(t *rapid.T) int {
+	switch rapid.IntRange(0, 9).Draw(t, "offset kind") {
+	case 0:
+		return rapid.IntRange(0, r.len).Draw(t, "offset")
+	case 1:
+		return rapid.SampledFrom([]int{-1, -onePage, r.len + 1, r.len + onePage, int(^uint(0) >> 1)}).Draw(t, "offset")
+	case 2:
+		return r.len
+	}
+	return max(0, rapid.IntRange(0, r.data()).Draw(t, "page")*onePage-r.lead())
+}
+
+// drawSource draws what to map. lead is how far past a page it begins, if not
+// negative.
+func (m *machine) drawSource(t *rapid.T, size, lead int) (s modelSource) {
+	s.size = size
+	s.shared = rapid.Bool().Draw(t, "shared")
+	if which := rapid.IntRange(-1, len(m.files)-1).Draw(t, "file"); which < 0 {
+		s.spec = mmap.Anonymous(size)
+	} else {
+		f := m.files[which]
+		s.object, s.index = f.object, rapid.IntRange(0, 6).Draw(t, "file page")
+		s.readOnly = rapid.IntRange(0, 3).Draw(t, "read-only") == 0
+		if s.lead = lead; lead < 0 {
+			s.lead = rapid.SampledFrom([]int{0, 0, 0, 1, 100, onePage - 1}).Draw(t, "lead")
+		}
+		file := f.f
+		if s.readOnly {
+			file = f.readOnly
+		}
+		if at := int64(s.index*onePage + s.lead); rapid.Bool().Draw(t, "by descriptor") {
+			s.spec = mmap.FD(int(file.Fd()), at, size)
+		} else {
+			s.spec = mmap.File(file, at, size)
+		}
+	}
+	if s.shared {
+		s.spec = s.spec.Shared()
+	}
+	return s
+}
+
+const most = 8 // mappings at a time
+
+func (m *machine) mapNew(t *rapid.T) {
+	if len(m.regions) >= most {
+		t.Skip("enough mappings")
+	}
+	kind, p := drawKind(t), mmap.ProtNone
+	if rapid.IntRange(0, 2).Draw(t, "unknown") == 0 {
+		kind, p = unknownKind, drawProt(t)
+	} else {
+		p = kind.prot
+	}
+	s := m.drawSource(t, drawSize(t, 5), -1)
+	r := &modelRegion{kind: kind, len: s.size, cap: s.size, prot: p, more: s.more()}
+	var reasons []error
+	spec := s.spec
+	if rapid.IntRange(0, 2).Draw(t, "reserve") == 0 {
+		r.cap += rapid.IntRange(-1, 3*onePage).Draw(t, "reserve size")
+		spec = spec.Reserve(r.cap)
+		because(&reasons, r.cap < s.size, os.ErrInvalid)
+	}
+	data, whole := pagesFor(s.lead, s.size), pagesFor(s.lead, r.cap)
+	align := 0
+	if rapid.IntRange(0, 5).Draw(t, "align") == 0 {
+		align = rapid.SampledFrom([]int{onePage, 4 * onePage, 16 * onePage, 3, 1}).Draw(t, "alignment")
+		spec = spec.Align(align)
+		because(&reasons, align == 3 || s.lead%align != 0, os.ErrInvalid)
+	}
+	start := m.arena.page(rapid.IntRange(0, arenaPages-max(whole, 0)).Draw(t, "arena page"))
+	empty := m.free(start, start+uintptr(max(whole, 1)*onePage))
+	where := rapid.SampledFrom([]string{"at", "at", "at", "at", "near", "onto", "anywhere", "twice"}).Draw(t, "where")
+	at := start + uintptr(s.lead)
+	if where == "onto" && !empty {
+		where = "at" // what lies under UnsafeOnto is the caller's duty
+	}
+	switch where {
+	case "at", "onto":
+		if rapid.IntRange(0, 19).Draw(t, "misplace") == 0 {
+			at++
+			reasons = append(reasons, os.ErrInvalid)
+		}
+		if where == "at" {
+			spec = spec.At(at)
+			because(&reasons, whole > 0 && !empty, os.ErrExist)
+		} else {
+			spec = spec.UnsafeOnto(at)
+		}
+		because(&reasons, align > 0 && at%uintptr(align) != 0, os.ErrInvalid)
+	case "near":
+		spec = spec.Near(start + 5)
+	case "twice":
+		spec = spec.Near(start).At(at)
+		reasons = append(reasons, os.ErrInvalid)
+	}
+	r.pages = s.pages(max(whole, 0))
+	because(&reasons, p > 7, os.ErrInvalid)
+	because(&reasons, refused(r.pages[:min(data, len(r.pages))], p), mmap.ErrPermission)
+	var err error
+	r.h, err = kind.create(spec, p)
+	if !expect(t, err, reasons) {
+		inert(t, r.h, mmap.ErrClosed)
+		return
+	}
+	r.room = whole - data
+	protect(r.pages[:data], p)
+	r.addr = r.h.Addr()
+	switch {
+	case r.lead() != s.lead:
+		t.Fatalf("%v is at %#x, want it %d past a page", spec, r.addr, s.lead)
+	case (where == "at" || where == "onto" || where == "near" && empty && whole > 0 && align <= onePage) && r.addr != at:
+		t.Fatalf("%v is at %#x", spec, r.addr)
+	case whole > 0 && align > 0 && r.addr%uintptr(align) != 0:
+		t.Fatalf("%v is at %#x, not aligned", spec, r.addr)
+	}
+	m.regions = append(m.regions, r)
+}
+
+func (m *machine) protect(t *rapid.T) {
+	r := m.pick(t, anyKind)
+	reasons := r.busy()
+	pages := r.pages[:r.data()]
+	if r.kind.unknown && rapid.Bool().Draw(t, "in place") {
+		p := drawProt(t)
+		because(&reasons, p > 7, os.ErrInvalid)
+		because(&reasons, refused(pages, p), mmap.ErrPermission)
+		if expect(t, r.h.(mmap.Unknown).Protect(p), reasons) {
+			protect(pages, p)
+		}
+		return
+	}
+	k := drawKind(t)
+	because(&reasons, refused(pages, k.prot), mmap.ErrPermission)
+	next, err := k.protect(r.h)
+	if !expect(t, err, reasons) {
+		inert(t, next, mmap.ErrClosed)
+		return
+	}
+	protect(pages, k.prot)
+	m.retire(r, k, next)
+}
+
+func (m *machine) protectRange(t *rapid.T) {
+	r := m.pick(t, unknown)
+	off, p := r.drawOffset(t), drawProt(t)
+	end := r.drawOffset(t)
+	n := end - off
+	reasons := r.busy()
+	because(&reasons, p > 7, os.ErrInvalid)
+	var pages []modelPage
+	switch {
+	case off < 0 || n < 0 || off > r.len || n > r.len-off:
+		reasons = append(reasons, os.ErrInvalid)
+	case n == 0:
+	case off > 0 && !r.boundary(off), end < r.len && !r.boundary(end):
+		reasons = append(reasons, os.ErrInvalid)
+	default:
+		pages = r.pages[(r.lead()+off)/onePage : r.pagesFor(end)]
+	}
+	because(&reasons, refused(pages, p), mmap.ErrPermission)
+	if expect(t, r.h.(mmap.Unknown).ProtectRange(off, n, p), reasons) {
+		protect(pages, p)
+	}
+}
+
+func (m *machine) place(t *rapid.T) {
+	r := m.pick(t, unknown)
+	off, p := r.drawOffset(t), drawProt(t)
+	size := r.drawOffset(t) - off
+	if size < 0 || size > 16*onePage {
+		size = drawSize(t, 2)
+	}
+	s := m.drawSource(t, size, rapid.SampledFrom([]int{0, -1}).Draw(t, "any lead"))
+	reasons := r.busy()
+	because(&reasons, p > 7, os.ErrInvalid)
+	var fresh []modelPage
+	first := 0
+	switch end := off + size; {
+	case off < 0 || off > r.len || size > r.len-off:
+		reasons = append(reasons, os.ErrInvalid)
+	case size == 0:
+	case r.lead()+off < s.lead || !r.boundary(off-s.lead) || end < r.len && !r.boundary(end):
+		reasons = append(reasons, os.ErrInvalid)
+	default:
+		first = (r.lead() + off - s.lead) / onePage
+		fresh = s.pages(r.pagesFor(end) - first)
+	}
+	because(&reasons, refused(fresh, p), mmap.ErrPermission)
+	if expect(t, r.h.(mmap.Unknown).Place(off, s.spec, p), reasons) && size > 0 {
+		protect(fresh, p)
+		copy(r.pages[first:], fresh)
+		r.more = noMore
+	}
+}
+
+func (m *machine) over(t *rapid.T) {
+	r := m.pick(t, anyKind)
+	k := drawKind(t)
+	reasons := r.busy()
+	size, lead := r.len, r.lead()
+	if rapid.IntRange(0, 9).Draw(t, "misfit") == 0 {
+		size, lead = drawSize(t, 3), -1
+	}
+	s := m.drawSource(t, size, lead)
+	because(&reasons, size != r.len || len(r.pages) > 0 && s.lead != r.lead(), os.ErrInvalid)
+	if rapid.IntRange(0, 19).Draw(t, "with placement") == 0 {
+		s.spec = s.spec.Near(r.addr)
+		reasons = append(reasons, os.ErrInvalid)
+	}
+	fresh := s.pages(len(r.pages))
+	because(&reasons, refused(fresh[:r.data()], k.prot), mmap.ErrPermission)
+	next, err := k.over(r.h, s.spec)
+	if !expect(t, err, reasons) {
+		inert(t, next, mmap.ErrClosed)
+		return
+	}
+	protect(fresh[:r.data()], k.prot)
+	r.pages, r.more = fresh, s.more()
+	m.retire(r, k, next)
+}
+
+func (m *machine) resize(t *rapid.T) {
+	r := m.pick(t, anyKind)
+	size := drawSize(t, 8)
+	if rapid.IntRange(0, 19).Draw(t, "negative") == 0 {
+		size = -1
+	}
+	reasons := r.busy()
+	because(&reasons, size < 0, os.ErrInvalid)
+	want, data := r.pagesFor(max(size, 0)), r.data()
+	p, several := r.prot, false
+	if data > 0 {
+		p = r.pages[data-1].prot
+	}
+	pages := r.pages[:min(want, len(r.pages))]
+	switch {
+	case want <= data:
+	case want <= len(r.pages):
+		because(&reasons, refused(r.pages[data:want], p), mmap.ErrPermission)
+	case data == 0:
+		because(&reasons, r.more == noMore, os.ErrInvalid)
+		pages = modelSource{shared: r.more == moreShared}.pages(want)
+	default:
+		last := r.pages[data-1]
+		because(&reasons, last.shared && last.object.inode != 0 && !m.isFile(last.object), os.ErrInvalid)
+		// mremap(2) grows one area. The library grows the last of several if
+		// there is room behind it, and who could say whether there is.
+		several = areas(t, m.table, r.base(), r.base()+uintptr(data*onePage)) > 1
+		pages = append([]modelPage(nil), r.pages[:data]...)
+		for i := range want - data {
+			next := last
+			next.index, next.own = last.index+i+1, nil
+			pages = append(pages, next)
+		}
+	}
+	next, err := r.kind.resize(r.h, size)
+	if several && errors.Is(err, unix.EFAULT) {
+		reasons = append(reasons, unix.EFAULT)
+	}
+	if !expect(t, err, reasons) {
+		if next != r.h {
+			t.Fatalf("a failed Resize of %v returned %v", r.h, next)
+		}
+		return
+	}
+	if want > data {
+		protect(pages[data:], p)
+	}
+	old := r.addr
+	m.retire(r, r.kind, next)
+	r.pages, r.room, r.len, r.cap, r.addr = pages, 0, size, size, next.Addr()
+	if r.addr%uintptr(onePage) != old%uintptr(onePage) || want <= data && r.addr != old {
+		t.Fatalf("Resize to %d bytes moved from %#x to %#x", size, old, r.addr)
+	}
+}
+
+func (m *machine) isFile(o *modelObject) bool {
+	for _, f := range m.files {
+		if f.object == o {
+			return true
+		}
+	}
+	return false
+}
+
+func (m *machine) grow(t *rapid.T) {
+	r := m.pick(t, known)
+	size := rapid.IntRange(r.len, r.cap).Draw(t, "size") + rapid.SampledFrom([]int{0, 0, 0, 0, -onePage, onePage}).Draw(t, "more")
+	var reasons []error
+	because(&reasons, size < r.len, os.ErrInvalid)
+	because(&reasons, size > r.cap, mmap.ErrCapacity)
+	var opened []modelPage
+	if want := r.pagesFor(max(size, 0)); want > r.data() && want <= len(r.pages) {
+		opened = r.pages[r.data():want]
+	}
+	because(&reasons, refused(opened, r.kind.prot), mmap.ErrPermission)
+	if expect(t, r.kind.grow(r.h, size), reasons) {
+		protect(opened, r.kind.prot)
+		r.len, r.room = size, r.room-len(opened)
+	}
+}
+
+func (m *machine) split(t *rapid.T) {
+	if len(m.regions) >= most {
+		t.Skip("enough mappings")
+	}
+	r := m.pick(t, anyKind)
+	off := r.drawOffset(t)
+	reasons := r.busy()
+	cut := (r.lead() + off) / onePage
+	switch {
+	case off < 0 || off > r.len:
+		reasons = append(reasons, os.ErrInvalid)
+	case off == 0:
+		cut = 0
+	case r.boundary(off):
+	case off < r.len || r.cap > r.len:
+		reasons = append(reasons, os.ErrInvalid)
+	default:
+		cut = len(r.pages)
+	}
+	left, right, err := r.kind.split(r.h, off)
+	if !expect(t, err, reasons) {
+		inert(t, left, mmap.ErrClosed)
+		inert(t, right, mmap.ErrClosed)
+		return
+	}
+	m.regions = append(m.regions, &modelRegion{
+		h: right, kind: r.kind, addr: r.addr + uintptr(off), len: r.len - off, cap: r.cap - off,
+		pages: r.pages[cut:], room: r.room, prot: r.prot, more: r.more,
+	})
+	m.retire(r, r.kind, left)
+	r.pages, r.room, r.len, r.cap = r.pages[:cut:cut], 0, off, off
+}
+
+// adjoin reports whether l and r can be joined, in this order.
+func adjoin(l, r *modelRegion) bool {
+	return l.cap == l.len && l.addr+uintptr(l.len) == r.addr &&
+		(len(l.pages) == 0 || len(r.pages) == 0 || l.end() == r.base())
+}
+
+func (m *machine) join(t *rapid.T) {
+	a := m.pick(t, anyKind)
+	var partners, neighbours []*modelRegion
+	for _, b := range m.regions {
+		if b.kind == a.kind && !b.closing {
+			partners = append(partners, b)
+			if b != a && (adjoin(a, b) || adjoin(b, a)) {
+				neighbours = append(neighbours, b)
+			}
+		}
+	}
+	if len(neighbours) > 0 {
+		partners = neighbours
+	}
+	b := partners[rapid.IntRange(0, len(partners)-1).Draw(t, "partner")]
+	reasons := append(a.busy(), b.busy()...)
+	l, r := a, b
+	if !adjoin(l, r) {
+		l, r = b, a
+	}
+	because(&reasons, a == b || !adjoin(l, r), os.ErrInvalid)
+	next, err := a.kind.join(a.h, b.h)
+	if !expect(t, err, reasons) {
+		inert(t, next, mmap.ErrClosed)
+		return
+	}
+	switch {
+	case len(r.pages) == 0:
+	case len(l.pages) == 0:
+		l.more, l.prot = r.more, r.prot
+	case l.more != r.more:
+		l.more = noMore
+	}
+	m.bury(r, mmap.ErrMoved)
+	m.retire(l, l.kind, next)
+	l.pages = append(l.pages[:len(l.pages):len(l.pages)], r.pages...)
+	l.len, l.cap, l.room = l.len+r.len, l.len+r.cap, r.room
+	m.remove(r)
+}
+
+func (m *machine) forget(t *rapid.T) {
+	r := m.pick(t, known)
+	next, err := r.kind.forget(r.h)
+	if expect(t, err, r.busy()) {
+		m.retire(r, unknownKind, next)
+	}
+}
+
+func (m *machine) assert(t *rapid.T) {
+	r := m.pick(t, unknown)
+	k := drawKind(t)
+	if rapid.Bool().Draw(t, "what it is") {
+		k = modelKinds[r.allows()]
+	}
+	reasons := r.busy()
+	for _, p := range r.pages[:r.data()] {
+		because(&reasons, p.prot != k.prot, mmap.ErrPermission)
+	}
+	next, err := k.assert(r.h.(mmap.Unknown))
+	if !expect(t, err, reasons) {
+		inert(t, next, mmap.ErrClosed)
+		return
+	}
+	m.retire(r, k, next)
+}
+
+func (m *machine) releaseAndAdopt(t *rapid.T) {
+	r := m.pick(t, anyKind)
+	base, size, err := r.h.Release()
+	if !expect(t, err, r.busy()) {
+		return
+	}
+	if size != len(r.pages)*onePage || size > 0 && base != r.base() {
+		t.Fatalf("Release: %d bytes at %#x, want %d at %#x", size, base, len(r.pages)*onePage, r.base())
+	}
+	m.bury(r, mmap.ErrMoved)
+	r.addr, r.len, r.cap, r.room, r.more = base, size, size, 0, noMore
+	if _, err := unknownKind.adopt(base+1, size); !errors.Is(err, os.ErrInvalid) {
+		t.Fatalf("adopting an odd address: %v", err)
+	}
+	if rapid.Bool().Draw(t, "as known") {
+		k := drawKind(t)
+		if rapid.Bool().Draw(t, "what it is") {
+			k = modelKinds[r.allows()]
+		}
+		var reasons []error
+		for _, p := range r.pages {
+			because(&reasons, p.prot != k.prot, mmap.ErrPermission)
+		}
+		next, err := k.adopt(base, size)
+		if expect(t, err, reasons) {
+			r.h, r.kind = next, k
+			return
+		}
+		inert(t, next, mmap.ErrClosed)
+	}
+	if r.h, err = unknownKind.adopt(base, size); err != nil {
+		t.Fatal(err)
+	}
+	r.kind = unknownKind
+}
+
+func (m *machine) close(t *rapid.T) {
+	r := m.pick(t, anyKind)
+	if err := r.h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if m.bury(r, mmap.ErrClosed); r.pin != nil {
+		r.closing = true // the pages stay until Unpin
+		return
+	}
+	m.remove(r)
+}
+
+func (m *machine) pin(t *rapid.T) {
+	r := m.pick(t, anyKind)
+	if r.pin != nil {
+		t.Skip("pinned")
+	}
+	var err error
+	if r.pin, err = r.h.Pin(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *machine) unpin(t *rapid.T) {
+	var pinned []*modelRegion
+	for _, r := range m.regions {
+		if r.pin != nil {
+			pinned = append(pinned, r)
+		}
+	}
+	if len(pinned) == 0 {
+		t.Skip("no pins")
+	}
+	r := pinned[rapid.IntRange(0, len(pinned)-1).Draw(t, "pin")]
+	r.pin.Unpin()
+	r.pin.Unpin() // does no harm
+	if err := mmap.Guard(func() error { return nil }, r.pin); !errors.Is(err, mmap.ErrClosed) || r.pin.Bytes() != nil {
+		t.Fatalf("after Unpin: %v, %d bytes", err, len(r.pin.Bytes()))
+	}
+	if r.pin = nil; r.closing {
+		m.remove(r)
+	}
+}
+
+// readAt compares n bytes at off, and that nothing else is changed in the
+// buffer.
+func (m *machine) readAt(t *rapid.T, r *modelRegion, off, n int) {
+	got := bytes.Repeat([]byte{0xa5}, n)
+	want := bytes.Clone(got)
+	count, reason := r.transfer(off, n, mmap.ProtRead, func(p *modelPage, at, done, size int) {
+		copy(want[done:], p.contents()[at:at+size])
+	})
+	read, err := r.h.(io.ReaderAt).ReadAt(got, int64(off))
+	if read != count || !bytes.Equal(got, want) {
+		t.Fatalf("%v: ReadAt of %d bytes at %d: %d, %v, want %d, %v; contents differ: %v", r.h, n, off, read, err, count, reason, !bytes.Equal(got, want))
+	}
+	m.expectFault(t, r, err, reason, off+count)
+}
+
+func (m *machine) read(t *rapid.T) {
+	r := m.pick(t, readable)
+	if rapid.IntRange(0, 19).Draw(t, "negative") == 0 {
+		if n, err := r.h.(io.ReaderAt).ReadAt(make([]byte, 3), -1); n != 0 || !errors.Is(err, os.ErrInvalid) {
+			t.Fatalf("ReadAt -1: %d, %v", n, err)
+		}
+		return
+	}
+	m.readAt(t, r, rapid.IntRange(0, r.len+1).Draw(t, "offset"), rapid.IntRange(0, r.len+1).Draw(t, "n"))
+}
+
+func drawBytes(t *rapid.T, n int) []byte {
+	b := make([]byte, n)
+	seed := rapid.IntRange(0, 255).Draw(t, "seed")
+	for i := range b {
+		b[i] = byte(seed + i*7)
+	}
+	return b
+}
+
+func (m *machine) write(t *rapid.T) {
+	r := m.pick(t, writable)
+	w := r.h.(io.WriterAt)
+	off, b := rapid.IntRange(0, r.len+1).Draw(t, "offset"), drawBytes(t, rapid.IntRange(0, r.len+1).Draw(t, "n"))
+	if rapid.IntRange(0, 19).Draw(t, "negative") == 0 {
+		if n, err := w.WriteAt(b, -1); n != 0 || !errors.Is(err, os.ErrInvalid) {
+			t.Fatalf("WriteAt -1: %d, %v", n, err)
+		}
+	}
+	n, err := w.WriteAt(b, int64(off))
+	count, reason := r.transfer(off, len(b), mmap.ProtWrite, func(p *modelPage, at, done, size int) {
+		p.store(at, b[done:done+size])
+	})
+	if n != count {
+		t.Fatalf("%v: WriteAt of %d bytes at %d: %d, %v, want %d, %v", r.h, len(b), off, n, err, count, reason)
+	}
+	if reason == io.EOF {
+		reason = io.ErrShortWrite
+		if !errors.Is(err, reason) {
+			t.Fatalf("WriteAt past the end: %v", err)
+		}
+		return
+	}
+	m.expectFault(t, r, err, reason, off+count)
+}
+
+// drawRange draws a part of the mapping for a view: all of it, where the type
+// has nothing else.
+func (m *machine) drawRange(t *rapid.T, r *modelRegion) (off, n int, part bool) {
+	if !r.kind.unknown || rapid.IntRange(0, 3).Draw(t, "whole") == 0 {
+		return 0, r.len, false
+	}
+	off = r.drawOffset(t)
+	return off, rapid.SampledFrom([]int{0, 1, onePage, r.len - max(off, 0), r.len, -1}).Draw(t, "n"), true
+}
+
+// allowed returns what must be wrong with a view of a range.
+func (r *modelRegion) allowed(off, n int, need mmap.Prot) (reasons []error) {
+	if off < 0 || n < 0 || off > r.len || n > r.len-off {
+		return []error{os.ErrInvalid}
+	}
+	for i := off; i < off+n; i++ {
+		p, at := r.at(i)
+		because(&reasons, p.prot&need != need, mmap.ErrPermission)
+		i += onePage - 1 - at
+	}
+	return reasons
+}
+
+var errOwn = errors.New("the callback's own error")
+
+func (m *machine) view(t *rapid.T) {
+	r := m.pick(t, readable)
+	off, n, part := m.drawRange(t, r)
+	reasons := r.allowed(off, n, mmap.ProtRead)
+	called := false
+	f := func(b []byte) error {
+		if called = true; len(b) != n || cap(b) != n || b == nil {
+			t.Fatalf("%v: view of %d bytes at %d: len %d, cap %d", r.h, n, off, len(b), cap(b))
+		}
+		m.compareSlice(t, r, off, b, func(f func() error) error {
+			p, err := r.h.Pin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Unpin()
+			return mmap.Guard(f, p)
+		})
+		for op, err := range r.kind.transitions(r.h, mmap.Anonymous(r.len)) {
+			if !errors.Is(err, mmap.ErrBusy) {
+				t.Fatalf("%v: %s under a view: %v", r.h, op, err)
+			}
+		}
+		m.check(t) // a refused transition has changed nothing
+		if !r.kind.unknown && n > 0 && r.kind.prot&mmap.ProtWrite == 0 {
+			b[n-1]++ // the hardware refuses it
+		}
+		return errOwn
+	}
+	var err error
+	if part {
+		err = r.h.(mmap.Unknown).ViewRange(off, n, f)
+	} else {
+		err = r.h.(viewer).View(f)
+	}
+	if called != (len(reasons) == 0) {
+		t.Fatalf("%v: view of %d bytes at %d: called: %v, %v", r.h, n, off, called, err)
+	}
+	switch {
+	case !called:
+		expect(t, err, reasons)
+	case !r.kind.unknown && n > 0 && r.kind.prot&mmap.ProtWrite == 0:
+		if p, _ := r.at(n - 1); p.contents() != nil && !errors.Is(err, mmap.ErrPermission) || !errors.Is(err, mmap.ErrFault) {
+			t.Fatalf("%v: a store in a view: %v", r.h, err)
+		}
+	case err != errOwn:
+		t.Fatal(err)
+	}
+}
+
+func (m *machine) update(t *rapid.T) {
+	r := m.pick(t, updatable)
+	off, n, part := m.drawRange(t, r)
+	reasons := r.allowed(off, n, mmap.ProtRead|mmap.ProtWrite)
+	data := drawBytes(t, max(0, min(n, r.len)))
+	called := false
+	f := func(b []byte) error {
+		called = true
+		copy(b, data)
+		return nil
+	}
+	var err error
+	if part {
+		err = r.h.(mmap.Unknown).UpdateRange(off, n, f)
+	} else {
+		err = r.h.(updater).Update(f)
+	}
+	if called != (len(reasons) == 0) {
+		t.Fatalf("%v: update of %d bytes at %d: called: %v, %v", r.h, n, off, called, err)
+	}
+	if !called {
+		expect(t, err, reasons)
+		return
+	}
+	done, reason := r.transfer(off, n, mmap.ProtWrite, func(p *modelPage, at, done, size int) {
+		p.store(at, data[done:done+size])
+	})
+	if reason == nil {
+		expect(t, err, nil)
+		return
+	}
+	// How much a copy changed before it faulted is the processor's secret.
+	// What it was asked to change is repaired.
+	fault := (*mmap.FaultError)(nil)
+	if !errors.As(err, &fault) || !errors.Is(err, reason) {
+		t.Fatalf("%v: update past the end of a file, %d good bytes: %v", r.h, done, err)
+	}
+	if _, err := r.h.(io.WriterAt).WriteAt(data, int64(off)); !errors.Is(err, reason) {
+		t.Fatal(err)
+	}
+}
+
+func (m *machine) useStale(t *rapid.T) {
+	if len(m.stale) == 0 {
+		t.Skip("no stale handles")
+	}
+	s := m.stale[rapid.IntRange(0, len(m.stale)-1).Draw(t, "stale")]
+	for op, err := range s.kind.transitions(s.h, mmap.Anonymous(0)) {
+		if !errors.Is(err, s.err) {
+			t.Fatalf("%s on a stale handle: %v, want %v", op, err, s.err)
+		}
+	}
+	for op, err := range s.kind.accesses(s.h) {
+		if !errors.Is(err, s.err) {
+			t.Fatalf("%s on a stale handle: %v, want %v", op, err, s.err)
+		}
+	}
+}
+
+// truncate makes a file shorter or longer. Private copies of what it loses go.
+func (m *machine) truncate(t *rapid.T) {
+	f := m.files[rapid.IntRange(0, len(m.files)-1).Draw(t, "file")]
+	pages := rapid.IntRange(0, 8).Draw(t, "pages")
+	if err := f.f.Truncate(int64(pages * onePage)); err != nil {
+		t.Fatal(err)
+	}
+	if n := pages * onePage; n <= len(f.object.data) {
+		f.object.data = f.object.data[:n:n]
+	} else {
+		f.object.data = append(f.object.data, make([]byte, n-len(f.object.data))...)
+	}
+	for _, r := range m.regions {
+		for i := range r.pages {
+			if p := &r.pages[i]; p.object == f.object && p.index >= pages {
+				p.own = nil
+			}
+		}
+	}
+}
+
+// writeFile writes to a file: mappings show it, but for private copies.
+func (m *machine) writeFile(t *rapid.T) {
+	f := m.files[rapid.IntRange(0, len(m.files)-1).Draw(t, "file")]
+	if len(f.object.data) == 0 {
+		t.Skip("an empty file")
+	}
+	off := rapid.IntRange(0, len(f.object.data)-1).Draw(t, "offset")
+	b := drawBytes(t, min(100, len(f.object.data)-off))
+	if _, err := f.f.WriteAt(b, int64(off)); err != nil {
+		t.Fatal(err)
+	}
+	copy(f.object.data[off:], b)
+}
