@@ -7,7 +7,6 @@ import (
 	"reflect"
 	"strconv"
 	"sync/atomic"
-	"testing"
 
 	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/procmaps"
@@ -332,8 +331,7 @@ const arenaPages = 64
 var arenas atomic.Uint32
 
 // newArena finds an arena of its own for each test that asks.
-func newArena(t testing.TB) arena {
-	t.Helper()
+func newArena(t interface{ Fatal(args ...any) }) arena {
 	table, err := procmaps.Open(0)
 	if err != nil {
 		t.Fatal(err)

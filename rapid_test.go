@@ -40,7 +40,7 @@ func operations(tb testing.TB) func(*rapid.T) {
 		m := &machine{table: table, arena: arena, t: t}
 		defer func() {
 			if m.end(); !m.done && areas(t, table, arena.start, arena.end) > 0 {
-				arena = newArena(tb) // a failed run has left pages in the old one
+				arena = newArena(t) // a failed run has left pages in the old one
 			}
 		}()
 		m.openFiles(dir)
@@ -48,24 +48,24 @@ func operations(tb testing.TB) func(*rapid.T) {
 			"":           m.check,
 			"map":        m.mapNew,
 			"map more":   m.mapNew, // twice as often as the rest
-			"protect":    m.protect,
-			"range":      m.protectRange,
-			"place":      m.place,
-			"over":       m.over,
-			"resize":     m.resize,
-			"grow":       m.grow,
-			"split":      m.split,
-			"join":       m.join,
-			"forget":     m.forget,
-			"assert":     m.assert,
-			"adopt":      m.releaseAndAdopt,
-			"close":      m.close,
-			"pin":        m.pin,
+			"protect":    m.on(anyKind, m.protect),
+			"range":      m.on(unknown, m.protectRange),
+			"place":      m.on(unknown, m.place),
+			"over":       m.on(anyKind, m.over),
+			"resize":     m.on(anyKind, m.resize),
+			"grow":       m.on(known, m.grow),
+			"split":      m.on(anyKind, m.split),
+			"join":       m.on(anyKind, m.join),
+			"forget":     m.on(known, m.forget),
+			"assert":     m.on(unknown, m.assert),
+			"adopt":      m.on(anyKind, m.releaseAndAdopt),
+			"close":      m.on(anyKind, m.close),
+			"pin":        m.on(anyKind, m.pin),
 			"unpin":      m.unpin,
-			"read":       m.read,
-			"write":      m.write,
-			"view":       m.view,
-			"update":     m.update,
+			"read":       m.on(readable, m.read),
+			"write":      m.on(writable, m.write),
+			"view":       m.on(readable, m.view),
+			"update":     m.on(updatable, m.update),
 			"stale":      m.useStale,
 			"truncate":   m.truncate,
 			"write file": m.writeFile,
@@ -136,7 +136,9 @@ func (m *machine) end() {
 	for _, r := range m.regions {
 		r.pin.Unpin()
 		if !r.closing {
-			r.h.Close()
+			if err := r.h.Close(); err != nil && m.done {
+				m.t.Fatal(err)
+			}
 		}
 	}
 	m.regions = nil
@@ -325,18 +327,37 @@ func (r *modelRegion) busy() (reasons []error) {
 	return reasons
 }
 
-// pick draws a mapping that is open and of one of the kinds.
-func (m *machine) pick(t *rapid.T, of func(*modelKind) bool) *modelRegion {
-	var some []*modelRegion
-	for _, r := range m.regions {
-		if !r.closing && of(r.kind) {
-			some = append(some, r)
+// on makes an action of one that is for an open mapping of some of the kinds.
+// Where there is none it makes one: a stream that a fuzzer chose can ask for the
+// impossible again and again, which rapid takes for an error in the test.
+func (m *machine) on(of func(*modelKind) bool, action func(*rapid.T, *modelRegion)) func(*rapid.T) {
+	return func(t *rapid.T) {
+		var some []*modelRegion
+		for _, r := range m.regions {
+			if !r.closing && of(r.kind) {
+				some = append(some, r)
+			}
 		}
+		if len(some) == 0 {
+			m.mapNew(t)
+			return
+		}
+		action(t, some[rapid.IntRange(0, len(some)-1).Draw(t, "region")])
 	}
-	if len(some) == 0 {
-		t.Skip("no such mapping")
+}
+
+// makeRoom closes a mapping where there are too many.
+func (m *machine) makeRoom(t *rapid.T) {
+	if len(m.regions) < most {
+		return
 	}
-	return some[rapid.IntRange(0, len(some)-1).Draw(t, "region")]
+	r := m.regions[rapid.IntRange(0, most-1).Draw(t, "superfluous")]
+	r.pin.Unpin()
+	if r.pin = nil; r.closing {
+		m.remove(r)
+	} else {
+		m.close(t, r)
+	}
 }
 
 func anyKind(*modelKind) bool     { return true }
@@ -434,9 +455,7 @@ func (m *machine) drawSource(t *rapid.T, size, lead int) (s modelSource) {
 const most = 8 // mappings at a time
 
 func (m *machine) mapNew(t *rapid.T) {
-	if len(m.regions) >= most {
-		t.Skip("enough mappings")
-	}
+	m.makeRoom(t)
 	kind, p := drawKind(t), mmap.ProtNone
 	if rapid.IntRange(0, 2).Draw(t, "unknown") == 0 {
 		kind, p = unknownKind, drawProt(t)
@@ -508,8 +527,7 @@ func (m *machine) mapNew(t *rapid.T) {
 	m.regions = append(m.regions, r)
 }
 
-func (m *machine) protect(t *rapid.T) {
-	r := m.pick(t, anyKind)
+func (m *machine) protect(t *rapid.T, r *modelRegion) {
 	reasons := r.busy()
 	pages := r.pages[:r.data()]
 	if r.kind.unknown && rapid.Bool().Draw(t, "in place") {
@@ -532,8 +550,7 @@ func (m *machine) protect(t *rapid.T) {
 	m.retire(r, k, next)
 }
 
-func (m *machine) protectRange(t *rapid.T) {
-	r := m.pick(t, unknown)
+func (m *machine) protectRange(t *rapid.T, r *modelRegion) {
 	off, p := r.drawOffset(t), drawProt(t)
 	end := r.drawOffset(t)
 	n := end - off
@@ -555,8 +572,7 @@ func (m *machine) protectRange(t *rapid.T) {
 	}
 }
 
-func (m *machine) place(t *rapid.T) {
-	r := m.pick(t, unknown)
+func (m *machine) place(t *rapid.T, r *modelRegion) {
 	off, p := r.drawOffset(t), drawProt(t)
 	size := r.drawOffset(t) - off
 	if size < 0 || size > 16*onePage {
@@ -585,8 +601,7 @@ func (m *machine) place(t *rapid.T) {
 	}
 }
 
-func (m *machine) over(t *rapid.T) {
-	r := m.pick(t, anyKind)
+func (m *machine) over(t *rapid.T, r *modelRegion) {
 	k := drawKind(t)
 	reasons := r.busy()
 	size, lead := r.len, r.lead()
@@ -611,8 +626,7 @@ func (m *machine) over(t *rapid.T) {
 	m.retire(r, k, next)
 }
 
-func (m *machine) resize(t *rapid.T) {
-	r := m.pick(t, anyKind)
+func (m *machine) resize(t *rapid.T, r *modelRegion) {
 	size := drawSize(t, 8)
 	if rapid.IntRange(0, 19).Draw(t, "negative") == 0 {
 		size = -1
@@ -675,8 +689,7 @@ func (m *machine) isFile(o *modelObject) bool {
 	return false
 }
 
-func (m *machine) grow(t *rapid.T) {
-	r := m.pick(t, known)
+func (m *machine) grow(t *rapid.T, r *modelRegion) {
 	size := rapid.IntRange(r.len, r.cap).Draw(t, "size") + rapid.SampledFrom([]int{0, 0, 0, 0, -onePage, onePage}).Draw(t, "more")
 	var reasons []error
 	because(&reasons, size < r.len, os.ErrInvalid)
@@ -692,11 +705,11 @@ func (m *machine) grow(t *rapid.T) {
 	}
 }
 
-func (m *machine) split(t *rapid.T) {
+func (m *machine) split(t *rapid.T, r *modelRegion) {
 	if len(m.regions) >= most {
-		t.Skip("enough mappings")
+		m.makeRoom(t)
+		return
 	}
-	r := m.pick(t, anyKind)
 	off := r.drawOffset(t)
 	reasons := r.busy()
 	cut := (r.lead() + off) / onePage
@@ -731,8 +744,7 @@ func adjoin(l, r *modelRegion) bool {
 		(len(l.pages) == 0 || len(r.pages) == 0 || l.end() == r.base())
 }
 
-func (m *machine) join(t *rapid.T) {
-	a := m.pick(t, anyKind)
+func (m *machine) join(t *rapid.T, a *modelRegion) {
 	var partners, neighbours []*modelRegion
 	for _, b := range m.regions {
 		if b.kind == a.kind && !b.closing {
@@ -771,16 +783,14 @@ func (m *machine) join(t *rapid.T) {
 	m.remove(r)
 }
 
-func (m *machine) forget(t *rapid.T) {
-	r := m.pick(t, known)
+func (m *machine) forget(t *rapid.T, r *modelRegion) {
 	next, err := r.kind.forget(r.h)
 	if expect(t, err, r.busy()) {
 		m.retire(r, unknownKind, next)
 	}
 }
 
-func (m *machine) assert(t *rapid.T) {
-	r := m.pick(t, unknown)
+func (m *machine) assert(t *rapid.T, r *modelRegion) {
 	k := drawKind(t)
 	if rapid.Bool().Draw(t, "what it is") {
 		k = modelKinds[r.allows()]
@@ -797,8 +807,15 @@ func (m *machine) assert(t *rapid.T) {
 	m.retire(r, k, next)
 }
 
-func (m *machine) releaseAndAdopt(t *rapid.T) {
-	r := m.pick(t, anyKind)
+func (m *machine) releaseAndAdopt(t *rapid.T, r *modelRegion) {
+	// All is drawn before the release: a stream of a fuzzer that ends in between
+	// would leave pages that nobody owns.
+	k := unknownKind
+	if rapid.Bool().Draw(t, "as known") {
+		if k = drawKind(t); rapid.Bool().Draw(t, "what it is") {
+			k = modelKinds[r.allows()]
+		}
+	}
 	base, size, err := r.h.Release()
 	if !expect(t, err, r.busy()) {
 		return
@@ -811,30 +828,22 @@ func (m *machine) releaseAndAdopt(t *rapid.T) {
 	if _, err := unknownKind.adopt(base+1, size); !errors.Is(err, os.ErrInvalid) {
 		t.Fatalf("adopting an odd address: %v", err)
 	}
-	if rapid.Bool().Draw(t, "as known") {
-		k := drawKind(t)
-		if rapid.Bool().Draw(t, "what it is") {
-			k = modelKinds[r.allows()]
-		}
-		var reasons []error
-		for _, p := range r.pages {
-			because(&reasons, p.prot != k.prot, mmap.ErrPermission)
-		}
-		next, err := k.adopt(base, size)
-		if expect(t, err, reasons) {
-			r.h, r.kind = next, k
-			return
-		}
+	var reasons []error
+	for _, p := range r.pages {
+		because(&reasons, !k.unknown && p.prot != k.prot, mmap.ErrPermission)
+	}
+	next, err := k.adopt(base, size)
+	if !expect(t, err, reasons) {
 		inert(t, next, mmap.ErrClosed)
+		k = unknownKind
+		if next, err = k.adopt(base, size); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if r.h, err = unknownKind.adopt(base, size); err != nil {
-		t.Fatal(err)
-	}
-	r.kind = unknownKind
+	r.h, r.kind = next, k
 }
 
-func (m *machine) close(t *rapid.T) {
-	r := m.pick(t, anyKind)
+func (m *machine) close(t *rapid.T, r *modelRegion) {
 	if err := r.h.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -845,10 +854,9 @@ func (m *machine) close(t *rapid.T) {
 	m.remove(r)
 }
 
-func (m *machine) pin(t *rapid.T) {
-	r := m.pick(t, anyKind)
+func (m *machine) pin(t *rapid.T, r *modelRegion) {
 	if r.pin != nil {
-		t.Skip("pinned")
+		return
 	}
 	var err error
 	if r.pin, err = r.h.Pin(); err != nil {
@@ -864,7 +872,7 @@ func (m *machine) unpin(t *rapid.T) {
 		}
 	}
 	if len(pinned) == 0 {
-		t.Skip("no pins")
+		return
 	}
 	r := pinned[rapid.IntRange(0, len(pinned)-1).Draw(t, "pin")]
 	r.pin.Unpin()
@@ -892,8 +900,7 @@ func (m *machine) readAt(t *rapid.T, r *modelRegion, off, n int) {
 	m.expectFault(t, r, err, reason, off+count)
 }
 
-func (m *machine) read(t *rapid.T) {
-	r := m.pick(t, readable)
+func (m *machine) read(t *rapid.T, r *modelRegion) {
 	if rapid.IntRange(0, 19).Draw(t, "negative") == 0 {
 		if n, err := r.h.(io.ReaderAt).ReadAt(make([]byte, 3), -1); n != 0 || !errors.Is(err, os.ErrInvalid) {
 			t.Fatalf("ReadAt -1: %d, %v", n, err)
@@ -912,8 +919,7 @@ func drawBytes(t *rapid.T, n int) []byte {
 	return b
 }
 
-func (m *machine) write(t *rapid.T) {
-	r := m.pick(t, writable)
+func (m *machine) write(t *rapid.T, r *modelRegion) {
 	w := r.h.(io.WriterAt)
 	off, b := rapid.IntRange(0, r.len+1).Draw(t, "offset"), drawBytes(t, rapid.IntRange(0, r.len+1).Draw(t, "n"))
 	if rapid.IntRange(0, 19).Draw(t, "negative") == 0 {
@@ -963,8 +969,7 @@ func (r *modelRegion) allowed(off, n int, need mmap.Prot) (reasons []error) {
 
 var errOwn = errors.New("the callback's own error")
 
-func (m *machine) view(t *rapid.T) {
-	r := m.pick(t, readable)
+func (m *machine) view(t *rapid.T, r *modelRegion) {
 	off, n, part := m.drawRange(t, r)
 	reasons := r.allowed(off, n, mmap.ProtRead)
 	called := false
@@ -1012,8 +1017,7 @@ func (m *machine) view(t *rapid.T) {
 	}
 }
 
-func (m *machine) update(t *rapid.T) {
-	r := m.pick(t, updatable)
+func (m *machine) update(t *rapid.T, r *modelRegion) {
 	off, n, part := m.drawRange(t, r)
 	reasons := r.allowed(off, n, mmap.ProtRead|mmap.ProtWrite)
 	data := drawBytes(t, max(0, min(n, r.len)))
@@ -1056,7 +1060,7 @@ func (m *machine) update(t *rapid.T) {
 
 func (m *machine) useStale(t *rapid.T) {
 	if len(m.stale) == 0 {
-		t.Skip("no stale handles")
+		return
 	}
 	s := m.stale[rapid.IntRange(0, len(m.stale)-1).Draw(t, "stale")]
 	for op, err := range s.kind.transitions(s.h, mmap.Anonymous(0)) {
@@ -1096,7 +1100,7 @@ func (m *machine) truncate(t *rapid.T) {
 func (m *machine) writeFile(t *rapid.T) {
 	f := m.files[rapid.IntRange(0, len(m.files)-1).Draw(t, "file")]
 	if len(f.object.data) == 0 {
-		t.Skip("an empty file")
+		return
 	}
 	off := rapid.IntRange(0, len(f.object.data)-1).Draw(t, "offset")
 	b := drawBytes(t, min(100, len(f.object.data)-off))

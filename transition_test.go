@@ -148,7 +148,8 @@ func TestPlacement(t *testing.T) {
 		}
 	}
 	if sys.Race {
-		_, err := Map[Read](Anonymous(1).At(uintptr(uint64(raceStart + 1<<30))))
+		inside := uint64(raceStart + 1<<30)
+		_, err := Map[Read](Anonymous(1).At(uintptr(inside)))
 		wants(t, "in the race detector's window", err, os.ErrInvalid)
 	}
 }
