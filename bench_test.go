@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -323,6 +324,29 @@ func BenchmarkReadAt(b *testing.B) {
 			})
 		})
 	}
+}
+
+// Two goroutines that do the same as one each: the ratio of the times is 1 where
+// they do not queue on one cache line.
+func BenchmarkReadAtTwice(b *testing.B) {
+	m := must(mmap.Map[mmap.ReadWrite](mmap.Anonymous(4 << 10)))
+	defer m.Close()
+	touch(m.UnsafeBytes())
+	read := func(n int) {
+		dst := make([]byte, 64)
+		for range n {
+			m.ReadAt(dst, 0)
+		}
+	}
+	both := func(n int) {
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() { read(n) })
+		}
+		wg.Wait()
+	}
+	both(1 << 18) // collide, once
+	paired(b, 20000, both, read)
 }
 
 func BenchmarkWriteAt(b *testing.B) {

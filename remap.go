@@ -69,6 +69,9 @@ func (r *region) overlay(s Spec, b backing, p Prot) error {
 			return err
 		}
 	}
+	if r.size == 0 {
+		r.base = r.addr.Load() &^ (b.granule - 1) // where pages would begin
+	}
 	r.granule, r.locked, r.flags = b.granule, s.lock, 0
 	if b.fd < 0 {
 		r.flags = b.flags
