@@ -150,7 +150,9 @@ func (r *region) protAt(off uintptr) Prot {
 // the same permissions.
 func (r *region) each(start, end uintptr, f func(start, end uintptr, p Prot)) {
 	if r.runs == nil {
-		f(start, end, Prot(r.prot.Load()))
+		if start < end {
+			f(start, end, Prot(r.prot.Load()))
+		}
 		return
 	}
 	for _, run := range r.runs[r.find(start):] {

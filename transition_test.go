@@ -496,6 +496,17 @@ func TestJoin(t *testing.T) {
 	if back.Len() != 4*pg || len(must(back.Regions())) != 1 {
 		t.Error(back)
 	}
+	// A side that is nothing but reserve has no say in the permissions.
+	u, err := MapUnknown(Anonymous(pg).Reserve(2*pg), ProtNone)
+	check(t, err)
+	ul, ur, err := Split(u, pg)
+	check(t, err)
+	check(t, ul.Protect(ProtRead))
+	u, err = Join(ul, ur)
+	if check(t, err); u.Prot() != ProtRead {
+		t.Error(u)
+	}
+	check(t, u.Close())
 	// Join(a, b) beside Join(b, a): one wins, nobody hangs.
 	for range 200 {
 		a, b, err := Split(back, 2*pg)
