@@ -50,7 +50,10 @@ func operations(tb testing.TB) func(*rapid.T) {
 			"map more":   m.mapNew, // twice as often as the rest
 			"protect":    m.on(anyKind, m.protect),
 			"range":      m.on(unknown, m.protectRange),
+			"range more": m.on(unknown, m.protectRange), // a patchwork takes several
 			"place":      m.on(unknown, m.place),
+			"place more": m.on(unknown, m.place),
+			"deny":       m.on(unknown, m.deny),
 			"over":       m.on(anyKind, m.over),
 			"resize":     m.on(anyKind, m.resize),
 			"grow":       m.on(known, m.grow),
@@ -432,7 +435,7 @@ func (m *machine) drawSource(t *rapid.T, size, lead int) (s modelSource) {
 	} else {
 		f := m.files[which]
 		s.object, s.index = f.object, rapid.IntRange(0, 6).Draw(t, "file page")
-		s.readOnly = rapid.IntRange(0, 3).Draw(t, "read-only") == 0
+		s.readOnly = rapid.Bool().Draw(t, "read-only")
 		if s.lead = lead; lead < 0 {
 			s.lead = rapid.SampledFrom([]int{0, 0, 0, 1, 100, onePage - 1}).Draw(t, "lead")
 		}
@@ -598,6 +601,28 @@ func (m *machine) place(t *rapid.T, r *modelRegion) {
 		protect(fresh, p)
 		copy(r.pages[first:], fresh)
 		r.more = noMore
+	}
+}
+
+// deny places a page that can never be written, and then asks for all to be: the
+// kernel refuses that after it has changed the pages in front.
+func (m *machine) deny(t *rapid.T, r *modelRegion) {
+	i := rapid.IntRange(0, max(0, r.data()-1)).Draw(t, "page")
+	off := i*onePage - r.lead()
+	if r.pin != nil || off < 0 || off >= r.len {
+		return
+	}
+	f := m.files[rapid.IntRange(0, len(m.files)-1).Draw(t, "file")]
+	size := min(onePage, r.len-off)
+	s := modelSource{spec: mmap.File(f.readOnly, 0, size).Shared(), object: f.object, shared: true, readOnly: true}
+	u := r.h.(mmap.Unknown)
+	if err := u.Place(off, s.spec, mmap.ProtRead); err != nil {
+		t.Fatal(err)
+	}
+	r.pages[i], r.more = s.pages(1)[0], noMore
+	r.pages[i].prot = mmap.ProtRead
+	if err := u.Protect(mmap.ProtRead | mmap.ProtWrite); !errors.Is(err, mmap.ErrPermission) {
+		t.Fatalf("%v: pages of a file opened for reading: %v", u, err)
 	}
 }
 
