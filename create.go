@@ -10,11 +10,11 @@ import (
 
 // mapNew makes a mapping with permissions p.
 func (s Spec) mapNew(p Prot) (ticket, error) {
+	if err := s.check("map", p); err != nil {
+		return ticket{}, s.explain(err, p)
+	}
 	// Anonymous memory, the hot path, does without the closure of open.
 	if s.source == anonymous && !s.hugePages {
-		if err := s.check("map", p); err != nil {
-			return ticket{}, s.explain(err, p)
-		}
 		b, _ := s.back("map")
 		t, err := s.lay(b, p)
 		return t, s.explain(err, p)
@@ -24,9 +24,6 @@ func (s Spec) mapNew(p Prot) (ticket, error) {
 }
 
 func (s Spec) mapOpened(p Prot) (t ticket, err error) {
-	if err = s.check("map", p); err != nil {
-		return t, err
-	}
 	err = s.open("map", p, s.reserve, func(b backing) error {
 		t, err = s.lay(b, p)
 		return err

@@ -44,7 +44,7 @@ func MapUnknown(s Spec, p Prot) (Unknown, error) {
 }
 
 // UnsafeAdopt makes a mapping of the size bytes at addr, which someone else has
-// mapped: a C library, or [Release]. From now on the library owns the pages and
+// mapped: a C library, or a handle's Release. From now on the library owns the pages and
 // unmaps them. That nobody else does is the caller's duty.
 //
 // The address must be a multiple of the page size, and the kernel must say that
@@ -93,21 +93,17 @@ func adopt(addr uintptr, size int, as Mapping) (ticket, error) {
 		return ticket{}, &failure{op: op, hint: wrong, err: unix.EACCES}
 	}
 	// A part of a huge page cannot be owned: it cannot be unmapped.
-	if end, _ := round(addr+n, granule); addr&(granule-1) != 0 || end != addr+n {
-		if end, ok := round(addr+n, granule); addr&(granule-1) != 0 || !ok || !uniform(addr+n, end, runs[len(runs)-1].prot) {
-			return ticket{}, bad(op, "the range cuts a huge page of %d bytes", granule)
-		}
-		n = end - addr
-		runs[len(runs)-1].end = n
+	end, fits := round(addr+n, granule)
+	if fits = fits && addr&(granule-1) == 0; fits && end != addr+n {
+		wrong, err := differs(addr+n, end-addr-n, runs[len(runs)-1].prot)
+		fits = err == nil && wrong == ""
 	}
+	if !fits {
+		return ticket{}, bad(op, "the range cuts a huge page of %d bytes", granule)
+	}
+	n = end - addr
+	runs[len(runs)-1].end = n
 	t := newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, granule, ProtNone)
 	t.r.setRuns(runs)
 	return t, nil
-}
-
-// uniform reports whether the kernel says that all of [start, end) has
-// permissions p.
-func uniform(start, end uintptr, p Prot) bool {
-	wrong, err := differs(start, end-start, p)
-	return err == nil && wrong == ""
 }

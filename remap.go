@@ -83,9 +83,7 @@ func (r *region) overlay(s Spec, b backing, p Prot) error {
 // replace stages the new pages elsewhere, and moves them into place: MAP_FIXED
 // that fails can leave a hole, into which a stranger may be mapped.
 func (r *region) replace(s Spec, b backing, data, whole uintptr, p Prot) error {
-	staging := s
-	staging.placement, staging.aligned = anywhere, false
-	staged, err := staging.mapPages(b, 0, data, whole, p)
+	staged, err := s.mapPages(b, 0, data, whole, p)
 	if err != nil {
 		return err
 	}
