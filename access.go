@@ -7,14 +7,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reader is the inside of handles that can be read.
+// reader is the inside of handles that can be read only.
 type reader struct{ ticket }
-
-// updater is the inside of handles that can be read and written.
-type updater struct{ reader }
 
 // writer is the inside of handles that can be written only.
 type writer struct{ ticket }
+
+// updater is the inside of handles that can be read and written.
+type updater struct{ writer }
 
 // ReadAt copies from the mapping at off into p, as [io.ReaderAt] says: with
 // fewer bytes than len(p) the error says why, io.EOF at the end of the mapping.
@@ -47,27 +47,26 @@ func (r reader) UnsafeBytes() []byte { return r.lend(ProtRead) }
 // the copy stopped; no byte beyond it was changed. A negative offset is a bad
 // argument.
 //
-// WriteAt may be called by several goroutines at once, and beside ReadAt; the
+// WriteAt may be called by several goroutines at once, and beside reads; the
 // copies are not atomic.
-func (u updater) WriteAt(p []byte, off int64) (n int, err error) {
-	return u.transfer(p, off, ProtWrite, false)
-}
-
-// Update calls f with the memory itself, to read and to write. All else is as
-// with View.
-func (u updater) Update(f func(b []byte) error) error { return u.view(f) }
-
-// WriteAt copies p into the mapping at off, as [io.WriterAt] says. A mapping
-// does not grow by writing: what does not fit is left out, and the error
-// matches [io.ErrShortWrite]. A fault is a [*FaultError] with the offset where
-// the copy stopped; no byte beyond it was changed. A negative offset is a bad
-// argument.
-//
-// WriteAt may be called by several goroutines at once; the copies are not
-// atomic.
 func (w writer) WriteAt(p []byte, off int64) (n int, err error) {
 	return w.transfer(p, off, ProtWrite, false)
 }
+
+// ReadAt is as that of [Read].
+func (u updater) ReadAt(p []byte, off int64) (n int, err error) {
+	return u.transfer(p, off, ProtRead, false)
+}
+
+// View is as that of [Read].
+func (u updater) View(f func(b []byte) error) error { return u.view(f) }
+
+// UnsafeBytes is as that of [Read].
+func (u updater) UnsafeBytes() []byte { return u.lend(ProtRead) }
+
+// Update calls f with the memory itself, to read and to write. All else is as
+// with View of [Read].
+func (u updater) Update(f func(b []byte) error) error { return u.view(f) }
 
 // transfer copies out of the mapping into p if need is ProtRead, and from p into
 // it if need is ProtWrite. If checked, each page must allow it.

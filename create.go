@@ -68,7 +68,7 @@ func (s Spec) lay(b backing, p Prot) (ticket, error) {
 		}
 	}
 	t := newRegion(base+b.lead, b.size, capacity, base, whole, whole-data, b.granule, p)
-	t.r.locked = s.lock
+	t.r.lock = s.lock
 	if b.fd < 0 {
 		t.r.flags = b.flags
 	}
@@ -122,7 +122,7 @@ func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, e
 	}
 	base, err := s.mapAt(b, base, whole, align, prot, flags)
 	if err != nil {
-		return 0, fail(err, "map")
+		return 0, named(err, "map")
 	}
 	if err := s.furnish(base, data, whole, p); err != nil {
 		abandon(base, whole)
@@ -138,33 +138,31 @@ func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
 	}
 	if whole > data && p != ProtNone {
 		if err := sys.Mprotect(base, data, int(p)); err != nil {
-			return fail(err, "map")
+			return named(scarce(err, data), "map")
 		}
 		if s.populate {
-			sys.Madvise(base, data, populateAdvice(p)) // best effort
+			advice := unix.MADV_POPULATE_READ
+			if p&ProtWrite != 0 {
+				advice = unix.MADV_POPULATE_WRITE
+			}
+			sys.Madvise(base, data, advice) // best effort
 		}
 	}
-	if s.lock {
-		if err := lock(base, data, p); err != nil {
-			return &failure{op: "map", hint: "mlock", err: err}
-		}
+	if s.populateCached {
+		populateCached(base, data)
 	}
-	return nil
+	return named(s.lock.apply(base, data, p), "map")
 }
 
-func populateAdvice(p Prot) int {
-	if p&ProtWrite != 0 {
-		return unix.MADV_POPULATE_WRITE
+// apply locks pages with permissions p into memory.
+func (l locking) apply(addr, size uintptr, p Prot) error {
+	switch {
+	case l == unlocked:
+		return nil
+	case l == lockedOnFault || p == ProtNone: // there is nothing to fault in yet
+		return scarceLock(FeatureLockOnFault.blame(sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), size)
 	}
-	return unix.MADV_POPULATE_READ
-}
-
-// lock locks pages with permissions p into memory.
-func lock(addr, size uintptr, p Prot) error {
-	if p == ProtNone {
-		return sys.Mlock(addr, size, unix.MLOCK_ONFAULT) // there is nothing to fault in yet
-	}
-	return sys.Mlock(addr, size, 0)
+	return scarceLock(sys.Mlock(addr, size, 0), size)
 }
 
 // mapAt maps size bytes of b where the placement says, at a multiple of align.
@@ -176,7 +174,7 @@ func (s Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (ui
 	case onto:
 		fixed = unix.MAP_FIXED
 	}
-	got, err := sys.Mmap(base, size, int(p), flags|fixed, b.fd, b.offset)
+	got, err := b.mmap(base, size, p, flags|fixed)
 	if err != nil {
 		return 0, err
 	}
@@ -189,15 +187,35 @@ func (s Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (ui
 	}
 	// Not by luck, then: hold enough address space for the alignment, trim it,
 	// and move the pages there.
-	hold, err := reserveAligned(base, size, align)
+	hold, err := reserveAligned(base, size, align, flags&map32Bit)
 	if err == nil {
 		if err = move(got, size, hold); err == nil {
 			return hold, nil
 		}
-		abandon(hold, size)
+		abandonHold(hold, size)
 	}
 	abandon(got, size)
 	return 0, err
+}
+
+// mmap maps size bytes of the backing, and explains why not.
+func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
+	got, err := sys.Mmap(addr, size, int(p), flags, b.fd, b.offset)
+	switch {
+	case err == nil:
+		return got, nil
+	case flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
+		err = FeatureDroppable.blame(err)
+	case flags&unix.MAP_TYPE == unix.MAP_SHARED_VALIDATE:
+		if err = FeatureSynchronous.blame(err); err == unix.EOPNOTSUPP {
+			err = &failure{hint: "the file is not on persistent memory (DAX)", err: err}
+		}
+	case b.granule > pageSize:
+		err = scarceHuge(err, size, b.granule)
+	case err == unix.EAGAIN: // of secret memory, which is locked
+		return 0, scarceLock(err, size)
+	}
+	return 0, scarce(err, size)
 }
 
 // mapHugeReserve maps huge pages with a reserve. The reserve is ordinary
@@ -206,8 +224,8 @@ func (s Spec) mapHugeReserve(b backing, base, data, whole, align uintptr, p Prot
 	var staged uintptr
 	var err error
 	if data > 0 {
-		if staged, err = sys.Mmap(0, data, int(p), b.flags, -1, 0); err != nil {
-			return 0, fail(err, "map")
+		if staged, err = b.mmap(0, data, p, b.flags); err != nil {
+			return 0, named(err, "map")
 		}
 		if err = s.furnish(staged, data, data, p); err != nil {
 			abandon(staged, data)
@@ -215,17 +233,16 @@ func (s Spec) mapHugeReserve(b backing, base, data, whole, align uintptr, p Prot
 		}
 	}
 	hold := backing{fd: -1, granule: pageSize}
-	base, err = s.mapAt(hold, base, whole, align, ProtNone, holding)
+	base, err = s.mapAt(hold, base, whole, align, ProtNone, holding|b.flags&map32Bit)
 	if err == nil && data > 0 {
 		if err = move(staged, data, base); err != nil {
-			abandon(base, whole)
+			abandonHold(base, data)
+			abandon(base+data, whole-data)
 		}
 	}
 	if err != nil {
-		if data > 0 {
-			abandon(staged, data)
-		}
-		return 0, fail(err, "map")
+		abandon(staged, data)
+		return 0, named(err, "map")
 	}
 	return base, nil
 }
@@ -234,13 +251,13 @@ func (s Spec) mapHugeReserve(b backing, base, data, whole, align uintptr, p Prot
 const holding = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
 
 // reserveAligned holds size bytes of address space at a multiple of align.
-func reserveAligned(hint, size, align uintptr) (uintptr, error) {
+func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 	if size+align < size {
 		return 0, unix.ENOMEM
 	}
-	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding, -1, 0)
+	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding|flags, -1, 0)
 	if err != nil {
-		return 0, err
+		return 0, scarce(err, size+align)
 	}
 	at := (start + align - 1) &^ (align - 1)
 	abandon(start, at-start)
@@ -252,7 +269,16 @@ func reserveAligned(hint, size, align uintptr) (uintptr, error) {
 // mremap(2). Both ranges are the library's own.
 func move(from, size, to uintptr) error {
 	_, err := sys.Mremap(from, size, size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to)
-	return err
+	return scarce(err, size)
+}
+
+// abandonHold unmaps address space that was held for a move, which has failed.
+// The kernel may have unmapped it already; then a part of it may be a
+// stranger's, and what is left of it stays.
+func abandonHold(base, size uintptr) {
+	if sys.Msync(base, size, unix.MS_ASYNC) == nil { // it looks for holes
+		abandon(base, size)
+	}
 }
 
 // abandon unmaps a range that no handle owns. If that fails, the collector

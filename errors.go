@@ -33,6 +33,11 @@ var (
 	// ErrTruncated is the cause of a fault on a page that lies past the end
 	// of its file.
 	ErrTruncated = errors.New("page is past the end of the file")
+	// ErrGuard is the cause of a fault on a page of InstallGuardPages.
+	ErrGuard = errors.New("guard page")
+	// ErrSealed refuses to change a mapping after its Seal. It matches EPERM
+	// and ErrPermission, too.
+	ErrSealed = fmt.Errorf("mapping is sealed (%w)", unix.EPERM)
 )
 
 // failure is an operation that failed: what was asked, and why not.
@@ -54,8 +59,13 @@ func bad(op, format string, args ...any) error {
 
 // named gives the error of an inner step the operation that it was part of.
 func named(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
 	op := fmt.Sprintf(format, args...)
 	switch e := err.(type) {
+	case *FaultError:
+		return e // it says where
 	case *failure:
 		e.op = op
 		return e

@@ -1,8 +1,11 @@
 package mmap
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
+	"runtime"
+	"runtime/debug"
 
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -19,7 +22,8 @@ type FaultError struct {
 	// Offset in bytes from the start of the mapping: in ReadAt and WriteAt,
 	// where the copy stopped; in a view, the byte at Addr.
 	Offset int
-	// Err is the cause, [ErrTruncated] or [ErrPermission], or else ErrFault.
+	// Err is the cause, [ErrTruncated], [ErrPermission] or [ErrGuard], or else
+	// ErrFault.
 	Err error
 }
 
@@ -58,12 +62,30 @@ func cause(addr uintptr) error {
 	// store or a page that has gone. A load tells: a store is refused before
 	// the page is looked for.
 	switch allowed := area.Perms & (procmaps.Read | procmaps.Write); {
-	case allowed == 0, allowed == procmaps.Read && loads(addr):
+	case allowed == 0:
+		return ErrPermission
+	case guarded(addr):
+		return ErrGuard
+	case allowed == procmaps.Read && loads(addr):
 		return ErrPermission
 	case truncated(area, uint64(addr)):
 		return ErrTruncated
 	}
 	return ErrFault
+}
+
+// guarded reports whether addr lies in a guard page. Linux 6.13 and 6.14, which
+// have these, do not tell yet.
+func guarded(addr uintptr) bool {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var entry [8]byte
+	const guardRegion = 1 << 58
+	_, err = f.ReadAt(entry[:], int64(addr/pageSize*8))
+	return err == nil && binary.NativeEndian.Uint64(entry[:])&guardRegion != 0
 }
 
 // loads reports whether a load from addr works.
@@ -106,6 +128,93 @@ func same(area procmaps.Region, st *unix.Stat_t) bool {
 	// another anonymous device, major number 0, than they give the table.
 	return st.Ino == area.Inode && major == area.Major && (minor == area.Minor || major == 0)
 }
+
+// A guard turns memory faults into errors. This is the only place that sets
+// the flag of debug.SetPanicOnFault and recovers, and the flag is as it was on
+// every way out: a return, a panic, runtime.Goexit.
+//
+//	g := guard{…}
+//	g.enter()
+//	defer g.rescue(&err)
+//	… touch the memory …
+//	g.leave()
+//	r.unpin(line)
+type guard struct {
+	outer bool    // the flag before
+	left  bool    // by leave: there is nothing to rescue
+	r     *region // the mapping that is guarded, pinned by the caller;
+	line  *stripe // rescue ends that pin
+	other *watch  // or what else is guarded
+}
+
+// watch is what a guard can guard beside one region. It is apart so that the
+// guard of a view is small: it is cleared at every access.
+type watch struct {
+	pins  []*Pin  // mappings whose pins rescue does not end
+	probe uintptr // an address whose faults are plain ErrFault
+}
+
+func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
+
+// leave ends the guard on the usual way out. The pin is the caller's again.
+func (g *guard) leave() {
+	debug.SetPanicOnFault(g.outer)
+	g.left = true
+}
+
+// rescue is to be deferred. It ends the guard on every other way out.
+func (g *guard) rescue(err *error) {
+	if g.left {
+		return
+	}
+	p := recover()
+	debug.SetPanicOnFault(g.outer)
+	if g.r != nil {
+		defer g.r.unpin(g.line)
+	}
+	if p != nil {
+		*err = g.claim(p)
+	}
+}
+
+// claim returns the error for a panic that is a fault of a guarded mapping. Any
+// other panic goes on, and a fault elsewhere ends as it would have without a
+// guard.
+func (g *guard) claim(p any) error {
+	fault, ok := p.(interface {
+		runtime.Error
+		Addr() uintptr
+	})
+	if !ok {
+		panic(p)
+	}
+	addr := fault.Addr()
+	if g.r != nil && g.r.covers(addr) {
+		return g.r.fault(addr)
+	}
+	if g.other != nil {
+		if g.other.probe != 0 && page(addr) == page(g.other.probe) {
+			return ErrFault
+		}
+		for _, pin := range g.other.pins {
+			if pin != nil && pin.r.covers(addr) {
+				return pin.r.fault(addr)
+			}
+		}
+	}
+	if !g.outer && addr >= pageSize {
+		// Without this guard, the runtime would have ended the program with
+		// its own report. It does so now, if the fault is still there: the
+		// flag is off again.
+		load(addr)
+		store(addr)
+	}
+	panic(p)
+}
+
+// covers reports whether addr lies in the region's page range. The caller has
+// pinned the region.
+func (r *region) covers(addr uintptr) bool { return addr-r.base < r.size }
 
 var pageSize = uintptr(os.Getpagesize())
 

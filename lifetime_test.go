@@ -204,7 +204,7 @@ func TestMapLimit(t *testing.T) {
 
 // withHugePages reserves n huge pages of the default size for the test.
 func withHugePages(t *testing.T, n int) uintptr {
-	size, err := defaultHugePage()
+	size, _, err := hugeFlags("", 0)
 	if err != nil {
 		t.Skip(err)
 	}

@@ -1,10 +1,10 @@
 package mmap
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"os"
 
 	"github.com/mmarinus/mmap/internal/sys"
@@ -16,37 +16,59 @@ import (
 // for the kernel's tables. The file goes when the last descriptor and the last
 // mapping do. See memfd_create(2).
 //
-// With SealShrink no mapping of it can fault by truncation. SealWrite is set
-// before anything could be written, so such a file is zeros for ever.
+// With SealShrink no mapping of it can fault by truncation: prefer it. SealWrite
+// is set before anything could be written, so such a file is zeros for ever.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 	op := fmt.Sprintf("memfd %q of %d bytes, seals %#x", name, size, int(seals))
+	return newMemfd(op, name, size, seals, 0, pageSize)
+}
+
+// MemfdHuge is [Memfd] on huge pages of so many bytes, 0 for the kernel's
+// default, to which the size is rounded up. The pages come from the pool when
+// the file is mapped, or by [Allocate]: both fail with it empty.
+func MemfdHuge(name string, size int64, seals Seal, hugePage int) (*os.File, error) {
+	op := fmt.Sprintf("memfd %q of %d bytes, seals %#x, in huge pages of %d", name, size, int(seals), hugePage)
+	granule, flags, err := hugeFlags(op, hugePage)
+	if err != nil {
+		return nil, err
+	}
+	whole := (size + int64(granule) - 1) &^ int64(granule-1)
+	if whole < size {
+		return nil, &failure{op: op, hint: "the size ends past the largest file offset", err: unix.EFBIG}
+	}
+	return newMemfd(op, name, whole, seals, unix.MFD_HUGETLB|flags, granule)
+}
+
+func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
 	if size < 0 {
 		return nil, bad(op, "negative size")
 	}
 	// Without either flag Linux 6.3 logs a complaint; before it, both are
 	// EINVAL.
-	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	flags |= unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
 	exec := unix.MFD_EXEC
 	if seals&SealExec != 0 {
 		exec = unix.MFD_NOEXEC_SEAL
 	}
 	fd, err := unix.MemfdCreate(name, flags|exec)
-	if err == unix.EINVAL {
-		if fd, err = unix.MemfdCreate(name, flags); err == nil && seals&SealExec != 0 {
-			unix.Close(fd)
-			return nil, &failure{op: op, hint: "SealExec needs Linux 6.3", err: errors.ErrUnsupported}
-		}
+	if err == unix.EINVAL && seals&SealExec == 0 {
+		fd, err = unix.MemfdCreate(name, flags)
 	}
 	if err != nil {
-		return nil, fail(err, "%s", op)
+		if err = scarceHuge(FeatureMemfd.blame(err), uintptr(size), granule); seals&SealExec != 0 {
+			err = FeatureSealExec.blame(err)
+		}
+		return nil, named(err, "%s", op)
 	}
 	f := os.NewFile(uintptr(fd), "memfd:"+name)
 	if err = truncate(fd, size); err == nil && seals != 0 {
-		_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals))
+		if _, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals)); seals&SealFutureWrite != 0 {
+			err = FeatureSealFutureWrite.blame(err)
+		}
 	}
 	if err != nil {
 		f.Close()
-		return nil, fail(err, "%s", op)
+		return nil, named(err, "%s", op)
 	}
 	return f, nil
 }
@@ -108,18 +130,17 @@ func Allocate(f *os.File, offset, size int64) error {
 	return nil
 }
 
-// defaultHugePage returns the size of the kernel's default huge page.
-func defaultHugePage() (uintptr, error) {
-	f, err := os.Open("/proc/meminfo")
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var kib uintptr
-		if n, _ := fmt.Sscanf(lines.Text(), "Hugepagesize: %d kB", &kib); n == 1 {
-			return kib << 10, nil
+// hugeFlags returns the size of huge pages of so many bytes, 0 for the kernel's
+// default, and the flags by which mmap(2) and memfd_create(2) know it.
+func hugeFlags(op string, size int) (granule uintptr, flags int, err error) {
+	switch {
+	case size == 0:
+		if granule = uintptr(number("/proc/meminfo", "Hugepagesize:")) << 10; granule == 0 {
+			err = &failure{op: op, hint: "the kernel has no huge pages", err: errors.ErrUnsupported}
 		}
+		return granule, 0, err
+	case size < int(pageSize) || size&(size-1) != 0:
+		return 0, 0, bad(op, "%d is no size of a huge page", size)
 	}
-	return 0, fmt.Errorf("the kernel has no huge pages: %w", errors.ErrUnsupported)
+	return uintptr(size), bits.TrailingZeros(uint(size)) << unix.MAP_HUGE_SHIFT, nil
 }

@@ -83,8 +83,8 @@ func graduate() {
 // collect unmaps a region that no handle and no live Pin refers to.
 func (r *region) collect() {
 	w := r.word.Load()
-	if w&unowned != 0 || w&pinMask != 0 || !r.stripes.Load().idle() || r.lent.Load() {
-		return // unmapped already, or somebody may still have a slice of it
+	if w&unowned != 0 || w&pinMask != 0 || !r.stripes.Load().idle() || r.lent.Load() || r.sealed.Load() {
+		return // unmapped already, sealed, or somebody may still have a slice of it
 	}
 	if r.unmap() != nil {
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection

@@ -20,7 +20,7 @@ func Protect[M Known, Old Handle](m Old) (M, error) {
 }
 
 func (t ticket) protect(p Prot, known bool) (ticket, error) {
-	if err := t.acquire(0); err != nil {
+	if err := t.acquireToChange(); err != nil {
 		return ticket{}, named(err, "protect as %v", p)
 	}
 	if err := t.r.protectPages(0, t.r.data(), p); err != nil {
@@ -131,7 +131,7 @@ func (r *region) protectPages(start, end uintptr, p Prot) error {
 		if back := r.restore(start, end); back != nil {
 			return r.stopped(err, back)
 		}
-		return err
+		return scarce(err, end-start)
 	}
 	if start == 0 && end == r.data() {
 		r.uniform(p)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/cpu"
+	"golang.org/x/sys/unix"
 )
 
 // A region owns one page range of the address space. Handles are tickets: the
@@ -29,9 +30,10 @@ type region struct {
 	room       uintptr     // bytes of it at the end that are reserve; written under growing, too
 	granule    uintptr     // the size of its pages, in bytes: a huge page where it has those
 	flags      int         // mmap flags that make more of the same anonymous memory; 0: there is none to make
-	locked     bool        // growth is to be locked, too
+	lock       locking     // of growth
 	lost       atomic.Bool // a stranger was mapped into the range: never change or unmap it
 	lent       atomic.Bool // UnsafeBytes was called: never collect it
+	sealed     atomic.Bool // by mseal(2): never collect it either; written under growing
 
 	runs    []run                        // permissions page by page; nil: prot everywhere
 	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set
@@ -227,8 +229,12 @@ func (r *region) unmap() error {
 	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the
 	// kernel has merged the range with its neighbours, it has to divide them.
-	if err := sys.Munmap(r.base, r.size); err != nil {
-		return fail(err, "unmap %#x+%d", r.base, r.size)
+	err := scarce(sys.Munmap(r.base, r.size), 0)
+	if err == unix.EPERM { // an adopted mapping, or one that somebody else has sealed
+		err = ErrSealed
+	}
+	if err != nil {
+		return named(err, "unmap %#x+%d", r.base, r.size)
 	}
 	return nil
 }
@@ -263,6 +269,16 @@ func (t ticket) acquire(besides uint64) error {
 			return err
 		}
 	}
+}
+
+// acquireToChange is acquire for a transition that changes pages.
+func (t ticket) acquireToChange() error {
+	err := t.acquire(0)
+	if err == nil && t.r.sealed.Load() {
+		t.giveUp()
+		err = ErrSealed
+	}
+	return err
 }
 
 // publish ends a transition: the word becomes w, and whoever waits goes on.
@@ -319,7 +335,8 @@ func (t ticket) resign() {
 // and one of a handle that a transition consumed ErrMoved, so a deferred Close
 // of an old handle does no harm. If unmapping fails, which takes a process at
 // its limit vm.max_map_count, Close reports it and the handle goes on working;
-// where a last view could not unmap, the next Close tries again and reports.
+// where a last view could not unmap, the next Close tries again and reports. A
+// sealed mapping cannot be closed: ErrSealed.
 //
 // It is safe to call from several goroutines at once.
 func (t ticket) Close() error {
@@ -336,6 +353,8 @@ func (t ticket) Close() error {
 			return fail(ErrClosed, "close")
 		case w&busy != 0:
 			r.await()
+		case r.sealed.Load():
+			return fail(ErrSealed, "close")
 		case w&failed != 0:
 			if r.word.CompareAndSwap(w, w|busy) {
 				return r.discard(w)

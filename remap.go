@@ -26,7 +26,7 @@ func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 func (t ticket) over(s Spec, p Prot, known bool) (ticket, error) {
 	err := s.checkInside(p)
 	if err == nil {
-		err = t.acquire(0)
+		err = t.acquireToChange()
 	}
 	if err != nil {
 		return ticket{}, named(err, "map %v over as %v", s, p)
@@ -46,7 +46,7 @@ func (s Spec) checkInside(p Prot) error {
 	if err := s.check("", p); err != nil {
 		return err
 	}
-	if s.placement != anywhere || s.aligned || s.reserved {
+	if s.placement != anywhere || s.aligned || s.reserved || s.low {
 		return bad("", "the place is given already: no placement, alignment or reserve")
 	}
 	return nil
@@ -72,7 +72,7 @@ func (r *region) overlay(s Spec, b backing, p Prot) error {
 	if r.size == 0 {
 		r.base = r.addr.Load() &^ (b.granule - 1) // where pages would begin
 	}
-	r.granule, r.locked, r.flags = b.granule, s.lock, 0
+	r.granule, r.lock, r.flags = b.granule, s.lock, 0
 	if b.fd < 0 {
 		r.flags = b.flags
 	}
@@ -242,6 +242,9 @@ func (r *region) growTo(size int) error {
 
 // open makes pages [start, end) of the reserve accessible.
 func (r *region) open(start, end uintptr) error {
+	if r.sealed.Load() {
+		return ErrSealed
+	}
 	p := Prot(r.prot.Load())
 	if n := len(r.runs); n > 0 {
 		p = r.runs[n-1].prot
@@ -250,24 +253,22 @@ func (r *region) open(start, end uintptr) error {
 		return r.openHuge(start, end, p)
 	}
 	if err := sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
-		return err
+		return scarce(err, end-start)
 	}
-	if r.locked {
-		if err := lock(r.base+start, end-start, p); err != nil {
-			sys.Munlock(r.base+start, end-start)
-			if back := sys.Mprotect(r.base+start, end-start, unix.PROT_NONE); back != nil {
-				return errors.Join(err, back) // accessible, but not handed out
-			}
-			return &failure{hint: "mlock", err: err}
+	err := r.lock.apply(r.base+start, end-start, p)
+	if err != nil {
+		sys.Munlock(r.base+start, end-start)
+		if back := sys.Mprotect(r.base+start, end-start, unix.PROT_NONE); back != nil {
+			return errors.Join(err, back) // accessible, but not handed out
 		}
 	}
-	return nil
+	return err
 }
 
 // openHuge puts huge pages in the place of reserve, which is ordinary address
 // space.
 func (r *region) openHuge(start, end uintptr, p Prot) error {
-	staging := Spec{lock: r.locked}
+	staging := Spec{lock: r.lock}
 	staged, err := staging.mapPages(backing{fd: -1, granule: r.granule, flags: r.flags}, 0, end-start, end-start, p)
 	if err != nil {
 		return err
@@ -292,9 +293,7 @@ func (r *region) openHuge(start, end uintptr, p Prot) error {
 //
 // Resize refuses what would only fault later: to grow shared anonymous memory
 // or [Secret], whose size is fixed, and to grow from 0 what has no source any
-// more, as an empty part of a file. A mapping of several kernel areas, as after
-// [Join] or [Unknown.Place], grows where there is room behind it, and otherwise
-// answers EFAULT with nothing changed.
+// more, as an empty part of a file. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
 	_, known := m.known()
 	t, err := m.inside().resize(size, known)
@@ -307,7 +306,7 @@ func Resize[M Handle](m M, size int) (M, error) {
 func (t ticket) resize(size int, known bool) (ticket, error) {
 	err := error(bad("", "negative size"))
 	if size >= 0 {
-		err = t.acquire(0)
+		err = t.acquireToChange()
 	}
 	if err != nil {
 		return t, named(err, "resize to %d bytes", size)
@@ -367,7 +366,7 @@ func (r *region) resize(size int) error {
 func (r *region) cut(want uintptr) error {
 	if want < r.size {
 		if err := sys.Munmap(r.base+want, r.size-want); err != nil {
-			return err
+			return scarce(err, 0)
 		}
 	}
 	r.size, r.room = want, 0
@@ -386,7 +385,7 @@ func (r *region) extend(data, want uintptr) error {
 		if r.flags == 0 {
 			return bad("", "an empty mapping has no source to grow from")
 		}
-		s := Spec{lock: r.locked}
+		s := Spec{lock: r.lock}
 		b := backing{fd: -1, granule: r.granule, flags: r.flags}
 		base, err = s.mapPages(b, 0, want, want, Prot(r.prot.Load()))
 	} else {
@@ -394,9 +393,10 @@ func (r *region) extend(data, want uintptr) error {
 			return err
 		}
 		base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
-		if err == unix.EFAULT && room == 0 {
-			base, err = r.extendLast(data, want)
+		if err == unix.EFAULT {
+			base, err = r.extendParts(data, want)
 		}
+		err = scarce(err, want-data)
 	}
 	if err != nil {
 		return err
@@ -410,17 +410,122 @@ func (r *region) extend(data, want uintptr) error {
 	return nil
 }
 
-// extendLast extends several kernel areas: the last of them, in place. mremap(2)
-// refuses to grow several at once, and a move of several can stop half-way.
-func (r *region) extendLast(data, want uintptr) (uintptr, error) {
+// extendParts extends several kernel areas, which mremap(2) refuses: the last
+// of them in place, where there is room behind it, or all of them elsewhere.
+func (r *region) extendParts(data, want uintptr) (uintptr, error) {
 	last := r.base
 	if err := survey(r.base, r.base+data, func(a area) bool { last = a.start; return true }); err != nil {
 		return 0, err
 	}
-	if _, err := sys.Mremap(last, r.base+data-last, r.base+want-last, 0, 0); err != nil {
-		return 0, &failure{hint: "several kernel areas, or huge pages, and no room behind them", err: unix.EFAULT}
+	if r.room == 0 {
+		if _, err := sys.Mremap(last, r.base+data-last, r.base+want-last, 0, 0); err == nil {
+			return r.base, nil
+		}
 	}
-	return r.base, nil
+	if r.granule > pageSize {
+		return 0, &failure{hint: "huge pages do not grow", err: unix.EFAULT}
+	}
+	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
+	if err != nil {
+		return 0, scarce(err, want)
+	}
+	return to, r.relocate(data, to, want)
+}
+
+// relocate moves the first size bytes of the region to address space that is
+// held at to, and makes them want bytes long. On failure they are where they
+// were, and nothing is held any more.
+//
+// One move is of one area, for that of several can stop half-way; and each but
+// the last, after which nothing can fail, leaves its old range mapped, so that
+// nobody else comes to be there and there is a way back.
+func (r *region) relocate(size, to, want uintptr) error {
+	var areas []area
+	err := survey(r.base, r.base+size, func(a area) bool { areas = append(areas, a); return true })
+	moved := 0
+	for ; err == nil && moved < len(areas); moved++ {
+		from, n := areas[moved].start, areas[moved].end-areas[moved].start
+		at, length, flags := to+from-r.base, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED|unix.MREMAP_DONTUNMAP
+		if moved == len(areas)-1 {
+			length, flags = to+want-at, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
+		}
+		if _, err = sys.Mremap(from, n, length, flags, at); err != nil {
+			abandonHold(at, length)
+			if rest := at + length; rest < to+want {
+				abandon(rest, to+want-rest)
+			}
+			break
+		}
+	}
+	if err == nil {
+		abandon(r.base, areas[moved-1].start-r.base)
+		return nil
+	}
+	if len(areas) == 0 {
+		abandon(to, want)
+	}
+	var stuck error
+	for _, a := range areas[:moved] {
+		there := to + a.start - r.base
+		if back := move(there, a.end-a.start, a.start); back != nil {
+			abandon(there, a.end-a.start)
+			stuck = back
+		}
+	}
+	if stuck != nil {
+		return r.stopped(err, stuck)
+	}
+	return scarce(err, want)
+}
+
+// Move moves the mapping, and its reserve, so that its first byte is at addr;
+// mremap(2). It consumes m and returns the new handle; on failure it returns m,
+// as [Resize] does. Nothing may be mapped in the new range: otherwise the error
+// matches EEXIST and [os.ErrExist], as with [Spec.At]. addr must equal the old
+// address modulo the page size. While the mapping is accessed or pinned it
+// answers ErrBusy.
+func Move[M Handle](m M, addr uintptr) (M, error) {
+	_, known := m.known()
+	t, err := m.inside().moveTo(addr, known)
+	if err != nil {
+		return m, err
+	}
+	return handleOf[M](t), nil
+}
+
+func (t ticket) moveTo(addr uintptr, known bool) (ticket, error) {
+	err := t.acquireToChange()
+	if err != nil {
+		return t, named(err, "move to %#x", addr)
+	}
+	if err = t.r.moveTo(addr); err != nil {
+		err = named(err, "move to %#x", addr)
+		t.fallBack(err, known)
+		return t, err
+	}
+	return t.pass(), nil
+}
+
+func (r *region) moveTo(addr uintptr) error {
+	lead := r.addr.Load() - r.base
+	to := addr - lead
+	switch {
+	case addr == 0 || addr < lead || to&(r.granule-1) != r.base&(r.granule-1):
+		return bad("", "it is not %d past a multiple of the page size %d", r.addr.Load()&(r.granule-1), r.granule)
+	case inRaceWindow(to, r.size):
+		return bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
+	case r.size > 0:
+		hold := backing{fd: -1, granule: pageSize}
+		if _, err := (Spec{placement: exactly}).mapAt(hold, to, r.size, 0, ProtNone, holding); err != nil {
+			return err
+		}
+		if err := r.relocate(r.size, to, r.size); err != nil {
+			return err
+		}
+	}
+	r.base = to
+	r.addr.Store(addr)
+	return nil
 }
 
 // extendable refuses memory whose kernel object has a fixed size: pages past

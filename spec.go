@@ -1,8 +1,8 @@
 package mmap
 
 import (
+	"errors"
 	"fmt"
-	"math/bits"
 	"os"
 	"runtime"
 
@@ -33,8 +33,19 @@ type Spec struct {
 	huge      int
 	hugePages bool
 
-	shared, populate, lock bool
+	shared, populate, populateCached, synchronous bool
+	noReserve, low, droppable                     bool
+	lock                                          locking
 }
+
+// locking says how pages are locked into memory.
+type locking uint8
+
+const (
+	unlocked locking = iota
+	locked
+	lockedOnFault
+)
 
 type source uint8
 
@@ -120,18 +131,52 @@ func (s Spec) Reserve(capacity int) Spec { s.reserve, s.reserved = capacity, tru
 // HugePages asks for memory from the pool of huge pages, in bytes: 0 for the
 // kernel's default size, else 2<<20, 1<<30, … The memory is rounded up to whole
 // huge pages; Len is still what was asked for. Map fails with ENOMEM where the
-// pool, /sys/kernel/mm/hugepages, has too few. It is for anonymous memory; a
-// file on hugetlbfs has huge pages without it.
+// pool, /sys/kernel/mm/hugepages, has too few, and with
+// [errors.ErrUnsupported] where there is none of that size. It is for anonymous
+// memory; a file on hugetlbfs or of [MemfdHuge] has huge pages without it.
 func (s Spec) HugePages(size int) Spec { s.huge, s.hugePages = size, true; return s }
 
 // Populate prefaults the pages at Map, as far as that works: the kernel does
-// not say how far.
+// not say how far. See [ReadWrite.Prefault] for a way that does.
 func (s Spec) Populate() Spec { s.populate = true; return s }
+
+// PopulateCached is [Spec.Populate] without waiting for storage: it prefaults,
+// for reading, the pages that are in memory already. This is what
+// MAP_NONBLOCK was meant for; Linux has ignored that flag since 2.6.23.
+func (s Spec) PopulateCached() Spec { s.populateCached = true; return s }
 
 // Lock locks the pages into memory, and those that Grow adds; mlock(2). Where
 // that fails, Map fails. Pages that cannot be accessed are locked when they
 // are first touched.
-func (s Spec) Lock() Spec { s.lock = true; return s }
+func (s Spec) Lock() Spec { s.lock = locked; return s }
+
+// LockOnFault is [Spec.Lock] that faults nothing in: each page is locked when
+// it is first touched; MLOCK_ONFAULT.
+func (s Spec) LockOnFault() Spec { s.lock = lockedOnFault; return s }
+
+// NoReserve does not charge the memory against the commit limit when it is
+// mapped: MAP_NORESERVE. The sum of such mappings can be far larger than
+// memory; where it runs out, the OOM killer ends a process, and a huge page that
+// is missing is a fault. With vm.overcommit_memory 2 it has no effect.
+func (s Spec) NoReserve() Spec { s.noReserve = true; return s }
+
+// Low puts the mapping below 2 GiB, where a 32-bit displacement reaches it:
+// MAP_32BIT. Only amd64 has it; it excludes At and UnsafeOnto, which say where.
+// A later [Resize] or [Move] does not keep it.
+func (s Spec) Low() Spec { s.low = true; return s }
+
+// Droppable lets the kernel drop the pages under memory pressure, at any moment
+// and without a word; they then read as zeros. It is for what can be made again,
+// such as a cache or a random number generator's state. MAP_DROPPABLE, Linux
+// 6.11, for private anonymous memory. It is not charged, not dumped, never
+// swapped, cannot be locked, and reads as zeros in a forked child.
+func (s Spec) Droppable() Spec { s.droppable = true; return s }
+
+// Synchronous makes stores durable when the processor's caches are flushed,
+// with no call of the kernel: MAP_SYNC, for shared mappings of files on
+// persistent memory (DAX). Where the file system or the device cannot, Map fails
+// with EOPNOTSUPP.
+func (s Spec) Synchronous() Spec { s.synchronous = true; return s }
 
 // String describes the source and the placement.
 func (s Spec) String() string {
@@ -154,11 +199,16 @@ func (s Spec) String() string {
 	case secret:
 		what = fmt.Sprintf("%d secret bytes", s.size)
 	}
-	if s.shared {
-		what += ", shared"
-	}
-	if s.hugePages {
-		what += ", in huge pages"
+	for _, flag := range []struct {
+		set  bool
+		name string
+	}{
+		{s.shared, "shared"}, {s.hugePages, "in huge pages"}, {s.noReserve, "not reserved"}, {s.low, "low"},
+		{s.droppable, "droppable"}, {s.synchronous, "synchronous"}, {s.lock != unlocked, "locked"},
+	} {
+		if flag.set {
+			what += ", " + flag.name
+		}
 	}
 	if s.placement != anywhere {
 		what += fmt.Sprintf(", %s %#x", [...]string{"", "near", "at", "onto"}[s.placement], s.addr)
@@ -195,13 +245,43 @@ func (s Spec) check(op string, p Prot) error {
 		return bad(op, "the alignment is no power of two")
 	case s.reserved && s.reserve < 0:
 		return bad(op, "negative capacity")
-	case s.hugePages && s.huge != 0 && (s.huge < int(pageSize) || s.huge&(s.huge-1) != 0):
-		return bad(op, "%d is no size of a huge page", s.huge)
 	case s.hugePages && s.source != anonymous:
 		return bad(op, "huge pages are for anonymous memory; a file has them from its file system")
+	case s.droppable && (s.source != anonymous || s.shared || s.hugePages || s.lock != unlocked):
+		return bad(op, "droppable memory is private, anonymous, in small pages, and not locked")
+	case s.synchronous && (!s.shared || s.source == anonymous || s.source == secret):
+		return bad(op, "only a shared mapping of a file can be synchronous")
+	case s.low && (s.placement == exactly || s.placement == onto):
+		return bad(op, "the address is given already")
+	case s.low && runtime.GOARCH != "amd64":
+		return &failure{op: op, hint: "only amd64 has MAP_32BIT", err: errors.ErrUnsupported}
 	}
 	return nil
 }
+
+// flags returns the flags of mmap(2) that the Spec asks for, for a source that
+// is always shared or not.
+func (s Spec) flags(shared bool) int {
+	flags := unix.MAP_PRIVATE
+	switch {
+	case s.synchronous:
+		flags = unix.MAP_SHARED_VALIDATE | unix.MAP_SYNC
+	case s.shared || shared:
+		flags = unix.MAP_SHARED
+	case s.droppable:
+		flags = unix.MAP_DROPPABLE
+	}
+	if s.noReserve {
+		flags |= unix.MAP_NORESERVE
+	}
+	if s.low {
+		flags |= map32Bit
+	}
+	return flags
+}
+
+// map32Bit is MAP_32BIT, which other processors than amd64 do not have.
+const map32Bit = 0x40
 
 // The Go heap of a race build is in a fixed window; one foreign mapping in it
 // ends the program when it is first touched.
@@ -232,32 +312,21 @@ func round(n, granule uintptr) (uintptr, bool) {
 
 // back returns the backing of an anonymous Spec.
 func (s Spec) back(op string) (backing, error) {
-	b := backing{fd: -1, size: uintptr(s.size), granule: pageSize, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS}
-	if s.shared {
-		b.flags = unix.MAP_SHARED | unix.MAP_ANONYMOUS
-	}
+	b := backing{fd: -1, size: uintptr(s.size), granule: pageSize, flags: s.flags(false) | unix.MAP_ANONYMOUS}
 	if s.hugePages {
-		b.granule = uintptr(s.huge)
-		b.flags |= unix.MAP_HUGETLB
-		if s.huge == 0 {
-			size, err := defaultHugePage()
-			if err != nil {
-				return b, fail(err, "%s", op)
-			}
-			b.granule = size
-		} else {
-			b.flags |= bits.TrailingZeros(uint(s.huge)) << unix.MAP_HUGE_SHIFT
+		granule, flags, err := hugeFlags(op, s.huge)
+		if err != nil {
+			return b, err
 		}
+		b.granule = granule
+		b.flags |= unix.MAP_HUGETLB | flags
 	}
 	return b, nil
 }
 
 // backFile returns the backing of a Spec whose file is open as fd.
 func (s Spec) backFile(op string, fd int) (backing, error) {
-	b := backing{fd: fd, size: uintptr(s.size), granule: pageSize, flags: unix.MAP_PRIVATE}
-	if s.shared || s.source == secret {
-		b.flags = unix.MAP_SHARED
-	}
+	b := backing{fd: fd, size: uintptr(s.size), granule: pageSize, flags: s.flags(s.source == secret)}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return b, fail(err, "%s", op)
@@ -308,7 +377,7 @@ func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) e
 	case secret:
 		fd, err := newSecret(max(capacity, s.size))
 		if err != nil {
-			return fail(err, "%s", op)
+			return named(FeatureSecret.blame(err), "%s", op)
 		}
 		defer unix.Close(fd)
 		return withFD(fd)

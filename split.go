@@ -59,8 +59,9 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 
 // inherit gives another region what holds for all parts of this one.
 func (r *region) inherit(other *region) {
-	other.flags, other.locked = r.flags, r.locked
+	other.flags, other.lock = r.flags, r.lock
 	other.lent.Store(r.lent.Load())
+	other.sealed.Store(r.sealed.Load())
 }
 
 // clip returns the runs of [start, end), with offsets from start.
@@ -85,7 +86,7 @@ func extent(runs []run) uintptr {
 // Join makes one mapping of two neighbours, in either order, without a system
 // call: the inverse of [Split]. It consumes both; on failure both are what they
 // were. The left one must end where the right one begins, and have no reserve;
-// everything else is a bad argument. While one of them is accessed or pinned it
+// everything else is a bad argument. A sealed mapping joins sealed ones only. While one of them is accessed or pinned it
 // answers ErrBusy.
 func Join[M Handle](a, b M) (M, error) {
 	t, err := join(a.inside(), b.inside())
@@ -120,10 +121,16 @@ func join(a, b ticket) (ticket, error) {
 	if !adjoin(a.r, b.r) {
 		left, right = b, a
 	}
+	err := error(nil)
 	if !adjoin(left.r, right.r) {
+		err = bad("", "they are no neighbours, or there is a reserve between them")
+	} else if left.r.sealed.Load() != right.r.sealed.Load() {
+		err = &failure{hint: "one side only", err: ErrSealed}
+	}
+	if err != nil {
 		first.giveUp()
 		second.giveUp()
-		return ticket{}, bad("", "they are no neighbours, or there is a reserve between them")
+		return ticket{}, err
 	}
 	left.r.absorb(right.r)
 	right.resign()
@@ -149,7 +156,7 @@ func (r *region) absorb(right *region) {
 		r.base, r.granule, r.runs = right.base, right.granule, right.runs
 		p = Prot(right.prot.Load())
 		r.prot.Store(uint32(p))
-		r.flags, r.locked = right.flags, right.locked
+		r.flags, r.lock = right.flags, right.lock
 	default:
 		if r.runs != nil || right.runs != nil || right.prot.Load() != uint32(p) {
 			add := func(from uintptr) func(_, end uintptr, p Prot) {
@@ -161,7 +168,7 @@ func (r *region) absorb(right *region) {
 		if r.flags != right.flags {
 			r.flags = 0
 		}
-		r.granule, r.locked = max(r.granule, right.granule), r.locked && right.locked
+		r.granule, r.lock = max(r.granule, right.granule), min(r.lock, right.lock)
 	}
 	if right.lent.Load() {
 		r.lent.Store(true)

@@ -71,7 +71,7 @@ func TestBadSpecs(t *testing.T) {
 		"largest capacity":     {Anonymous(1).Reserve(math.MaxInt), []error{unix.ENOMEM}},
 		"huge 3":               {Anonymous(1).HugePages(3), []error{os.ErrInvalid}},
 		"huge file":            {File(f, 0, 1).HugePages(0), []error{os.ErrInvalid}},
-		"huge of no such size": {Anonymous(1).HugePages(pg << 3), []error{os.ErrInvalid}},
+		"huge of no such size": {Anonymous(1).HugePages(pg << 3), []error{errors.ErrUnsupported}},
 		"no path":              {Path(""), []error{os.ErrNotExist, unix.ENOENT}},
 		"missing":              {Path(dir + "/missing"), []error{os.ErrNotExist}},
 		"directory":            {Path(dir), []error{unix.EISDIR}},

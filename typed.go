@@ -87,6 +87,41 @@ type Mapping interface {
 	Release() (addr uintptr, size int, err error)
 	// Regions returns what the kernel says is mapped there.
 	Regions() ([]procmaps.Region, error)
+
+	// What follows acts on n bytes at off, widened to whole pages, and may be
+	// called beside views and pins.
+
+	// Advise gives advice; madvise(2).
+	Advise(off, n int, a Advice) error
+	// Prefault faults pages in for reading.
+	Prefault(off, n int) error
+	// Collapse makes huge pages of small ones.
+	Collapse(off, n int) error
+	// Lock locks pages into memory, and faults them in; mlock(2).
+	Lock(off, n int) error
+	// LockOnFault locks each page when it is first touched.
+	LockOnFault(off, n int) error
+	// Unlock undoes both.
+	Unlock(off, n int) error
+	// Sync writes changed pages to their file, and waits; msync(2).
+	Sync(off, n int) error
+	// StartSync does not wait.
+	StartSync(off, n int) error
+	// Invalidate is MS_INVALIDATE.
+	Invalidate(off, n int) error
+	// Resident returns how many bytes are in memory; mincore(2).
+	Resident(off, n int) (int, error)
+	// ResidentPages returns which pages are in memory.
+	ResidentPages(off, n int) ([]bool, error)
+	// SetPolicy says from which NUMA nodes pages are taken; mbind(2).
+	SetPolicy(off, n int, p Policy, nodes ...int) error
+	// Nodes returns which NUMA node holds each page.
+	Nodes(off, n int) ([]int, error)
+
+	// Seal makes the mapping what it is for ever; mseal(2).
+	Seal() error
+	// SetName names anonymous memory in the kernel's tables.
+	SetName(name string) error
 	fmt.Stringer
 
 	known() (Prot, bool) // the permissions that the type promises, if it does

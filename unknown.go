@@ -14,8 +14,8 @@ import (
 // A change keeps the handle: all copies of it see the new state. It answers
 // ErrBusy while the mapping is accessed or pinned.
 type Unknown struct {
-	_ [0]*Unknown
-	ticket
+	_       [0]*Unknown
+	updater // of which it checks every access
 }
 
 // ReadAt is as that of [Read]; the copy stops at the first page that cannot be
@@ -149,7 +149,7 @@ func (u Unknown) Place(off int, s Spec, p Prot) error {
 
 // change runs a transition that keeps the ticket.
 func (t ticket) change(f func(r *region) error) error {
-	if err := t.acquire(0); err != nil {
+	if err := t.acquireToChange(); err != nil {
 		return err
 	}
 	defer t.giveUp()

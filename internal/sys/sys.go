@@ -10,7 +10,11 @@
 // with what was asked is the caller's task.
 package sys
 
-import "golang.org/x/sys/unix"
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
 
 // errno turns the third result of a system call into an error.
 func errno(e unix.Errno) error {
@@ -20,16 +24,21 @@ func errno(e unix.Errno) error {
 	return e
 }
 
-// Munmap is munmap(2).
-func Munmap(addr, size uintptr) error {
-	_, _, e := unix.Syscall(unix.SYS_MUNMAP, addr, size, 0)
-	return errno(e)
+// again repeats a call on a range of addresses while a signal interrupts it.
+func again(trap, addr, size, arg uintptr) error {
+	for {
+		if _, _, e := unix.Syscall(trap, addr, size, arg); e != unix.EINTR {
+			return errno(e)
+		}
+	}
 }
+
+// Munmap is munmap(2).
+func Munmap(addr, size uintptr) error { return again(unix.SYS_MUNMAP, addr, size, 0) }
 
 // Mprotect is mprotect(2).
 func Mprotect(addr, size uintptr, prot int) error {
-	_, _, e := unix.Syscall(unix.SYS_MPROTECT, addr, size, uintptr(prot))
-	return errno(e)
+	return again(unix.SYS_MPROTECT, addr, size, uintptr(prot))
 }
 
 // Mremap is mremap(2); to counts only with MREMAP_FIXED among the flags.
@@ -40,29 +49,65 @@ func Mremap(addr, size, newSize uintptr, flags int, to uintptr) (uintptr, error)
 
 // Madvise is madvise(2).
 func Madvise(addr, size uintptr, advice int) error {
-	_, _, e := unix.Syscall(unix.SYS_MADVISE, addr, size, uintptr(advice))
-	return errno(e)
+	return again(unix.SYS_MADVISE, addr, size, uintptr(advice))
 }
 
 // Mlock is mlock2(2): MLOCK_ONFAULT or no flags at all.
 func Mlock(addr, size uintptr, flags int) error {
 	if flags == 0 {
-		_, _, e := unix.Syscall(unix.SYS_MLOCK, addr, size, 0)
-		return errno(e)
+		return again(unix.SYS_MLOCK, addr, size, 0)
 	}
-	_, _, e := unix.Syscall(unix.SYS_MLOCK2, addr, size, uintptr(flags))
-	return errno(e)
+	return again(unix.SYS_MLOCK2, addr, size, uintptr(flags))
 }
 
 // Munlock is munlock(2).
-func Munlock(addr, size uintptr) error {
-	_, _, e := unix.Syscall(unix.SYS_MUNLOCK, addr, size, 0)
-	return errno(e)
-}
+func Munlock(addr, size uintptr) error { return again(unix.SYS_MUNLOCK, addr, size, 0) }
 
 // Msync is msync(2).
 func Msync(addr, size uintptr, flags int) error {
-	_, _, e := unix.Syscall(unix.SYS_MSYNC, addr, size, uintptr(flags))
+	return again(unix.SYS_MSYNC, addr, size, uintptr(flags))
+}
+
+// Mseal is mseal(2).
+func Mseal(addr, size uintptr) error { return again(unix.SYS_MSEAL, addr, size, 0) }
+
+// Mincore is mincore(2) for as many pages as there are bytes in pages.
+func Mincore(addr, pageSize uintptr, pages []byte) error {
+	// SAFETY: the kernel writes one byte a page there, during the call.
+	_, _, e := unix.Syscall(unix.SYS_MINCORE, addr, pageSize*uintptr(len(pages)), uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
+	return errno(e)
+}
+
+// Mbind is mbind(2) without flags; nodes is a bit mask.
+func Mbind(addr, size uintptr, mode int, nodes []uintptr) error {
+	bits := uintptr(len(nodes))*unsafe.Sizeof(nodes[0])*8 + 1 // the kernel subtracts one
+	// SAFETY: the kernel reads the mask during the call.
+	_, _, e := unix.Syscall6(unix.SYS_MBIND, addr, size, uintptr(mode), uintptr(unsafe.Pointer(unsafe.SliceData(nodes))), bits, 0)
+	return errno(e)
+}
+
+// MovePages asks move_pages(2) on which nodes the pages at addrs are, without
+// moving any: a node, or a negative errno, for each.
+func MovePages(addrs []uintptr, nodes []int32) error {
+	// SAFETY: the kernel reads len(addrs) addresses and writes as many nodes,
+	// during the call; callers have as many.
+	_, _, e := unix.Syscall6(unix.SYS_MOVE_PAGES, 0, uintptr(len(addrs)), uintptr(unsafe.Pointer(unsafe.SliceData(addrs))), 0,
+		uintptr(unsafe.Pointer(unsafe.SliceData(nodes))), 0)
+	return errno(e)
+}
+
+// SetName names anonymous memory; PR_SET_VMA in prctl(2). An empty name takes
+// the name away.
+func SetName(addr, size uintptr, name string) error {
+	var arg *byte
+	if name != "" {
+		var err error
+		if arg, err = unix.BytePtrFromString(name); err != nil {
+			return err
+		}
+	}
+	// SAFETY: arg is nil or NUL-terminated, and read during the call.
+	_, _, e := unix.Syscall6(unix.SYS_PRCTL, unix.PR_SET_VMA, unix.PR_SET_VMA_ANON_NAME, addr, size, uintptr(unsafe.Pointer(arg)), 0)
 	return errno(e)
 }
 

@@ -1,0 +1,268 @@
+package mmap
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// Advice tells the kernel how memory will be used; madvise(2). None of it
+// changes the contents: what does is a method of the writable handles.
+type Advice int
+
+// The advice, one for each value of madvise(2).
+const (
+	AdviceNormal      Advice = unix.MADV_NORMAL      // no special treatment
+	AdviceRandom      Advice = unix.MADV_RANDOM      // no read-ahead
+	AdviceSequential  Advice = unix.MADV_SEQUENTIAL  // much read-ahead, and pages may go soon after they were used
+	AdviceWillNeed    Advice = unix.MADV_WILLNEED    // start to read the pages from storage; see Prefault for waiting
+	AdviceDontFork    Advice = unix.MADV_DONTFORK    // not in a forked child, where touching it faults
+	AdviceDoFork      Advice = unix.MADV_DOFORK      // undoes AdviceDontFork
+	AdviceMergeable   Advice = unix.MADV_MERGEABLE   // equal pages become one (KSM)
+	AdviceUnmergeable Advice = unix.MADV_UNMERGEABLE // undoes AdviceMergeable
+	AdviceHugePage    Advice = unix.MADV_HUGEPAGE    // use transparent huge pages
+	AdviceNoHugePage  Advice = unix.MADV_NOHUGEPAGE  // do not
+	AdviceDontDump    Advice = unix.MADV_DONTDUMP    // not in a core dump
+	AdviceDoDump      Advice = unix.MADV_DODUMP      // undoes AdviceDontDump
+	AdviceKeepOnFork  Advice = unix.MADV_KEEPONFORK  // undoes WipeOnFork
+	AdviceCold        Advice = unix.MADV_COLD        // reclaim the pages first when memory is short
+	AdvicePageOut     Advice = unix.MADV_PAGEOUT     // reclaim the pages now: to swap, or to their file
+)
+
+// adviceNames are also the list of what Advise accepts.
+var adviceNames = [...]string{
+	AdviceNormal: "MADV_NORMAL", AdviceRandom: "MADV_RANDOM", AdviceSequential: "MADV_SEQUENTIAL", AdviceWillNeed: "MADV_WILLNEED",
+	AdviceDontFork: "MADV_DONTFORK", AdviceDoFork: "MADV_DOFORK", AdviceMergeable: "MADV_MERGEABLE", AdviceUnmergeable: "MADV_UNMERGEABLE",
+	AdviceHugePage: "MADV_HUGEPAGE", AdviceNoHugePage: "MADV_NOHUGEPAGE", AdviceDontDump: "MADV_DONTDUMP", AdviceDoDump: "MADV_DODUMP",
+	AdviceKeepOnFork: "MADV_KEEPONFORK", AdviceCold: "MADV_COLD", AdvicePageOut: "MADV_PAGEOUT",
+}
+
+// String returns the name in madvise(2).
+func (a Advice) String() string {
+	if a < 0 || int(a) >= len(adviceNames) || adviceNames[a] == "" {
+		return fmt.Sprintf("Advice(%d)", int(a))
+	}
+	return adviceNames[a]
+}
+
+// adviceFeatures are those whose lack shows as EINVAL.
+var adviceFeatures = map[int]Feature{
+	unix.MADV_HUGEPAGE: FeatureTransparentHugePages, unix.MADV_NOHUGEPAGE: FeatureTransparentHugePages,
+	unix.MADV_MERGEABLE: FeatureMerge, unix.MADV_UNMERGEABLE: FeatureMerge,
+	unix.MADV_FREE: FeatureFree, unix.MADV_WIPEONFORK: FeatureWipeOnFork, unix.MADV_KEEPONFORK: FeatureWipeOnFork,
+	unix.MADV_COLD: FeatureCold, unix.MADV_PAGEOUT: FeatureCold, unix.MADV_COLLAPSE: FeatureCollapse,
+	unix.MADV_POPULATE_READ: FeaturePopulate, unix.MADV_POPULATE_WRITE: FeaturePopulate,
+	unix.MADV_DONTNEED_LOCKED: FeatureDiscardLocked,
+	unix.MADV_GUARD_INSTALL:   FeatureGuardPages, unix.MADV_GUARD_REMOVE: FeatureGuardPages,
+}
+
+// madvise makes the call and explains why it fails; hint is for EINVAL.
+func madvise(addr, size uintptr, advice int, hint string) error {
+	err := sys.Madvise(addr, size, advice)
+	if err == nil {
+		return nil
+	}
+	if err == unix.EINVAL {
+		if f, ok := adviceFeatures[advice]; ok && f.Probe() != nil {
+			return f.Probe()
+		}
+		return &failure{hint: hint, err: err}
+	}
+	return scarce(err, 0)
+}
+
+// within runs f over the pages of n bytes at off, under a pin. If whole, the
+// range must be one of whole pages; otherwise it is widened to the pages that
+// hold it. Accesses, Grow and other calls of this kind may run at the same time.
+func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr, size uintptr) error) error {
+	line, err := t.pin()
+	if err == nil {
+		r := t.r
+		r.growing.Lock()
+		start, end, failed := uintptr(0), uintptr(0), error(nil)
+		if whole {
+			start, end, failed = r.pages(off, n)
+		} else {
+			start, end, failed = r.around(off, n)
+		}
+		r.growing.Unlock()
+		if err = failed; err == nil && start < end {
+			err = f(r, r.base+start, end-start)
+		}
+		r.unpin(line)
+	}
+	if err != nil {
+		return named(err, "%s of %d bytes at %d", op, n, off)
+	}
+	return nil
+}
+
+// around returns the pages, as offsets from base, that hold n bytes at off.
+func (r *region) around(off, n int) (start, end uintptr, err error) {
+	if size := int(r.len.Load()); off < 0 || n < 0 || off > size || n > size-off {
+		return 0, 0, bad("", "the mapping has %d bytes", size)
+	}
+	if n == 0 {
+		return 0, 0, nil
+	}
+	start = max((r.base+r.offset(off))&^(r.granule-1), r.base) - r.base
+	end, _ = round(r.base+r.offset(off+n), r.granule)
+	return start, min(end-r.base, r.data()), nil
+}
+
+// Advise gives advice about n bytes at off, widened to whole pages; madvise(2).
+// It may be called at any time, beside views and pins. An Advice that the kernel
+// does not have is [errors.ErrUnsupported]; one that it refuses for this kind of
+// memory matches EINVAL.
+//
+// Advice belongs to pages: it stays when handles change, and pages that Grow or
+// Resize adds follow their neighbours or not, as the kernel likes.
+func (t ticket) Advise(off, n int, a Advice) error {
+	if a < 0 || int(a) >= len(adviceNames) || adviceNames[a] == "" {
+		return bad(fmt.Sprintf("%v for %d bytes at %d", a, n, off), "no such advice")
+	}
+	return t.within(adviceNames[a], off, n, false, func(_ *region, addr, size uintptr) error {
+		return madvise(addr, size, int(a), "not for this kind of memory")
+	})
+}
+
+// Prefault faults the pages of n bytes at off in for reading, widened to whole
+// pages, so that touching them does not wait for storage; MADV_POPULATE_READ. It
+// waits in a system call, while a page fault holds up a processor of the Go
+// scheduler. A page that cannot be had is a [*FaultError]; one without read
+// permission is ErrPermission. Secret memory and some devices cannot be
+// prefaulted, which matches [errors.ErrUnsupported].
+//
+// Pages may go again before they are touched: see Lock.
+func (t ticket) Prefault(off, n int) error {
+	return t.prefault(off, n, ProtRead, unix.MADV_POPULATE_READ)
+}
+
+// PrefaultWrite is Prefault for writing: private pages are copied, and holes of
+// a shared file are filled; MADV_POPULATE_WRITE. A full disk is a
+// [*FaultError]. The contents do not change.
+func (w writer) PrefaultWrite(off, n int) error {
+	return w.prefault(off, n, ProtWrite, unix.MADV_POPULATE_WRITE)
+}
+
+func (t ticket) prefault(off, n int, need Prot, advice int) error {
+	return t.within("prefault", off, n, false, func(r *region, addr, size uintptr) error {
+		if err := r.allowed(off, n, need); err != nil {
+			return err
+		}
+		return r.populate(addr, size, advice)
+	})
+}
+
+// allowed returns an error unless all pages of n bytes at off allow need.
+func (r *region) allowed(off, n int, need Prot) error {
+	if at, ok := r.refuses(off, n, need); !ok {
+		return &failure{hint: fmt.Sprintf("%v page at offset %d", r.protAt(at), at), err: unix.EACCES}
+	}
+	return nil
+}
+
+// populate prefaults pages that allow it. The kernel does not say where it
+// stopped, but calling it again for what is there already is cheap.
+func (r *region) populate(addr, size uintptr, advice int) error {
+	err := madvise(addr, size, advice, "")
+	if f, ok := err.(*failure); ok && f.err == unix.EINVAL {
+		return &failure{hint: "this kind of memory cannot be prefaulted", err: errors.ErrUnsupported}
+	}
+	if err != unix.EFAULT && err != unix.EHWPOISON {
+		return err
+	}
+	for size > pageSize {
+		half := page(size / 2)
+		if sys.Madvise(addr, half, advice) == nil {
+			addr, size = addr+half, size-half
+		} else {
+			size = half
+		}
+	}
+	return r.fault(max(addr, r.addr.Load()))
+}
+
+// Collapse makes huge pages of the whole ones within n bytes at off, now, and
+// whatever the system's policy for transparent huge pages; MADV_COLLAPSE. The
+// contents stay. A range without a whole huge page matches EINVAL; with no huge
+// page to be had the error matches ENOMEM, EBUSY or EAGAIN.
+func (t ticket) Collapse(off, n int) error {
+	return t.within("collapse", off, n, false, func(_ *region, addr, size uintptr) error {
+		return madvise(addr, size, unix.MADV_COLLAPSE, "no whole huge page lies within, or not for this kind of memory")
+	})
+}
+
+// destroy gives advice that loses contents.
+func (w writer) destroy(op string, off, n, advice int, hint string) error {
+	return w.within(op, off, n, true, func(r *region, addr, size uintptr) error {
+		if r.sealed.Load() {
+			return ErrSealed
+		}
+		if err := r.allowed(off, n, ProtWrite); err != nil {
+			return err
+		}
+		return madvise(addr, size, advice, hint)
+	})
+}
+
+// Discard drops the pages of n bytes at off; MADV_DONTNEED. Anonymous private
+// memory then reads as zeros, a private mapping of a file as the file; shared
+// memory keeps its contents, for they belong to the file.
+//
+// The range is one of whole pages: it starts on a page boundary and ends on one
+// or at Len. Locked pages are refused with EINVAL: see DiscardLocked. In an
+// Unknown every page must be writable. Discard runs beside views and pins, whose
+// slices then show the new contents, like every method that destroys contents.
+// Where the kernel refuses a page in the middle of the range, the pages before
+// it may be gone.
+func (w writer) Discard(off, n int) error {
+	return w.destroy("discard", off, n, unix.MADV_DONTNEED, "the pages are locked, or of a device")
+}
+
+// DiscardLocked is Discard for pages that may be locked, and stay so: a new
+// page is locked when it is touched; MADV_DONTNEED_LOCKED.
+func (w writer) DiscardLocked(off, n int) error {
+	return w.destroy("discard", off, n, unix.MADV_DONTNEED_LOCKED, "the pages are of a device")
+}
+
+// Free lets the kernel drop the pages when it needs memory, and until then
+// keep them; MADV_FREE. A page reads as zeros or as before until it is written
+// again, which keeps it. It is for private anonymous memory; the range is as
+// with Discard.
+func (w writer) Free(off, n int) error {
+	return w.destroy("free", off, n, unix.MADV_FREE, "the pages are locked, or not private anonymous memory")
+}
+
+// Punch makes a hole in the file, or the shared anonymous memory, beneath n
+// bytes at off: they read as zeros in every mapping, and their storage is freed;
+// MADV_REMOVE. The range is as with Discard, and the mapping must be shared. A
+// file system that cannot is [errors.ErrUnsupported].
+func (w writer) Punch(off, n int) error {
+	return w.destroy("punch", off, n, unix.MADV_REMOVE, "the pages are locked, or private")
+}
+
+// WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys
+// and the state of random number generators should; MADV_WIPEONFORK. It is for
+// private anonymous memory, and undone by AdviceKeepOnFork; the range is as
+// with Discard.
+func (w writer) WipeOnFork(off, n int) error {
+	return w.destroy("wipe on fork", off, n, unix.MADV_WIPEONFORK, "not private anonymous memory")
+}
+
+// InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
+// as the cause, without dividing the mapping as [Protect] would. Their contents
+// are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
+// the cause. The range is as with Discard; locked pages are refused with EINVAL.
+func (w writer) InstallGuardPages(off, n int) error {
+	return w.destroy("guard pages", off, n, unix.MADV_GUARD_INSTALL, "the pages are locked, huge, or of a file that cannot")
+}
+
+// RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then
+// read as after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay
+// as they are. The range is as with Discard.
+func (w writer) RemoveGuardPages(off, n int) error {
+	return w.destroy("guard pages removal", off, n, unix.MADV_GUARD_REMOVE, "the pages are huge, or of a device")
+}

@@ -1,0 +1,194 @@
+package mmap
+
+import (
+	"errors"
+	"math/bits"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// Lock locks the pages of n bytes at off into memory, widened to whole pages;
+// mlock(2). They are faulted in now. A page that cannot be had is a
+// [*FaultError], one that cannot be accessed ErrPermission: LockOnFault takes
+// those. At the limit the error says RLIMIT_MEMLOCK. In these cases nothing is
+// locked; only at vm.max_map_count can a part of the range be, which Unlock
+// undoes. Locks do not nest.
+func (t ticket) Lock(off, n int) error {
+	return t.within("lock", off, n, false, func(r *region, addr, size uintptr) error {
+		none, readable := false, true
+		r.each(addr-r.base, addr-r.base+size, func(_, _ uintptr, p Prot) {
+			none = none || p == ProtNone
+			readable = readable && p.allows(ProtRead)
+		})
+		if none {
+			return &failure{hint: "a page cannot be accessed", err: unix.EACCES}
+		}
+		if readable {
+			// mlock(2) marks the pages as locked first, and fails afterwards.
+			if err := r.populate(addr, size, unix.MADV_POPULATE_READ); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+				return err
+			}
+		}
+		return locked.apply(addr, size, ProtRead)
+	})
+}
+
+// LockOnFault is Lock that faults nothing in: each page is locked when it is
+// first touched; MLOCK_ONFAULT of mlock2(2).
+func (t ticket) LockOnFault(off, n int) error {
+	return t.within("lock on fault", off, n, false, func(_ *region, addr, size uintptr) error {
+		return lockedOnFault.apply(addr, size, ProtRead)
+	})
+}
+
+// Unlock undoes Lock and LockOnFault, also those of the Spec, for the pages of n
+// bytes at off, widened to whole pages; munlock(2).
+func (t ticket) Unlock(off, n int) error {
+	return t.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
+		return scarce(sys.Munlock(addr, size), 0)
+	})
+}
+
+// Sync writes the changed pages of n bytes at off to their file, and waits
+// until they are there; MS_SYNC of msync(2). The range is widened to whole
+// pages; of a private mapping there is nothing to write. What storage could not
+// keep is EIO, or ENOSPC.
+func (t ticket) Sync(off, n int) error { return t.sync("sync", off, n, unix.MS_SYNC) }
+
+// StartSync is Sync that does not wait; MS_ASYNC. Since Linux 2.6.19 this does
+// nothing: the kernel writes changed pages when it likes, usually within half a
+// minute.
+func (t ticket) StartSync(off, n int) error { return t.sync("start of sync", off, n, unix.MS_ASYNC) }
+
+// Invalidate asks for the pages of n bytes at off, widened to whole pages, to be
+// as in their file; MS_INVALIDATE. On Linux mappings and files are one, so all
+// that is left of this is that locked pages answer EBUSY.
+func (t ticket) Invalidate(off, n int) error {
+	return t.sync("invalidation", off, n, unix.MS_INVALIDATE)
+}
+
+func (t ticket) sync(op string, off, n, flags int) error {
+	return t.within(op, off, n, false, func(_ *region, addr, size uintptr) error {
+		return sys.Msync(addr, size, flags)
+	})
+}
+
+// Resident returns how many bytes of the pages that hold n bytes at off are in
+// memory, a multiple of the page size; mincore(2). Of a file, it counts what
+// the page cache holds, and where the process neither owns the file nor may
+// write to it, everything.
+func (t ticket) Resident(off, n int) (int, error) {
+	pages := 0
+	err := t.resident(off, n, func(_ uintptr, in bool) {
+		if in {
+			pages++
+		}
+	})
+	return pages * int(pageSize), err
+}
+
+// ResidentPages returns for each of the pages that hold n bytes at off whether
+// it is in memory, as Resident does. Huge pages count as many.
+func (t ticket) ResidentPages(off, n int) ([]bool, error) {
+	var pages []bool
+	err := t.resident(off, n, func(_ uintptr, in bool) { pages = append(pages, in) })
+	return pages, err
+}
+
+func (t ticket) resident(off, n int, f func(addr uintptr, in bool)) error {
+	return t.within("residency", off, n, false, func(_ *region, addr, size uintptr) error {
+		return eachResident(addr, size, f)
+	})
+}
+
+// eachResident calls f for each page, and whether it is in memory.
+func eachResident(addr, size uintptr, f func(addr uintptr, in bool)) error {
+	var buf [1024]byte
+	for end := addr + size; addr != end; {
+		pages := buf[:min((end-addr)/pageSize, uintptr(len(buf)))]
+		if err := sys.Mincore(addr, pageSize, pages); err != nil {
+			return err
+		}
+		for _, p := range pages {
+			f(addr, p&1 != 0)
+			addr += pageSize
+		}
+	}
+	return nil
+}
+
+// populateCached prefaults the pages that are in memory, as far as that works.
+func populateCached(addr, size uintptr) {
+	start := addr // of a stretch
+	eachResident(addr, size, func(at uintptr, in bool) {
+		if !in {
+			if start < at {
+				sys.Madvise(start, at-start, unix.MADV_POPULATE_READ)
+			}
+			start = at + pageSize
+		}
+	})
+	if end := addr + size; start < end {
+		sys.Madvise(start, end-start, unix.MADV_POPULATE_READ)
+	}
+}
+
+// A Policy says from which NUMA nodes memory is taken; mbind(2).
+type Policy int
+
+// The policies. All but PolicyDefault and PolicyLocal want nodes.
+const (
+	PolicyDefault            Policy = unix.MPOL_DEFAULT             // that of the thread
+	PolicyLocal              Policy = unix.MPOL_LOCAL               // the node of the processor that touches a page first
+	PolicyPreferred          Policy = unix.MPOL_PREFERRED           // one node, or another if that is full
+	PolicyPreferredMany      Policy = unix.MPOL_PREFERRED_MANY      // several nodes, or others if those are full (Linux 5.15)
+	PolicyBind               Policy = unix.MPOL_BIND                // the nodes and no other
+	PolicyInterleave         Policy = unix.MPOL_INTERLEAVE          // the nodes in turn, page by page
+	PolicyWeightedInterleave Policy = unix.MPOL_WEIGHTED_INTERLEAVE // in turn, by the weights in /sys/kernel/mm/mempolicy (Linux 6.9)
+)
+
+// SetPolicy says from which NUMA nodes the pages of n bytes at off, widened to
+// whole pages, are taken; mbind(2). It is for pages that come: those that are in
+// memory stay where they are, see Nodes. Nodes that do not exist, or too many or
+// too few for the policy, match EINVAL.
+func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
+	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
+	return t.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
+		for _, node := range nodes {
+			if node < 0 || node >= len(mask)*bits.UintSize {
+				return bad("", "%d is no node", node)
+			}
+			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
+		}
+		err := FeatureNUMA.blame(sys.Mbind(addr, size, int(p), mask[:]))
+		if err == unix.EINVAL {
+			err = &failure{hint: "no such policy, or not with these nodes", err: err}
+		}
+		return err
+	})
+}
+
+// Nodes returns for each of the pages that hold n bytes at off the NUMA node
+// that holds it, -1 if it is not in memory; move_pages(2).
+func (t ticket) Nodes(off, n int) ([]int, error) {
+	var nodes []int
+	err := t.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
+		var addrs [512]uintptr
+		var on [512]int32
+		for end := addr + size; addr != end; {
+			pages := addrs[:min((end-addr)/pageSize, 512)]
+			for i := range pages {
+				pages[i], addr = addr, addr+pageSize
+			}
+			if err := FeatureNUMA.blame(sys.MovePages(pages, on[:])); err != nil {
+				return err
+			}
+			for i := range pages {
+				nodes = append(nodes, max(int(on[i]), -1))
+			}
+		}
+		return nil
+	})
+	return nodes, err
+}
