@@ -79,16 +79,11 @@ func madvise(addr, size uintptr, advice int, hint string) error {
 func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr, size uintptr) error) error {
 	line, err := t.pin()
 	if err == nil {
-		r := t.r
+		r, start, end := t.r, uintptr(0), uintptr(0)
 		r.growing.Lock()
-		start, end, failed := uintptr(0), uintptr(0), error(nil)
-		if whole {
-			start, end, failed = r.pages(off, n)
-		} else {
-			start, end, failed = r.around(off, n)
-		}
+		start, end, err = r.pages(off, n, whole)
 		r.growing.Unlock()
-		if err = failed; err == nil && start < end {
+		if err == nil && start < end {
 			err = f(r, r.base+start, end-start)
 		}
 		r.unpin(line)
@@ -97,19 +92,6 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 		return named(err, "%s of %d bytes at %d", op, n, off)
 	}
 	return nil
-}
-
-// around returns the pages, as offsets from base, that hold n bytes at off.
-func (r *region) around(off, n int) (start, end uintptr, err error) {
-	if size := int(r.len.Load()); off < 0 || n < 0 || off > size || n > size-off {
-		return 0, 0, bad("", "the mapping has %d bytes", size)
-	}
-	if n == 0 {
-		return 0, 0, nil
-	}
-	start = max((r.base+r.offset(off))&^(r.granule-1), r.base) - r.base
-	end, _ = round(r.base+r.offset(off+n), r.granule)
-	return start, min(end-r.base, r.data()), nil
 }
 
 // Advise gives advice about n bytes at off, widened to whole pages; madvise(2).

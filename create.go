@@ -9,18 +9,20 @@ import (
 )
 
 // mapNew makes a mapping with permissions p.
-func (s Spec) mapNew(p Prot) (ticket, error) {
-	if err := s.check("map", p); err != nil {
-		return ticket{}, s.explain(err, p)
+func (s Spec) mapNew(p Prot) (t ticket, err error) {
+	if err = s.check("map", p); err == nil {
+		if s.source == anonymous && !s.hugePages {
+			// The hot path, without the closure of open.
+			b, _ := s.back("map")
+			t, err = s.lay(b, p)
+		} else {
+			t, err = s.mapOpened(p)
+		}
 	}
-	// Anonymous memory, the hot path, does without the closure of open.
-	if s.source == anonymous && !s.hugePages {
-		b, _ := s.back("map")
-		t, err := s.lay(b, p)
-		return t, s.explain(err, p)
+	if f, ok := err.(*failure); ok {
+		f.op = fmt.Sprintf("map %v as %v", s, p)
 	}
-	t, err := s.mapOpened(p)
-	return t, s.explain(err, p)
+	return t, err
 }
 
 func (s Spec) mapOpened(p Prot) (t ticket, err error) {
@@ -29,14 +31,6 @@ func (s Spec) mapOpened(p Prot) (t ticket, err error) {
 		return err
 	})
 	return t, err
-}
-
-// explain names what was to be mapped in an error of mapNew.
-func (s Spec) explain(err error, p Prot) error {
-	if f, ok := err.(*failure); ok {
-		f.op = fmt.Sprintf("map %v as %v", s, p)
-	}
-	return err
 }
 
 // lay maps a backing where the Spec says, as a new region.
@@ -118,7 +112,17 @@ func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, e
 		align = uintptr(s.align)
 	}
 	if b.flags&unix.MAP_HUGETLB != 0 && whole > data {
-		return s.mapHugeReserve(b, base, data, whole, max(align, b.granule), p)
+		// The reserve is ordinary address space: huge pages would be taken from
+		// the pool for it.
+		hold := backing{fd: -1, granule: pageSize}
+		base, err := s.mapAt(hold, base, whole, max(align, b.granule), ProtNone, holding|b.flags&map32Bit)
+		if err == nil && data > 0 {
+			if err = (Spec{populate: s.populate, lock: s.lock}).stage(b, data, base, p); err != nil {
+				abandonHold(base, data)
+				abandon(base+data, whole-data)
+			}
+		}
+		return base, named(err, "map")
 	}
 	base, err := s.mapAt(b, base, whole, align, prot, flags)
 	if err != nil {
@@ -218,33 +222,17 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 	return 0, scarce(err, size)
 }
 
-// mapHugeReserve maps huge pages with a reserve. The reserve is ordinary
-// address space: huge pages would be taken from the pool for it.
-func (s Spec) mapHugeReserve(b backing, base, data, whole, align uintptr, p Prot) (uintptr, error) {
-	var staged uintptr
-	var err error
-	if data > 0 {
-		if staged, err = b.mmap(0, data, p, b.flags); err != nil {
-			return 0, named(err, "map")
-		}
-		if err = s.furnish(staged, data, data, p); err != nil {
-			abandon(staged, data)
-			return 0, err
+// stage maps size bytes of b elsewhere, where everything that can fail does so,
+// and then moves them to the place of others, replacing those: MAP_FIXED that
+// fails can leave a hole, into which a stranger may be mapped.
+func (s Spec) stage(b backing, size, to uintptr, p Prot) error {
+	staged, err := s.mapPages(b, 0, size, size, p)
+	if err == nil {
+		if err = move(staged, size, to); err != nil {
+			abandon(staged, size)
 		}
 	}
-	hold := backing{fd: -1, granule: pageSize}
-	base, err = s.mapAt(hold, base, whole, align, ProtNone, holding|b.flags&map32Bit)
-	if err == nil && data > 0 {
-		if err = move(staged, data, base); err != nil {
-			abandonHold(base, data)
-			abandon(base+data, whole-data)
-		}
-	}
-	if err != nil {
-		abandon(staged, data)
-		return 0, named(err, "map")
-	}
-	return base, nil
+	return err
 }
 
 // holding are the flags of address space that is held and never touched.

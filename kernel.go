@@ -41,30 +41,62 @@ const (
 	FeatureGuardPages                          // InstallGuardPages
 )
 
-// features says how to ask for each, without an effect.
+// features says how to ask for each, without an effect. The answer is kept.
 var features = [...]struct {
 	name, since string
-	lacks       func() error // an error if the kernel does not have it, asked once
+	lacks       func() error // nil if the kernel has it
 }{
 	FeatureTransparentHugePages: {"MADV_HUGEPAGE", "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", probeAdvice(unix.MADV_HUGEPAGE)},
 	FeatureMerge:                {"MADV_MERGEABLE", "2.6.32 with CONFIG_KSM", probeAdvice(unix.MADV_MERGEABLE)},
 	FeatureNUMA:                 {"mbind", "2.6.7 with CONFIG_NUMA", probe(func() error { return sys.Mbind(0, 0, unix.MPOL_DEFAULT, make([]uintptr, 1)) })},
-	FeatureMemfd:                {"memfd_create", "3.17", probeMemfd(unix.MFD_ALLOW_SEALING, 0)},
+	FeatureMemfd:                {"memfd_create", "3.17", probeMemfd(0, nothing)},
 	FeatureLockOnFault:          {"MLOCK_ONFAULT", "4.4", probe(func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) })},
 	FeatureFree:                 {"MADV_FREE", "4.5", probeAdvice(unix.MADV_FREE)},
 	FeatureWipeOnFork:           {"MADV_WIPEONFORK", "4.14", probeAdvice(unix.MADV_WIPEONFORK)},
-	FeatureSynchronous:          {"MAP_SYNC", "4.15", probeMmap(unix.MAP_SHARED_VALIDATE)},
-	FeatureSealFutureWrite:      {"F_SEAL_FUTURE_WRITE", "5.1", probeMemfd(unix.MFD_ALLOW_SEALING, unix.F_SEAL_FUTURE_WRITE)},
+	FeatureSynchronous:          {"MAP_SYNC", "4.15", probeMemfd(0, func(fd int) error { return probeMmap(unix.MAP_SHARED_VALIDATE, fd) })},
+	FeatureSealFutureWrite:      {"F_SEAL_FUTURE_WRITE", "5.1", probeMemfd(unix.MFD_ALLOW_SEALING, func(fd int) error { return addSeals(fd, SealFutureWrite) })},
 	FeatureCold:                 {"MADV_COLD", "5.4", probeAdvice(unix.MADV_COLD)},
-	FeatureSecret:               {"memfd_secret", "5.14; before 6.5 with secretmem.enable=1", probe(func() error { return done(sys.MemfdSecret(unix.O_CLOEXEC)) })},
+	FeatureSecret:               {"memfd_secret", "5.14; before 6.5 with secretmem.enable=1", probeFile(func() (int, error) { return sys.MemfdSecret(unix.O_CLOEXEC) }, nothing)},
 	FeaturePopulate:             {"MADV_POPULATE_READ", "5.14", probeAdvice(unix.MADV_POPULATE_READ)},
 	FeatureName:                 {"PR_SET_VMA_ANON_NAME", "5.17 with CONFIG_ANON_VMA_NAME", probe(func() error { return sys.SetName(0, 0, "") })},
 	FeatureDiscardLocked:        {"MADV_DONTNEED_LOCKED", "5.18", probeAdvice(unix.MADV_DONTNEED_LOCKED)},
 	FeatureCollapse:             {"MADV_COLLAPSE", "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", probeAdvice(unix.MADV_COLLAPSE)},
-	FeatureSealExec:             {"MFD_NOEXEC_SEAL", "6.3", probeMemfd(unix.MFD_NOEXEC_SEAL, 0)},
+	FeatureSealExec:             {"MFD_NOEXEC_SEAL", "6.3", probeMemfd(unix.MFD_NOEXEC_SEAL, nothing)},
 	FeatureSeal:                 {"mseal", "6.10 on 64-bit", probe(func() error { return sys.Mseal(0, 0) })},
-	FeatureDroppable:            {"MAP_DROPPABLE", "6.11 on 64-bit", probeMmap(unix.MAP_DROPPABLE | unix.MAP_ANONYMOUS)},
+	FeatureDroppable:            {"MAP_DROPPABLE", "6.11 on 64-bit", probe(func() error { return probeMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) })},
 	FeatureGuardPages:           {"MADV_GUARD_INSTALL", "6.13", probeAdvice(unix.MADV_GUARD_INSTALL)},
+}
+
+var probe = sync.OnceValue[error]
+
+// probeAdvice asks by advising nothing, which fails for unknown advice only.
+func probeAdvice(advice int) func() error {
+	return probe(func() error { return sys.Madvise(0, 0, advice) })
+}
+
+func probeMemfd(flags int, use func(fd int) error) func() error {
+	return probeFile(func() (int, error) { return unix.MemfdCreate("probe", unix.MFD_CLOEXEC|flags) }, use)
+}
+
+func probeFile(open func() (int, error), use func(fd int) error) func() error {
+	return probe(func() error {
+		fd, err := open()
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		return use(fd)
+	})
+}
+
+func nothing(int) error { return nil }
+
+func probeMmap(flags, fd int) error {
+	at, err := sys.Mmap(0, pageSize, unix.PROT_NONE, flags, fd, 0)
+	if err == nil {
+		abandon(at, pageSize)
+	}
+	return err
 }
 
 // Probe returns nil if the running kernel offers the feature, and otherwise an
@@ -95,51 +127,6 @@ func (f Feature) blame(err error) error {
 		if missing := f.Probe(); missing != nil {
 			return missing
 		}
-	}
-	return err
-}
-
-// probe keeps the answer of a question.
-var probe = sync.OnceValue[error]
-
-// probeAdvice asks by advising nothing, which fails for unknown advice only.
-func probeAdvice(advice int) func() error {
-	return probe(func() error { return sys.Madvise(0, 0, advice) })
-}
-
-func probeMemfd(flags, seals int) func() error {
-	return probe(func() error {
-		fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|flags)
-		if err == nil && seals != 0 {
-			_, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals)
-		}
-		done(fd, nil)
-		return err
-	})
-}
-
-func probeMmap(flags int) func() error {
-	return probe(func() error {
-		fd := -1
-		if flags&unix.MAP_ANONYMOUS == 0 {
-			var err error
-			if fd, err = unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-				return nil // which says nothing about the feature
-			}
-			defer unix.Close(fd)
-		}
-		at, err := sys.Mmap(0, pageSize, unix.PROT_NONE, flags, fd, 0)
-		if err == nil {
-			abandon(at, pageSize)
-		}
-		return err
-	})
-}
-
-// done closes what a probe has opened.
-func done(fd int, err error) error {
-	if fd >= 0 {
-		unix.Close(fd)
 	}
 	return err
 }

@@ -62,7 +62,7 @@ func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintpt
 	}
 	f := os.NewFile(uintptr(fd), "memfd:"+name)
 	if err = truncate(fd, size); err == nil && seals != 0 {
-		if _, err = unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals)); seals&SealFutureWrite != 0 {
+		if err = addSeals(fd, seals); seals&SealFutureWrite != 0 {
 			err = FeatureSealFutureWrite.blame(err)
 		}
 	}
@@ -71,6 +71,11 @@ func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintpt
 		return nil, named(err, "%s", op)
 	}
 	return f, nil
+}
+
+func addSeals(fd int, seals Seal) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals))
+	return err
 }
 
 // newSecret returns the descriptor of secret memory of size bytes.

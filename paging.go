@@ -174,19 +174,16 @@ func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 func (t ticket) Nodes(off, n int) ([]int, error) {
 	var nodes []int
 	err := t.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
-		var addrs [512]uintptr
-		var on [512]int32
-		for end := addr + size; addr != end; {
-			pages := addrs[:min((end-addr)/pageSize, 512)]
-			for i := range pages {
-				pages[i], addr = addr, addr+pageSize
-			}
-			if err := FeatureNUMA.blame(sys.MovePages(pages, on[:])); err != nil {
-				return err
-			}
-			for i := range pages {
-				nodes = append(nodes, max(int(on[i]), -1))
-			}
+		pages := make([]uintptr, size/pageSize)
+		for i := range pages {
+			pages[i] = addr + uintptr(i)*pageSize
+		}
+		on := make([]int32, len(pages))
+		if err := FeatureNUMA.blame(sys.MovePages(pages, on)); err != nil {
+			return err
+		}
+		for _, node := range on {
+			nodes = append(nodes, max(int(node), -1))
 		}
 		return nil
 	})

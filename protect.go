@@ -20,15 +20,29 @@ func Protect[M Known, Old Handle](m Old) (M, error) {
 }
 
 func (t ticket) protect(p Prot, known bool) (ticket, error) {
-	if err := t.acquireToChange(); err != nil {
-		return ticket{}, named(err, "protect as %v", p)
+	return t.transit(known, func(r *region) error { return r.protectPages(0, r.data(), p) },
+		func(err error) error { return named(err, "protect as %v", p) })
+}
+
+// transit runs f as a transition that changes pages and consumes the ticket;
+// name completes its error. Where f stopped half-way, the permissions of a known
+// type no longer hold.
+func (t ticket) transit(known bool, f func(r *region) error, name func(err error) error) (ticket, error) {
+	err := t.acquireToChange()
+	if err != nil {
+		return ticket{}, name(err)
 	}
-	if err := t.r.protectPages(0, t.r.data(), p); err != nil {
-		err = named(err, "protect as %v", p)
-		t.fallBack(err, known)
-		return ticket{}, err
+	if err = f(t.r); err == nil {
+		return t.pass(), nil
 	}
-	return t.pass(), nil
+	err = name(err)
+	if stopped := (*PartialError)(nil); known && errors.As(err, &stopped) {
+		t.r.broken.Store(stopped)
+		t.r.publish(t.state | partial)
+	} else {
+		t.giveUp()
+	}
+	return ticket{}, err
 }
 
 // Forget makes the permissions of a mapping unknown, without a system call. It
@@ -68,19 +82,9 @@ func (t ticket) assert(p Prot) (ticket, error) {
 	return t.pass(), nil
 }
 
-// fallBack ends a transition that failed. Where it stopped half-way, the
-// permissions of a known type no longer hold.
-func (t ticket) fallBack(err error, known bool) {
-	if stopped := (*PartialError)(nil); known && errors.As(err, &stopped) {
-		t.r.broken.Store(stopped)
-		t.r.publish(t.state | partial)
-		return
-	}
-	t.giveUp()
-}
-
-// pages returns the page range, as offsets from base, of n bytes at off.
-func (r *region) pages(off, n int) (start, end uintptr, err error) {
+// pages returns the pages, as offsets from base, that hold n bytes at off. If
+// exact, the range must be one of whole pages.
+func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	size := int(r.len.Load())
 	if off < 0 || n < 0 || off > size || n > size-off {
 		return 0, 0, bad("", "the mapping has %d bytes", size)
@@ -88,17 +92,16 @@ func (r *region) pages(off, n int) (start, end uintptr, err error) {
 	if n == 0 {
 		return 0, 0, nil
 	}
-	if off != 0 {
-		if start = r.offset(off); !r.boundary(start) {
-			return 0, 0, bad("", "the start is on no boundary of the page size %d", r.granule)
-		}
+	start = max((r.base+r.offset(off))&^(r.granule-1), r.base) - r.base
+	end, _ = round(r.base+r.offset(off+n), r.granule)
+	end = min(end-r.base, r.data())
+	switch {
+	case exact && off != 0 && start != r.offset(off):
+		err = bad("", "the start is on no boundary of the page size %d", r.granule)
+	case exact && off+n != size && end != r.offset(off+n):
+		err = bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.granule, size)
 	}
-	if end = r.data(); off+n != size {
-		if end = r.offset(off + n); !r.boundary(end) {
-			return 0, 0, bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.granule, size)
-		}
-	}
-	return start, end, nil
+	return start, end, err
 }
 
 // offset turns an offset from the first byte into one from base.

@@ -24,20 +24,12 @@ func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 }
 
 func (t ticket) over(s Spec, p Prot, known bool) (ticket, error) {
-	err := s.checkInside(p)
-	if err == nil {
-		err = t.acquireToChange()
-	}
-	if err != nil {
-		return ticket{}, named(err, "map %v over as %v", s, p)
-	}
-	err = s.open("", p, int(t.r.cap.Load()), func(b backing) error { return t.r.overlay(s, b, p) })
-	if err != nil {
-		err = named(err, "map %v over as %v", s, p)
-		t.fallBack(err, known)
-		return ticket{}, err
-	}
-	return t.pass(), nil
+	return t.transit(known, func(r *region) error {
+		if err := s.checkInside(p); err != nil {
+			return err
+		}
+		return s.open("", p, int(r.cap.Load()), func(b backing) error { return r.overlay(s, b, p) })
+	}, func(err error) error { return named(err, "map %v over as %v", s, p) })
 }
 
 // checkInside returns what is wrong with a Spec that is to be mapped inside an
@@ -128,12 +120,7 @@ func (r *region) place(off int, s Spec, b backing, p Prot) error {
 	if (r.base+end)&(granule-1) != 0 {
 		return bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
 	}
-	staged, err := s.mapPages(b, 0, end-start, end-start, p)
-	if err != nil {
-		return err
-	}
-	if err := move(staged, end-start, r.base+start); err != nil {
-		abandon(staged, end-start)
+	if err := s.stage(b, end-start, r.base+start, p); err != nil {
 		return r.mend(start, end, err)
 	}
 	r.granule, r.flags = granule, 0
@@ -209,21 +196,27 @@ func Grow[M Known](m M, size int) error {
 }
 
 func (t ticket) grow(size int) error {
+	return t.whole(func(r *region) error {
+		switch length := int(r.len.Load()); {
+		case size < length:
+			return bad("", "the mapping has %d bytes", length)
+		case size > int(r.cap.Load()):
+			return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
+		}
+		return r.growTo(size)
+	})
+}
+
+// whole runs f under a pin, with nobody growing the region meanwhile.
+func (t ticket) whole(f func(r *region) error) error {
 	line, err := t.pin()
 	if err != nil {
 		return err
 	}
-	r := t.r
-	defer r.unpin(line)
-	r.growing.Lock()
-	defer r.growing.Unlock()
-	switch length := int(r.len.Load()); {
-	case size < length:
-		return bad("", "the mapping has %d bytes", length)
-	case size > int(r.cap.Load()):
-		return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
-	}
-	return r.growTo(size)
+	defer t.r.unpin(line)
+	t.r.growing.Lock()
+	defer t.r.growing.Unlock()
+	return f(t.r)
 }
 
 // growTo makes room for size bytes out of the reserve.
@@ -268,19 +261,14 @@ func (r *region) open(start, end uintptr) error {
 // openHuge puts huge pages in the place of reserve, which is ordinary address
 // space.
 func (r *region) openHuge(start, end uintptr, p Prot) error {
-	staging := Spec{lock: r.lock}
-	staged, err := staging.mapPages(backing{fd: -1, granule: r.granule, flags: r.flags}, 0, end-start, end-start, p)
+	b := backing{fd: -1, granule: r.granule, flags: r.flags}
+	err := (Spec{lock: r.lock}).stage(b, end-start, r.base+start, p)
 	if err != nil {
-		return err
-	}
-	if err := move(staged, end-start, r.base+start); err != nil {
-		abandon(staged, end-start)
 		if _, failed := r.fill(start, end); failed != nil {
 			r.cap.Store(r.len.Load())
 		}
-		return err
 	}
-	return nil
+	return err
 }
 
 // Resize makes the mapping size bytes long, and may move it; mremap(2). It
@@ -304,22 +292,14 @@ func Resize[M Handle](m M, size int) (M, error) {
 }
 
 func (t ticket) resize(size int, known bool) (ticket, error) {
-	err := error(bad("", "negative size"))
-	if size >= 0 {
-		err = t.acquireToChange()
-	}
-	if err != nil {
-		return t, named(err, "resize to %d bytes", size)
-	}
-	if err := t.r.resize(size); err != nil {
-		err = named(err, "resize to %d bytes", size)
-		t.fallBack(err, known)
-		return t, err
-	}
-	return t.pass(), nil
+	return t.transit(known, func(r *region) error { return r.resize(size) },
+		func(err error) error { return named(err, "resize to %d bytes", size) })
 }
 
 func (r *region) resize(size int) error {
+	if size < 0 {
+		return bad("", "negative size")
+	}
 	data := r.data()
 	end := r.base + r.offset(size)
 	want, ok := round(end, r.granule)
@@ -414,22 +394,23 @@ func (r *region) extend(data, want uintptr) error {
 // of them in place, where there is room behind it, or all of them elsewhere.
 func (r *region) extendParts(data, want uintptr) (uintptr, error) {
 	last := r.base
-	if err := survey(r.base, r.base+data, func(a area) bool { last = a.start; return true }); err != nil {
-		return 0, err
-	}
-	if r.room == 0 {
+	err := survey(r.base, r.base+data, func(a area) bool { last = a.start; return true })
+	if err == nil && r.room == 0 {
 		if _, err := sys.Mremap(last, r.base+data-last, r.base+want-last, 0, 0); err == nil {
 			return r.base, nil
 		}
 	}
-	if r.granule > pageSize {
-		return 0, &failure{hint: "huge pages do not grow", err: unix.EFAULT}
+	if err == nil && r.granule > pageSize {
+		err = &failure{hint: "huge pages do not grow", err: unix.EFAULT}
+	}
+	if err != nil {
+		return 0, err
 	}
 	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
-	if err != nil {
-		return 0, scarce(err, want)
+	if err == nil {
+		err = r.relocate(data, to, want)
 	}
-	return to, r.relocate(data, to, want)
+	return to, err
 }
 
 // relocate moves the first size bytes of the region to address space that is
@@ -441,31 +422,31 @@ func (r *region) extendParts(data, want uintptr) (uintptr, error) {
 // nobody else comes to be there and there is a way back.
 func (r *region) relocate(size, to, want uintptr) error {
 	var areas []area
-	err := survey(r.base, r.base+size, func(a area) bool { areas = append(areas, a); return true })
-	moved := 0
-	for ; err == nil && moved < len(areas); moved++ {
-		from, n := areas[moved].start, areas[moved].end-areas[moved].start
-		at, length, flags := to+from-r.base, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED|unix.MREMAP_DONTUNMAP
-		if moved == len(areas)-1 {
+	if err := survey(r.base, r.base+size, func(a area) bool { areas = append(areas, a); return true }); err != nil {
+		abandon(to, want)
+		return err
+	}
+	for i, a := range areas {
+		at, length, flags := to+a.start-r.base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED|unix.MREMAP_DONTUNMAP
+		if i == len(areas)-1 {
 			length, flags = to+want-at, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
 		}
-		if _, err = sys.Mremap(from, n, length, flags, at); err != nil {
+		if _, err := sys.Mremap(a.start, a.end-a.start, length, flags, at); err != nil {
 			abandonHold(at, length)
-			if rest := at + length; rest < to+want {
-				abandon(rest, to+want-rest)
-			}
-			break
+			abandon(at+length, to+want-at-length)
+			return r.moveBack(areas[:i], to, scarce(err, want))
+		}
+		if i == len(areas)-1 {
+			abandon(r.base, a.start-r.base)
 		}
 	}
-	if err == nil {
-		abandon(r.base, areas[moved-1].start-r.base)
-		return nil
-	}
-	if len(areas) == 0 {
-		abandon(to, want)
-	}
+	return nil
+}
+
+// moveBack undoes a relocation that failed with err after some areas.
+func (r *region) moveBack(areas []area, to uintptr, err error) error {
 	var stuck error
-	for _, a := range areas[:moved] {
+	for _, a := range areas {
 		there := to + a.start - r.base
 		if back := move(there, a.end-a.start, a.start); back != nil {
 			abandon(there, a.end-a.start)
@@ -475,7 +456,7 @@ func (r *region) relocate(size, to, want uintptr) error {
 	if stuck != nil {
 		return r.stopped(err, stuck)
 	}
-	return scarce(err, want)
+	return err
 }
 
 // Move moves the mapping, and its reserve, so that its first byte is at addr;
@@ -494,16 +475,8 @@ func Move[M Handle](m M, addr uintptr) (M, error) {
 }
 
 func (t ticket) moveTo(addr uintptr, known bool) (ticket, error) {
-	err := t.acquireToChange()
-	if err != nil {
-		return t, named(err, "move to %#x", addr)
-	}
-	if err = t.r.moveTo(addr); err != nil {
-		err = named(err, "move to %#x", addr)
-		t.fallBack(err, known)
-		return t, err
-	}
-	return t.pass(), nil
+	return t.transit(known, func(r *region) error { return r.moveTo(addr) },
+		func(err error) error { return named(err, "move to %#x", addr) })
 }
 
 func (r *region) moveTo(addr uintptr) error {

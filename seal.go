@@ -13,19 +13,15 @@ import (
 // mapping is never collected. Access, Split, Forget and Assert, which ask nothing
 // of the kernel, go on, as does Release.
 func (t ticket) Seal() error {
-	line, err := t.pin()
-	if err == nil {
-		r := t.r
-		r.growing.Lock()
+	err := t.whole(func(r *region) error {
 		if r.size > 0 {
-			err = FeatureSeal.blame(sys.Mseal(r.base, r.size))
+			if err := sys.Mseal(r.base, r.size); err != nil {
+				return FeatureSeal.blame(err)
+			}
 		}
-		if err == nil {
-			r.sealed.Store(true)
-		}
-		r.growing.Unlock()
-		r.unpin(line)
-	}
+		r.sealed.Store(true)
+		return nil
+	})
 	return named(err, "seal")
 }
 
@@ -35,21 +31,18 @@ func (t ticket) Seal() error {
 // name has at most 79 bytes, printable ASCII without any of \ ` $ [ and ]; an
 // empty one takes the name away.
 func (t ticket) SetName(name string) error {
-	line, err := t.pin()
-	if err == nil {
-		r := t.r
-		if r.size > 0 {
-			switch err = FeatureName.blame(sys.SetName(r.base, r.size, name)); err {
-			case unix.EBADF:
-				err = &failure{hint: "a file has a name", err: err}
-			case unix.EINVAL:
-				err = &failure{hint: "not a name of at most 79 printable characters without any of \\ ` $ [ ]", err: err}
-			}
+	err := t.whole(func(r *region) error {
+		if r.size == 0 {
+			return nil
 		}
-		r.unpin(line)
-	}
-	if err != nil {
-		return named(err, "name %q", name)
-	}
-	return nil
+		err := FeatureName.blame(sys.SetName(r.base, r.size, name))
+		switch err {
+		case unix.EBADF:
+			err = &failure{hint: "a file has a name", err: err}
+		case unix.EINVAL:
+			err = &failure{hint: "not a name of at most 79 printable characters without any of \\ ` $ [ ]", err: err}
+		}
+		return err
+	})
+	return named(err, "name %q", name)
 }

@@ -199,16 +199,11 @@ func (s Spec) String() string {
 	case secret:
 		what = fmt.Sprintf("%d secret bytes", s.size)
 	}
-	for _, flag := range []struct {
-		set  bool
-		name string
-	}{
-		{s.shared, "shared"}, {s.hugePages, "in huge pages"}, {s.noReserve, "not reserved"}, {s.low, "low"},
-		{s.droppable, "droppable"}, {s.synchronous, "synchronous"}, {s.lock != unlocked, "locked"},
-	} {
-		if flag.set {
-			what += ", " + flag.name
-		}
+	if s.shared {
+		what += ", shared"
+	}
+	if s.hugePages {
+		what += ", in huge pages"
 	}
 	if s.placement != anywhere {
 		what += fmt.Sprintf(", %s %#x", [...]string{"", "near", "at", "onto"}[s.placement], s.addr)

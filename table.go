@@ -36,8 +36,15 @@ func survey(start, end uintptr, f func(a area) bool) error {
 		case err == unix.ENOENT || err == nil && q.Start >= uint64(end):
 			return nil
 		case err != nil:
-			// A kernel without the ioctl, or a filter that knows nothing of it.
-			return surveyByReading(start, end, f)
+			// A kernel before 6.11, without the ioctl, or a filter that knows
+			// nothing of it. The table does not tell how large the pages are.
+			regions, err := regionsOf(start, end)
+			for _, g := range regions {
+				if !f(area{uintptr(g.Start), uintptr(g.End), protOf(g.Perms), pageSize}) {
+					break
+				}
+			}
+			return err
 		}
 		a := area{
 			start:    max(start, uintptr(q.Start)),
@@ -50,18 +57,6 @@ func survey(start, end uintptr, f func(a area) bool) error {
 		}
 	}
 	return nil
-}
-
-// surveyByReading is survey for kernels before 6.11. They do not say how large
-// the pages are.
-func surveyByReading(start, end uintptr, f func(a area) bool) error {
-	regions, err := regionsOf(start, end)
-	for _, r := range regions {
-		if !f(area{uintptr(r.Start), uintptr(r.End), protOf(r.Perms), pageSize}) {
-			break
-		}
-	}
-	return err
 }
 
 // regionsOf returns the kernel's regions of [start, end), clipped to it.

@@ -115,7 +115,7 @@ func (u Unknown) Protect(p Prot) error {
 // wholly or not at all, but for a [*PartialError].
 func (u Unknown) ProtectRange(off, n int, p Prot) error {
 	err := u.change(func(r *region) error {
-		start, end, err := r.pages(off, n)
+		start, end, err := r.pages(off, n, true)
 		if err != nil {
 			return err
 		}
