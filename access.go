@@ -73,14 +73,14 @@ func (u updater) Update(f func(b []byte) error) error { return u.view(f) }
 func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
 	line, err := t.pin()
 	if err != nil {
-		return 0, fail(err, "%s of %d bytes at %d", verb(need), len(p), off)
+		return 0, named(err, "%s of %d bytes at %d", verbs[need], len(p), off)
 	}
 	r := t.r
 	length := int64(r.len.Load())
 	if off < 0 || off >= length || len(p) == 0 {
 		r.unpin(line)
 		if off < 0 {
-			return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verb(need), len(p), off), "negative offset")
+			return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verbs[need], len(p), off), "negative offset")
 		}
 		return 0, short(0, len(p), off, length, need)
 	}
@@ -91,7 +91,7 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	var refused error
 	if checked {
 		if at, ok := r.refuses(int(off), len(part), need); !ok {
-			refused = fail(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verb(need), len(p), off, r.protAt(at), at)
+			refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, r.protAt(at), at)
 			part = part[:max(int64(at), off)-off]
 		}
 	}
@@ -104,6 +104,8 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	return n, err
 }
 
+var verbs = [...]string{ProtRead: "read", ProtWrite: "write"}
+
 // short is the error of a copy that reached the end of the mapping.
 func short(n, want int, off, length int64, need Prot) error {
 	switch {
@@ -112,7 +114,7 @@ func short(n, want int, off, length int64, need Prot) error {
 	case need == ProtRead:
 		return io.EOF
 	}
-	return fail(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", want, off, length)
+	return named(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", want, off, length)
 }
 
 // copyPages copies between p and the memory at addr, and ends the caller's pin.
@@ -138,25 +140,18 @@ func (r *region) copyPages(line *stripe, p []byte, addr uintptr, need Prot) (n i
 	return n, nil
 }
 
-func verb(need Prot) string {
-	if need == ProtRead {
-		return "read"
-	}
-	return "write"
-}
-
 // view calls f with the whole mapping.
 func (t ticket) view(f func(b []byte) error) (err error) {
 	// This is pin, and below unpin, written out: the calls are a fifth of what a
 	// view costs.
 	r := t.r
 	if r == nil {
-		return fail(ErrClosed, "view")
+		return named(ErrClosed, "view")
 	}
 	var line *stripe
 	if w := r.word.Load(); r.stripes.Load() != nil || w-t.state >= pinMask || !r.word.CompareAndSwap(w, w+pinOne) {
 		if line, err = t.pinSlowly(0); err != nil {
-			return fail(err, "view")
+			return named(err, "view")
 		}
 	}
 	g := guard{r: r, line: line}

@@ -3,6 +3,7 @@ package mmap
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -47,28 +48,13 @@ func (a Advice) String() string {
 	return adviceNames[a]
 }
 
-// adviceFeatures are those whose lack shows as EINVAL.
-var adviceFeatures = map[int]Feature{
-	unix.MADV_HUGEPAGE: FeatureTransparentHugePages, unix.MADV_NOHUGEPAGE: FeatureTransparentHugePages,
-	unix.MADV_MERGEABLE: FeatureMerge, unix.MADV_UNMERGEABLE: FeatureMerge,
-	unix.MADV_FREE: FeatureFree, unix.MADV_WIPEONFORK: FeatureWipeOnFork, unix.MADV_KEEPONFORK: FeatureWipeOnFork,
-	unix.MADV_COLD: FeatureCold, unix.MADV_PAGEOUT: FeatureCold, unix.MADV_COLLAPSE: FeatureCollapse,
-	unix.MADV_POPULATE_READ: FeaturePopulate, unix.MADV_POPULATE_WRITE: FeaturePopulate,
-	unix.MADV_DONTNEED_LOCKED: FeatureDiscardLocked,
-	unix.MADV_GUARD_INSTALL:   FeatureGuardPages, unix.MADV_GUARD_REMOVE: FeatureGuardPages,
-}
-
 // madvise makes the call and explains why it fails; hint is for EINVAL.
-func madvise(addr, size uintptr, advice int, hint string) error {
+func madvise(name string, addr, size uintptr, advice int, hint string) error {
 	err := sys.Madvise(addr, size, advice)
-	if err == nil {
-		return nil
-	}
 	if err == unix.EINVAL {
-		if f, ok := adviceFeatures[advice]; ok && f.Probe() != nil {
-			return f.Probe()
+		if err = blame(name, err); err == unix.EINVAL {
+			err = &failure{hint: hint, err: err}
 		}
-		return &failure{hint: hint, err: err}
 	}
 	return scarce(err, 0)
 }
@@ -102,11 +88,12 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 // Advice belongs to pages: it stays when handles change, and pages that Grow or
 // Resize adds follow their neighbours or not, as the kernel likes.
 func (t ticket) Advise(off, n int, a Advice) error {
-	if a < 0 || int(a) >= len(adviceNames) || adviceNames[a] == "" {
-		return bad(fmt.Sprintf("%v for %d bytes at %d", a, n, off), "no such advice")
+	name := a.String()
+	if strings.HasPrefix(name, "Advice") {
+		return bad(name, "no such advice")
 	}
-	return t.within(adviceNames[a], off, n, false, func(_ *region, addr, size uintptr) error {
-		return madvise(addr, size, int(a), "not for this kind of memory")
+	return t.within(name, off, n, false, func(_ *region, addr, size uintptr) error {
+		return madvise(name, addr, size, int(a), "not for this kind of memory")
 	})
 }
 
@@ -119,18 +106,18 @@ func (t ticket) Advise(off, n int, a Advice) error {
 //
 // Pages may go again before they are touched: see Lock.
 func (t ticket) Prefault(off, n int) error {
-	return t.prefault(off, n, ProtRead, unix.MADV_POPULATE_READ)
+	return t.prefault("MADV_POPULATE_READ", off, n, ProtRead, unix.MADV_POPULATE_READ)
 }
 
 // PrefaultWrite is Prefault for writing: private pages are copied, and holes of
 // a shared file are filled; MADV_POPULATE_WRITE. A full disk is a
 // [*FaultError]. The contents do not change.
 func (w writer) PrefaultWrite(off, n int) error {
-	return w.prefault(off, n, ProtWrite, unix.MADV_POPULATE_WRITE)
+	return w.prefault("MADV_POPULATE_WRITE", off, n, ProtWrite, unix.MADV_POPULATE_WRITE)
 }
 
-func (t ticket) prefault(off, n int, need Prot, advice int) error {
-	return t.within("prefault", off, n, false, func(r *region, addr, size uintptr) error {
+func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
+	return t.within(name, off, n, false, func(r *region, addr, size uintptr) error {
 		if err := r.allowed(off, n, need); err != nil {
 			return err
 		}
@@ -149,12 +136,16 @@ func (r *region) allowed(off, n int, need Prot) error {
 // populate prefaults pages that allow it. The kernel does not say where it
 // stopped, but calling it again for what is there already is cheap.
 func (r *region) populate(addr, size uintptr, advice int) error {
-	err := madvise(addr, size, advice, "")
-	if f, ok := err.(*failure); ok && f.err == unix.EINVAL {
-		return &failure{hint: "this kind of memory cannot be prefaulted", err: errors.ErrUnsupported}
-	}
-	if err != unix.EFAULT && err != unix.EHWPOISON {
-		return err
+	err := sys.Madvise(addr, size, advice)
+	switch err {
+	case unix.EINVAL:
+		if err = blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
+			err = &failure{hint: "this kind of memory cannot be prefaulted", err: errors.ErrUnsupported}
+		}
+		fallthrough
+	default:
+		return scarce(err, size)
+	case unix.EFAULT, unix.EHWPOISON:
 	}
 	for size > pageSize {
 		half := page(size / 2)
@@ -172,21 +163,21 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 // contents stay. A range without a whole huge page matches EINVAL; with no huge
 // page to be had the error matches ENOMEM, EBUSY or EAGAIN.
 func (t ticket) Collapse(off, n int) error {
-	return t.within("collapse", off, n, false, func(_ *region, addr, size uintptr) error {
-		return madvise(addr, size, unix.MADV_COLLAPSE, "no whole huge page lies within, or not for this kind of memory")
+	return t.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
+		return madvise("MADV_COLLAPSE", addr, size, unix.MADV_COLLAPSE, "no whole huge page lies within, or not for this kind of memory")
 	})
 }
 
 // destroy gives advice that loses contents.
-func (w writer) destroy(op string, off, n, advice int, hint string) error {
-	return w.within(op, off, n, true, func(r *region, addr, size uintptr) error {
+func (w writer) destroy(name string, off, n, advice int, hint string) error {
+	return w.within(name, off, n, true, func(r *region, addr, size uintptr) error {
 		if r.sealed.Load() {
 			return ErrSealed
 		}
 		if err := r.allowed(off, n, ProtWrite); err != nil {
 			return err
 		}
-		return madvise(addr, size, advice, hint)
+		return madvise(name, addr, size, advice, hint)
 	})
 }
 
@@ -201,13 +192,13 @@ func (w writer) destroy(op string, off, n, advice int, hint string) error {
 // Where the kernel refuses a page in the middle of the range, the pages before
 // it may be gone.
 func (w writer) Discard(off, n int) error {
-	return w.destroy("discard", off, n, unix.MADV_DONTNEED, "the pages are locked, or of a device")
+	return w.destroy("MADV_DONTNEED", off, n, unix.MADV_DONTNEED, "the pages are locked, or of a device")
 }
 
 // DiscardLocked is Discard for pages that may be locked, and stay so: a new
 // page is locked when it is touched; MADV_DONTNEED_LOCKED.
 func (w writer) DiscardLocked(off, n int) error {
-	return w.destroy("discard", off, n, unix.MADV_DONTNEED_LOCKED, "the pages are of a device")
+	return w.destroy("MADV_DONTNEED_LOCKED", off, n, unix.MADV_DONTNEED_LOCKED, "the pages are of a device")
 }
 
 // Free lets the kernel drop the pages when it needs memory, and until then
@@ -215,7 +206,7 @@ func (w writer) DiscardLocked(off, n int) error {
 // again, which keeps it. It is for private anonymous memory; the range is as
 // with Discard.
 func (w writer) Free(off, n int) error {
-	return w.destroy("free", off, n, unix.MADV_FREE, "the pages are locked, or not private anonymous memory")
+	return w.destroy("MADV_FREE", off, n, unix.MADV_FREE, "the pages are locked, or not private anonymous memory")
 }
 
 // Punch makes a hole in the file, or the shared anonymous memory, beneath n
@@ -223,7 +214,7 @@ func (w writer) Free(off, n int) error {
 // MADV_REMOVE. The range is as with Discard, and the mapping must be shared. A
 // file system that cannot is [errors.ErrUnsupported].
 func (w writer) Punch(off, n int) error {
-	return w.destroy("punch", off, n, unix.MADV_REMOVE, "the pages are locked, or private")
+	return w.destroy("MADV_REMOVE", off, n, unix.MADV_REMOVE, "the pages are locked, or private")
 }
 
 // WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys
@@ -231,7 +222,7 @@ func (w writer) Punch(off, n int) error {
 // private anonymous memory, and undone by AdviceKeepOnFork; the range is as
 // with Discard.
 func (w writer) WipeOnFork(off, n int) error {
-	return w.destroy("wipe on fork", off, n, unix.MADV_WIPEONFORK, "not private anonymous memory")
+	return w.destroy("MADV_WIPEONFORK", off, n, unix.MADV_WIPEONFORK, "not private anonymous memory")
 }
 
 // InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
@@ -239,12 +230,12 @@ func (w writer) WipeOnFork(off, n int) error {
 // are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
 // the cause. The range is as with Discard; locked pages are refused with EINVAL.
 func (w writer) InstallGuardPages(off, n int) error {
-	return w.destroy("guard pages", off, n, unix.MADV_GUARD_INSTALL, "the pages are locked, huge, or of a file that cannot")
+	return w.destroy("MADV_GUARD_INSTALL", off, n, unix.MADV_GUARD_INSTALL, "the pages are locked, huge, or of a file that cannot")
 }
 
 // RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then
 // read as after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay
 // as they are. The range is as with Discard.
 func (w writer) RemoveGuardPages(off, n int) error {
-	return w.destroy("guard pages removal", off, n, unix.MADV_GUARD_REMOVE, "the pages are huge, or of a device")
+	return w.destroy("MADV_GUARD_REMOVE", off, n, unix.MADV_GUARD_REMOVE, "the pages are huge, or of a device")
 }

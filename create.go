@@ -44,7 +44,7 @@ func (s Spec) lay(b backing, p Prot) (ticket, error) {
 	data, fits := round(b.lead+b.size, b.granule)
 	whole, fitsWhole := round(b.lead+capacity, b.granule)
 	if !fits || !fitsWhole || int(whole) < 0 {
-		return ticket{}, fail(unix.ENOMEM, "map")
+		return ticket{}, named(unix.ENOMEM, "map")
 	}
 	if b.size == 0 {
 		data = 0
@@ -153,7 +153,11 @@ func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
 		}
 	}
 	if s.populateCached {
-		populateCached(base, data)
+		eachResident(base, data, func(addr uintptr, in bool) {
+			if in {
+				sys.Madvise(addr, pageSize, unix.MADV_POPULATE_READ) // best effort, too
+			}
+		})
 	}
 	return named(s.lock.apply(base, data, p), "map")
 }
@@ -164,7 +168,7 @@ func (l locking) apply(addr, size uintptr, p Prot) error {
 	case l == unlocked:
 		return nil
 	case l == lockedOnFault || p == ProtNone: // there is nothing to fault in yet
-		return scarceLock(FeatureLockOnFault.blame(sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), size)
+		return scarceLock(blame("MLOCK_ONFAULT", sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), size)
 	}
 	return scarceLock(sys.Mlock(addr, size, 0), size)
 }
@@ -209,9 +213,9 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 	case err == nil:
 		return got, nil
 	case flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
-		err = FeatureDroppable.blame(err)
+		err = blame("MAP_DROPPABLE", err)
 	case flags&unix.MAP_TYPE == unix.MAP_SHARED_VALIDATE:
-		if err = FeatureSynchronous.blame(err); err == unix.EOPNOTSUPP {
+		if err = blame("MAP_SYNC", err); err == unix.EOPNOTSUPP {
 			err = &failure{hint: "the file is not on persistent memory (DAX)", err: err}
 		}
 	case b.granule > pageSize:

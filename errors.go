@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -47,11 +46,6 @@ type failure struct {
 	err  error
 }
 
-// fail wraps err with the operation.
-func fail(err error, format string, args ...any) error {
-	return &failure{op: fmt.Sprintf(format, args...), err: err}
-}
-
 // bad reports an argument that can never be right.
 func bad(op, format string, args ...any) error {
 	return &failure{op: op, hint: fmt.Sprintf(format, args...), err: unix.EINVAL}
@@ -79,20 +73,14 @@ func named(err error, format string, args ...any) error {
 }
 
 func (f *failure) Error() string {
-	var b strings.Builder
-	b.WriteString("mmap: ")
-	b.WriteString(f.op)
-	b.WriteString(": ")
-	if f.hint != "" {
-		b.WriteString(f.hint)
-		b.WriteString(": ")
-	}
+	text := f.err.Error()
 	if f.err == ErrClosed {
-		b.WriteString("mapping is closed") // os.ErrClosed speaks of a file
-	} else {
-		b.WriteString(f.err.Error())
+		text = "mapping is closed" // os.ErrClosed speaks of a file
 	}
-	return b.String()
+	if f.hint != "" {
+		text = f.hint + ": " + text
+	}
+	return "mmap: " + f.op + ": " + text
 }
 
 func (f *failure) Unwrap() error { return f.err }

@@ -28,10 +28,7 @@ type FaultError struct {
 }
 
 func (e *FaultError) Error() string {
-	if e.Err == ErrFault {
-		return fmt.Sprintf("mmap: memory fault at %#x, offset %d", e.Addr, e.Offset)
-	}
-	return fmt.Sprintf("mmap: memory fault at %#x, offset %d: %v", e.Addr, e.Offset, e.Err)
+	return fmt.Sprintf("mmap: fault at %#x, offset %d: %v", e.Addr, e.Offset, e.Err)
 }
 
 // Is reports true for ErrFault.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -14,84 +15,92 @@ import (
 
 // This file asks the kernel: what it offers, and which limit was met.
 
-// A Feature is something that not every Linux kernel offers.
-type Feature int
-
-// The features. What needs one that is missing answers the error of
-// [Feature.Probe].
-const (
-	FeatureTransparentHugePages Feature = iota // AdviceHugePage, Collapse
-	FeatureMerge                               // AdviceMergeable
-	FeatureNUMA                                // SetPolicy, Nodes
-	FeatureMemfd                               // Memfd
-	FeatureLockOnFault                         // LockOnFault
-	FeatureFree                                // Free
-	FeatureWipeOnFork                          // WipeOnFork
-	FeatureSynchronous                         // Synchronous; the file system must have it, too
-	FeatureSealFutureWrite                     // SealFutureWrite
-	FeatureCold                                // AdviceCold, AdvicePageOut
-	FeatureSecret                              // Secret
-	FeaturePopulate                            // Prefault
-	FeatureName                                // SetName
-	FeatureDiscardLocked                       // DiscardLocked
-	FeatureCollapse                            // Collapse
-	FeatureSealExec                            // SealExec
-	FeatureSeal                                // Seal
-	FeatureDroppable                           // Droppable
-	FeatureGuardPages                          // InstallGuardPages
-)
-
-// features says how to ask for each, without an effect. The answer is kept.
-var features = [...]struct {
-	name, since string
-	lacks       func() error // nil if the kernel has it
+// features are what not every Linux kernel offers: the kernel's names of it,
+// the version that has it, and how to ask without an effect; for advice, by
+// advising nothing, which fails for advice that is unknown.
+var features = []struct {
+	names, since string
+	advice       int
+	lacks        func() error // nil if the kernel has it
 }{
-	FeatureTransparentHugePages: {"MADV_HUGEPAGE", "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", probeAdvice(unix.MADV_HUGEPAGE)},
-	FeatureMerge:                {"MADV_MERGEABLE", "2.6.32 with CONFIG_KSM", probeAdvice(unix.MADV_MERGEABLE)},
-	FeatureNUMA:                 {"mbind", "2.6.7 with CONFIG_NUMA", probe(func() error { return sys.Mbind(0, 0, unix.MPOL_DEFAULT, make([]uintptr, 1)) })},
-	FeatureMemfd:                {"memfd_create", "3.17", probeMemfd(0, nothing)},
-	FeatureLockOnFault:          {"MLOCK_ONFAULT", "4.4", probe(func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) })},
-	FeatureFree:                 {"MADV_FREE", "4.5", probeAdvice(unix.MADV_FREE)},
-	FeatureWipeOnFork:           {"MADV_WIPEONFORK", "4.14", probeAdvice(unix.MADV_WIPEONFORK)},
-	FeatureSynchronous:          {"MAP_SYNC", "4.15", probeMemfd(0, func(fd int) error { return probeMmap(unix.MAP_SHARED_VALIDATE, fd) })},
-	FeatureSealFutureWrite:      {"F_SEAL_FUTURE_WRITE", "5.1", probeMemfd(unix.MFD_ALLOW_SEALING, func(fd int) error { return addSeals(fd, SealFutureWrite) })},
-	FeatureCold:                 {"MADV_COLD", "5.4", probeAdvice(unix.MADV_COLD)},
-	FeatureSecret:               {"memfd_secret", "5.14; before 6.5 with secretmem.enable=1", probeFile(func() (int, error) { return sys.MemfdSecret(unix.O_CLOEXEC) }, nothing)},
-	FeaturePopulate:             {"MADV_POPULATE_READ", "5.14", probeAdvice(unix.MADV_POPULATE_READ)},
-	FeatureName:                 {"PR_SET_VMA_ANON_NAME", "5.17 with CONFIG_ANON_VMA_NAME", probe(func() error { return sys.SetName(0, 0, "") })},
-	FeatureDiscardLocked:        {"MADV_DONTNEED_LOCKED", "5.18", probeAdvice(unix.MADV_DONTNEED_LOCKED)},
-	FeatureCollapse:             {"MADV_COLLAPSE", "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", probeAdvice(unix.MADV_COLLAPSE)},
-	FeatureSealExec:             {"MFD_NOEXEC_SEAL", "6.3", probeMemfd(unix.MFD_NOEXEC_SEAL, nothing)},
-	FeatureSeal:                 {"mseal", "6.10 on 64-bit", probe(func() error { return sys.Mseal(0, 0) })},
-	FeatureDroppable:            {"MAP_DROPPABLE", "6.11 on 64-bit", probe(func() error { return probeMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) })},
-	FeatureGuardPages:           {"MADV_GUARD_INSTALL", "6.13", probeAdvice(unix.MADV_GUARD_INSTALL)},
+	{"MADV_MERGEABLE MADV_UNMERGEABLE", "2.6.32 with CONFIG_KSM", unix.MADV_MERGEABLE, nil},
+	{"MADV_HUGEPAGE MADV_NOHUGEPAGE", "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", unix.MADV_HUGEPAGE, nil},
+	{"mbind move_pages", "2.6.18 with CONFIG_NUMA", 0, func() error { return sys.Mbind(0, 0, unix.MPOL_DEFAULT, make([]uintptr, 1)) }},
+	{"memfd_create", "3.17", 0, withMemfd(0, func(int) error { return nil })},
+	{"MLOCK_ONFAULT", "4.4", 0, func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) }},
+	{"MADV_FREE", "4.5", unix.MADV_FREE, nil},
+	{"MADV_WIPEONFORK MADV_KEEPONFORK", "4.14", unix.MADV_WIPEONFORK, nil},
+	{"MAP_SYNC", "4.15", 0, withMemfd(0, func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) })},
+	{"F_SEAL_FUTURE_WRITE", "5.1", 0, withMemfd(unix.MFD_ALLOW_SEALING, func(fd int) error { return addSeals(fd, SealFutureWrite) })},
+	{"MADV_COLD MADV_PAGEOUT", "5.4", unix.MADV_COLD, nil},
+	{"MADV_POPULATE_READ MADV_POPULATE_WRITE", "5.14", unix.MADV_POPULATE_READ, nil},
+	{"memfd_secret", "5.14; before 6.5 with secretmem.enable=1", 0, func() error { return done(newSecret(0)) }},
+	{"PR_SET_VMA_ANON_NAME", "5.17 with CONFIG_ANON_VMA_NAME", 0, func() error { return sys.SetName(0, 0, "") }},
+	{"MADV_DONTNEED_LOCKED", "5.18", unix.MADV_DONTNEED_LOCKED, nil},
+	{"MADV_COLLAPSE", "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", unix.MADV_COLLAPSE, nil},
+	{"MFD_NOEXEC_SEAL", "6.3", 0, withMemfd(unix.MFD_NOEXEC_SEAL, func(int) error { return nil })},
+	{"mseal", "6.10 on 64-bit", 0, func() error { return sys.Mseal(0, 0) }},
+	{"MAP_DROPPABLE", "6.11 on 64-bit", 0, func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) }},
+	{"MADV_GUARD_INSTALL MADV_GUARD_REMOVE", "6.13", unix.MADV_GUARD_INSTALL, nil},
 }
 
-var probe = sync.OnceValue[error]
+// answers holds the answer for each of features that was asked about.
+var answers sync.Map
 
-// probeAdvice asks by advising nothing, which fails for unknown advice only.
-func probeAdvice(advice int) func() error {
-	return probe(func() error { return sys.Madvise(0, 0, advice) })
-}
-
-func probeMemfd(flags int, use func(fd int) error) func() error {
-	return probeFile(func() (int, error) { return unix.MemfdCreate("probe", unix.MFD_CLOEXEC|flags) }, use)
-}
-
-func probeFile(open func() (int, error), use func(fd int) error) func() error {
-	return probe(func() error {
-		fd, err := open()
-		if err != nil {
-			return err
+// Probe returns nil if the running kernel offers a feature, and otherwise an
+// error that names it and the version of Linux that has it, and matches
+// [errors.ErrUnsupported]. What needs the feature answers the same error. The
+// kernel is asked, not its version, and once.
+//
+// A feature has the kernel's name, such as mseal or MADV_COLLAPSE; the README
+// lists them. One that is not there is a bad argument.
+func Probe(feature string) error {
+	for i, f := range features {
+		if !slices.Contains(strings.Fields(f.names), feature) {
+			continue
 		}
-		defer unix.Close(fd)
-		return use(fd)
-	})
+		answer, ok := answers.Load(i)
+		if !ok {
+			err := sys.Madvise(0, 0, f.advice)
+			if f.lacks != nil {
+				err = f.lacks()
+			}
+			answer, _ = answers.LoadOrStore(i, err == nil)
+		}
+		if answer != true {
+			return fmt.Errorf("%s is of Linux %s: %w", feature, f.since, errors.ErrUnsupported)
+		}
+		return nil
+	}
+	return bad("probe "+feature, "no such feature")
 }
 
-func nothing(int) error { return nil }
+// blame returns err, or in its place that the kernel lacks the feature.
+func blame(feature string, err error) error {
+	if err != nil {
+		if missing := Probe(feature); errors.Is(missing, errors.ErrUnsupported) {
+			return missing
+		}
+	}
+	return err
+}
 
-func probeMmap(flags, fd int) error {
+func withMemfd(flags int, use func(fd int) error) func() error {
+	return func() error {
+		fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|flags)
+		if err == nil {
+			err = use(fd)
+		}
+		return done(fd, err)
+	}
+}
+
+func done(fd int, err error) error {
+	unix.Close(fd)
+	return err
+}
+
+func tryMmap(flags, fd int) error {
 	at, err := sys.Mmap(0, pageSize, unix.PROT_NONE, flags, fd, 0)
 	if err == nil {
 		abandon(at, pageSize)
@@ -99,83 +108,46 @@ func probeMmap(flags, fd int) error {
 	return err
 }
 
-// Probe returns nil if the running kernel offers the feature, and otherwise an
-// error that names it and the version of Linux that has it, and matches
-// [errors.ErrUnsupported]. It asks the kernel, not its version, and once: the
-// answer is kept.
-func (f Feature) Probe() error {
-	if f < 0 || int(f) >= len(features) {
-		return bad(fmt.Sprintf("probe feature %d", int(f)), "no such feature")
-	}
-	if features[f].lacks() != nil {
-		return fmt.Errorf("%v is of Linux %s: %w", f, features[f].since, errors.ErrUnsupported)
-	}
-	return nil
-}
-
-// String returns the kernel's name of the feature.
-func (f Feature) String() string {
-	if f < 0 || int(f) >= len(features) {
-		return fmt.Sprintf("Feature(%d)", int(f))
-	}
-	return features[f].name
-}
-
-// blame returns err, or in its place that the kernel lacks the feature.
-func (f Feature) blame(err error) error {
-	if err != nil {
-		if missing := f.Probe(); missing != nil {
-			return missing
-		}
-	}
-	return err
-}
-
-// scarce explains err, where that is due to a limit on what the process maps,
-// for a call that wanted size bytes more.
-func scarce(err error, size uintptr) error {
-	if err != unix.ENOMEM {
-		return err
-	}
-	want := uint64(size)
-	areas := uint64(0)
-	if table, err := procmaps.Open(0); err == nil {
-		for range table.Regions() { // at a limit, memory is not for the taking
-			areas++
-		}
-		table.Close()
-	}
-	most, overcommit := number("/proc/sys/vm/max_map_count", ""), number("/proc/sys/vm/overcommit_memory", "")
-	memory := number("/proc/meminfo", "MemTotal:")<<10 + number("/proc/meminfo", "SwapTotal:")<<10
-	limit, committed := number("/proc/meminfo", "CommitLimit:")<<10, number("/proc/meminfo", "Committed_AS:")<<10
-	hint := ""
-	switch {
-	case areas+3 >= most: // a call can need two more
-		hint = fmt.Sprintf("vm.max_map_count is %d, and %d areas are mapped", most, areas)
-	case exceeds(unix.RLIMIT_AS, "VmSize:", want, &hint):
-		hint = "RLIMIT_AS is " + hint
-	case exceeds(unix.RLIMIT_DATA, "VmData:", want, &hint):
-		hint = "RLIMIT_DATA is " + hint
-	case overcommit == 2 && committed+want > limit:
-		hint = fmt.Sprintf("vm.overcommit_memory is 2, and of %d bytes %d are committed", limit, committed)
-	case overcommit == 0 && want > memory:
-		hint = fmt.Sprintf("vm.overcommit_memory is 0, and memory and swap are %d bytes", memory)
-	}
-	return &failure{hint: hint, err: err}
-}
+// scarce explains err, where that is due to a limit, for a call that wanted size
+// bytes more. At a limit memory is not for the taking, for this neither.
+func scarce(err error, size uintptr) error { return scarceOf(err, size, false) }
 
 // scarceLock is scarce for a call that locks memory.
-func scarceLock(err error, size uintptr) error {
-	if err != unix.ENOMEM && err != unix.EAGAIN && err != unix.EPERM {
+func scarceLock(err error, size uintptr) error { return scarceOf(err, size, true) }
+
+func scarceOf(err error, size uintptr, locks bool) error {
+	if err != unix.ENOMEM && (!locks || err != unix.EAGAIN && err != unix.EPERM) {
 		return err
 	}
 	var can [2]unix.CapUserData
 	unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &can[0])
-	hint := ""
-	if can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0 && exceeds(unix.RLIMIT_MEMLOCK, "VmLck:", uint64(size), &hint) {
-		return &failure{hint: "RLIMIT_MEMLOCK is " + hint, err: err}
+	locks = locks && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
+	areas := uint64(0)
+	if table, err := procmaps.Open(0); err == nil {
+		for range table.Regions() {
+			areas++
+		}
+		table.Close()
 	}
-	return scarce(err, size)
+	const status, meminfo, vm = "/proc/self/status", "/proc/meminfo", "/proc/sys/vm/"
+	mode, memory := number(vm+"overcommit_memory", ""), number(meminfo, "MemTotal:")+number(meminfo, "SwapTotal:")
+	for _, limit := range []struct {
+		applies         bool
+		name            string
+		is, used, wants uint64
+	}{
+		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(size)},
+		{true, "vm.max_map_count", number(vm+"max_map_count", ""), areas, 3}, // an area divided in three, and [vsyscall]
+		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(size)},
+		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(size)},
+		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(size)},
+		{mode == 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(size)},
+	} {
+		if limit.applies && limit.used+limit.wants > limit.is {
+			return &failure{hint: fmt.Sprintf("%s is %d, and %d are in use", limit.name, limit.is, limit.used), err: err}
+		}
+	}
+	return err
 }
 
 // scarceHuge is scarce for memory in huge pages of so many bytes.
@@ -194,16 +166,10 @@ func scarceHuge(err error, size, page uintptr) error {
 	return &failure{hint: fmt.Sprintf("%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages", size/page, free, pool), err: err}
 }
 
-// exceeds reports whether want bytes more than what key of /proc/self/status
-// counts are beyond a limit, and says so.
-func exceeds(resource int, key string, want uint64, hint *string) bool {
-	var limit unix.Rlimit
-	used := number("/proc/self/status", key) << 10
-	if unix.Getrlimit(resource, &limit) != nil || used+want <= limit.Cur {
-		return false
-	}
-	*hint = fmt.Sprintf("%d bytes, and %d are in use", limit.Cur, used)
-	return true
+func rlimit(resource int) uint64 {
+	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY}
+	unix.Getrlimit(resource, &limit)
+	return limit.Cur
 }
 
 // number returns the number that follows key in a file of the kernel's, 0 if

@@ -55,15 +55,15 @@ func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintpt
 		fd, err = unix.MemfdCreate(name, flags)
 	}
 	if err != nil {
-		if err = scarceHuge(FeatureMemfd.blame(err), uintptr(size), granule); seals&SealExec != 0 {
-			err = FeatureSealExec.blame(err)
+		if err = scarceHuge(blame("memfd_create", err), uintptr(size), granule); seals&SealExec != 0 {
+			err = blame("MFD_NOEXEC_SEAL", err)
 		}
 		return nil, named(err, "%s", op)
 	}
 	f := os.NewFile(uintptr(fd), "memfd:"+name)
 	if err = truncate(fd, size); err == nil && seals != 0 {
 		if err = addSeals(fd, seals); seals&SealFutureWrite != 0 {
-			err = FeatureSealFutureWrite.blame(err)
+			err = blame("F_SEAL_FUTURE_WRITE", err)
 		}
 	}
 	if err != nil {
@@ -93,11 +93,7 @@ func newSecret(size int) (int, error) {
 }
 
 func truncate(fd int, size int64) error {
-	for {
-		if err := unix.Ftruncate(fd, size); err != unix.EINTR {
-			return err
-		}
-	}
+	return retry(func() error { return unix.Ftruncate(fd, size) })
 }
 
 // Allocate gives a file its blocks in the range of size bytes at offset, so that
@@ -123,16 +119,9 @@ func Allocate(f *os.File, offset, size int64) error {
 		if size == 0 {
 			return nil // which fallocate refuses
 		}
-		for {
-			if err := unix.Fallocate(fd, 0, offset, size); err != unix.EINTR {
-				return err
-			}
-		}
+		return retry(func() error { return unix.Fallocate(fd, 0, offset, size) })
 	})
-	if err != nil {
-		return named(err, "%s", op)
-	}
-	return nil
+	return named(err, "%s", op)
 }
 
 // hugeFlags returns the size of huge pages of so many bytes, 0 for the kernel's

@@ -48,24 +48,20 @@ func (r *region) before(other *region) bool {
 	return uintptr(unsafe.Pointer(r)) < uintptr(unsafe.Pointer(other))
 }
 
-// load reads the byte at addr, which may fault.
-func load(addr uintptr) byte {
+// load reads the word that holds the byte at addr, which may fault.
+func load(addr uintptr) {
 	// SAFETY: callers want the fault, if there is one: they either guard
-	// against it or mean to repeat one that has just happened.
-	return atomicByte(memory(addr&^3, 4))
+	// against it or mean to repeat one that has just happened. The word is
+	// aligned, and an atomic load is one that the compiler can't drop.
+	atomic.LoadUint32((*uint32)(unsafe.Pointer(unsafe.SliceData(memory(addr&^3, 4)))))
 }
 
-// store writes a word at addr without changing it, which may fault.
+// store writes the word that holds the byte at addr, without changing it, which
+// may fault.
 func store(addr uintptr) {
 	// SAFETY: as for load; or-ing with zero is atomic, so a change made
 	// elsewhere at the same moment is not lost.
 	atomic.OrUint32((*uint32)(unsafe.Pointer(unsafe.SliceData(memory(addr&^3, 4)))), 0)
-}
-
-// atomicByte loads b[:4] as one word, so that the compiler can't drop it.
-func atomicByte(b []byte) byte {
-	// SAFETY: b has four bytes and the caller has aligned it.
-	return byte(atomic.LoadUint32((*uint32)(unsafe.Pointer(unsafe.SliceData(b)))))
 }
 
 // Slice returns b as values of type T, as many whole ones as fit; a remainder

@@ -85,7 +85,7 @@ func adopt(addr uintptr, size int, as Mapping) (ticket, error) {
 	})
 	switch {
 	case err != nil:
-		return ticket{}, fail(err, "%s", op)
+		return ticket{}, named(err, "%s", op)
 	case at != addr+n:
 		return ticket{}, &failure{op: op, hint: fmt.Sprintf("nothing is mapped at %#x", at), err: unix.ENOMEM}
 	case promises && (len(runs) != 1 || runs[0].prot != known):

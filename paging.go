@@ -79,13 +79,13 @@ func (t ticket) sync(op string, off, n, flags int) error {
 // the page cache holds, and where the process neither owns the file nor may
 // write to it, everything.
 func (t ticket) Resident(off, n int) (int, error) {
-	pages := 0
+	size := 0
 	err := t.resident(off, n, func(_ uintptr, in bool) {
 		if in {
-			pages++
+			size += int(pageSize)
 		}
 	})
-	return pages * int(pageSize), err
+	return size, err
 }
 
 // ResidentPages returns for each of the pages that hold n bytes at off whether
@@ -118,22 +118,6 @@ func eachResident(addr, size uintptr, f func(addr uintptr, in bool)) error {
 	return nil
 }
 
-// populateCached prefaults the pages that are in memory, as far as that works.
-func populateCached(addr, size uintptr) {
-	start := addr // of a stretch
-	eachResident(addr, size, func(at uintptr, in bool) {
-		if !in {
-			if start < at {
-				sys.Madvise(start, at-start, unix.MADV_POPULATE_READ)
-			}
-			start = at + pageSize
-		}
-	})
-	if end := addr + size; start < end {
-		sys.Madvise(start, end-start, unix.MADV_POPULATE_READ)
-	}
-}
-
 // A Policy says from which NUMA nodes memory is taken; mbind(2).
 type Policy int
 
@@ -161,7 +145,7 @@ func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 			}
 			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
 		}
-		err := FeatureNUMA.blame(sys.Mbind(addr, size, int(p), mask[:]))
+		err := blame("mbind", sys.Mbind(addr, size, int(p), mask[:]))
 		if err == unix.EINVAL {
 			err = &failure{hint: "no such policy, or not with these nodes", err: err}
 		}
@@ -179,7 +163,7 @@ func (t ticket) Nodes(off, n int) ([]int, error) {
 			pages[i] = addr + uintptr(i)*pageSize
 		}
 		on := make([]int32, len(pages))
-		if err := FeatureNUMA.blame(sys.MovePages(pages, on)); err != nil {
+		if err := blame("mbind", sys.MovePages(pages, on)); err != nil {
 			return err
 		}
 		for _, node := range on {

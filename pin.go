@@ -27,7 +27,7 @@ const unpinned = 1 << 31
 func (t ticket) Pin() (*Pin, error) {
 	line, err := t.pin()
 	if err != nil {
-		return nil, fail(err, "pin")
+		return nil, named(err, "pin")
 	}
 	return &Pin{r: t.r, line: line, bytes: Prot(t.r.prot.Load()).allows(ProtRead)}, nil
 }
@@ -84,7 +84,7 @@ func Guard(fn func() error, pins ...*Pin) (err error) {
 	for i, p := range pins {
 		if p != nil && !p.use() {
 			endUses(pins[:i])
-			return fail(ErrClosed, "guard")
+			return named(ErrClosed, "guard")
 		}
 	}
 	defer endUses(pins)

@@ -165,28 +165,12 @@ func (r *region) restore(start, end uintptr) error {
 // stopped describes a change that could not be undone, and sets the account of
 // permissions to what the kernel's table says.
 func (r *region) stopped(err, undo error) error {
-	regions, failed := regionsOf(r.base, r.base+r.size)
-	var runs []run
-	if failed == nil {
-		end := r.base
-		for _, g := range regions {
-			start, stop := uintptr(g.Start), min(uintptr(g.End), r.base+r.data())
-			if start >= stop {
-				break
-			}
-			if start > end {
-				runs = appendRun(runs, start-r.base, ProtNone)
-			}
-			runs, end = appendRun(runs, stop-r.base, protOf(g.Perms)), stop
+	regions, _ := regionsOf(r.base, r.base+r.size) // unread: nothing is allowed
+	r.uniform(ProtNone)
+	for _, g := range regions {
+		if start, end := uintptr(g.Start)-r.base, min(uintptr(g.End)-r.base, r.data()); start < end {
+			r.setProt(start, end, protOf(g.Perms))
 		}
-		if end < r.base+r.data() {
-			runs = appendRun(runs, r.data(), ProtNone)
-		}
-	} else {
-		runs = []run{{r.data(), ProtNone}} // unread: nothing is allowed
-	}
-	if r.data() > 0 {
-		r.setRuns(runs)
 	}
 	return &PartialError{Err: err, Undo: undo, Regions: regions}
 }

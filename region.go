@@ -342,25 +342,25 @@ func (t ticket) resign() {
 func (t ticket) Close() error {
 	r := t.r
 	if r == nil {
-		return fail(ErrClosed, "close")
+		return named(ErrClosed, "close")
 	}
 	for {
 		w := r.word.Load()
 		switch {
 		case w&genMask != t.state:
-			return fail(ErrMoved, "close")
+			return named(ErrMoved, "close")
 		case w&unowned != 0:
-			return fail(ErrClosed, "close")
+			return named(ErrClosed, "close")
 		case w&busy != 0:
 			r.await()
 		case r.sealed.Load():
-			return fail(ErrSealed, "close")
+			return named(ErrSealed, "close")
 		case w&failed != 0:
 			if r.word.CompareAndSwap(w, w|busy) {
 				return r.discard(w)
 			}
 		case w&closed != 0:
-			return fail(ErrClosed, "close")
+			return named(ErrClosed, "close")
 		case w&pinMask != 0:
 			if r.word.CompareAndSwap(w, w|closed) {
 				r.settle()

@@ -131,8 +131,8 @@ func (r *region) place(off int, s Spec, b backing, p Prot) error {
 // mend looks at the pages [start, end) after a move onto them has failed with
 // err. mremap(2) unmaps the old pages before the last things that can fail.
 func (r *region) mend(start, end uintptr, err error) error {
-	holes, failed := r.fill(start, end)
-	if failed == nil && !holes {
+	hole, failed := r.fill(start, end)
+	if !hole {
 		return err
 	}
 	if failed == nil {
@@ -145,39 +145,23 @@ func (r *region) mend(start, end uintptr, err error) error {
 	return stopped
 }
 
-// fill holds the place of pages of [start, end) that the kernel has unmapped,
-// and reports whether there were any. It fails if a stranger has been mapped
-// there, or if it cannot tell.
-func (r *region) fill(start, end uintptr) (holes bool, err error) {
-	if sys.Msync(r.base+start, end-start, unix.MS_ASYNC) == nil {
+// fill holds the place of pages [start, end) if the kernel has unmapped them,
+// which it does with all of them, and reports whether it had. It fails if a
+// stranger has been mapped there.
+func (r *region) fill(start, end uintptr) (hole bool, err error) {
+	at, size := r.base+start, end-start
+	if sys.Msync(at, size, unix.MS_ASYNC) == nil {
 		return false, nil // which does nothing, but for looking for holes
 	}
-	at := r.base + start
-	hold := func(to uintptr) {
-		if at < to && err == nil {
-			holes = true
-			var got uintptr
-			if got, err = sys.Mmap(at, to-at, unix.PROT_NONE, holding|unix.MAP_FIXED_NOREPLACE, -1, 0); err == nil && got != at {
-				abandon(got, to-at)
-				err = unix.EEXIST
-			}
-		}
-	}
-	failed := survey(at, r.base+end, func(a area) bool {
-		hold(a.start)
-		at = a.end
-		return true
-	})
-	if failed == nil {
-		hold(r.base + end)
-	}
-	if err == nil {
-		err = failed
+	got, err := sys.Mmap(at, size, unix.PROT_NONE, holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
+	if err == nil && got != at {
+		abandon(got, size)
+		err = unix.EEXIST
 	}
 	if err != nil {
 		r.lost.Store(true)
 	}
-	return holes, err
+	return true, err
 }
 
 // Grow makes the mapping longer, up to its capacity; see [Spec.Reserve]. It
@@ -334,8 +318,8 @@ func (r *region) resize(size int) error {
 	}
 	if n := len(r.runs); n > 0 && want > data {
 		r.runs[n-1].end = want
-	} else if n > 0 {
-		r.setRuns(clip(r.runs, 0, want))
+	} else {
+		r.setRuns(r.clip(0, want))
 	}
 	r.len.Store(uintptr(size))
 	r.cap.Store(uintptr(size))

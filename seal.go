@@ -16,7 +16,7 @@ func (t ticket) Seal() error {
 	err := t.whole(func(r *region) error {
 		if r.size > 0 {
 			if err := sys.Mseal(r.base, r.size); err != nil {
-				return FeatureSeal.blame(err)
+				return blame("mseal", err)
 			}
 		}
 		r.sealed.Store(true)
@@ -35,7 +35,7 @@ func (t ticket) SetName(name string) error {
 		if r.size == 0 {
 			return nil
 		}
-		err := FeatureName.blame(sys.SetName(r.base, r.size, name))
+		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.base, r.size, name))
 		switch err {
 		case unix.EBADF:
 			err = &failure{hint: "a file has a name", err: err}

@@ -180,25 +180,18 @@ func (s Spec) Synchronous() Spec { s.synchronous = true; return s }
 
 // String describes the source and the placement.
 func (s Spec) String() string {
-	var what string
-	switch s.source {
-	case noSource:
-		return "zero Spec"
-	case anonymous:
-		what = fmt.Sprintf("%d anonymous bytes", s.size)
-	case openFile:
-		name := "a nil file"
-		if s.file != nil {
-			name = s.file.Name()
-		}
-		what = fmt.Sprintf("%d bytes of %s at offset %d", s.size, name, s.offset)
-	case descriptor:
-		what = fmt.Sprintf("%d bytes of descriptor %d at offset %d", s.size, s.fd, s.offset)
-	case path:
-		what = s.name
-	case secret:
-		what = fmt.Sprintf("%d secret bytes", s.size)
+	name := "a nil file"
+	if s.file != nil {
+		name = s.file.Name()
 	}
+	what := [...]string{
+		noSource:   "zero Spec",
+		anonymous:  fmt.Sprintf("%d anonymous bytes", s.size),
+		openFile:   fmt.Sprintf("%d bytes of %s at offset %d", s.size, name, s.offset),
+		descriptor: fmt.Sprintf("%d bytes of descriptor %d at offset %d", s.size, s.fd, s.offset),
+		path:       s.name,
+		secret:     fmt.Sprintf("%d secret bytes", s.size),
+	}[s.source]
 	if s.shared {
 		what += ", shared"
 	}
@@ -324,14 +317,14 @@ func (s Spec) backFile(op string, fd int) (backing, error) {
 	b := backing{fd: fd, size: uintptr(s.size), granule: pageSize, flags: s.flags(s.source == secret)}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return b, fail(err, "%s", op)
+		return b, named(err, "%s", op)
 	}
 	if s.source == path {
 		if err := regular(op, &st); err != nil {
 			return b, err
 		}
 		if b.size = uintptr(st.Size); int64(b.size) != st.Size || int(b.size) < 0 {
-			return b, fail(unix.EOVERFLOW, "%s", op)
+			return b, named(unix.EOVERFLOW, "%s", op)
 		}
 	}
 	// Only a file system of huge pages has blocks that are larger than a page
@@ -372,7 +365,7 @@ func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) e
 	case secret:
 		fd, err := newSecret(max(capacity, s.size))
 		if err != nil {
-			return named(FeatureSecret.blame(err), "%s", op)
+			return named(blame("memfd_secret", err), "%s", op)
 		}
 		defer unix.Close(fd)
 		return withFD(fd)
@@ -412,16 +405,23 @@ func (s Spec) openPath(op string, p Prot) (int, error) {
 	if s.shared && p&ProtWrite != 0 {
 		mode = unix.O_RDWR // mmap(2) wants a readable descriptor even for writing
 	}
-	for err == nil {
-		var fd int
-		if fd, err = unix.Open(s.name, mode|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0); err == nil {
-			return fd, nil
-		}
-		if err == unix.EINTR {
-			err = nil
+	fd := -1
+	if err == nil {
+		err = retry(func() error {
+			fd, err = unix.Open(s.name, mode|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+			return err
+		})
+	}
+	return fd, named(err, "%s", op)
+}
+
+// retry repeats a call while a signal interrupts it.
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
 		}
 	}
-	return -1, fail(err, "%s", op)
 }
 
 // regular returns an error unless st is of a regular file.

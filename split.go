@@ -46,11 +46,9 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	}
 	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), base, r.size-at, r.room, r.granule, Prot(r.prot.Load()))
 	r.inherit(right.r)
-	if runs := r.runs; runs != nil {
-		data := r.data()
-		r.setRuns(clip(runs, 0, min(at, data)))
-		right.r.setRuns(clip(runs, min(at, data), data))
-	}
+	data := r.data()
+	right.r.setRuns(r.clip(min(at, data), data))
+	r.setRuns(r.clip(0, min(at, data)))
 	r.size, r.room = at, 0
 	r.len.Store(uintptr(off))
 	r.cap.Store(uintptr(off))
@@ -62,25 +60,6 @@ func (r *region) inherit(other *region) {
 	other.flags, other.lock = r.flags, r.lock
 	other.lent.Store(r.lent.Load())
 	other.sealed.Store(r.sealed.Load())
-}
-
-// clip returns the runs of [start, end), with offsets from start.
-func clip(runs []run, start, end uintptr) []run {
-	var part []run
-	for _, run := range runs {
-		if stop := min(run.end, end); stop > start+extent(part) {
-			part = appendRun(part, stop-start, run.prot)
-		}
-	}
-	return part
-}
-
-// extent returns how far runs reach.
-func extent(runs []run) uintptr {
-	if len(runs) == 0 {
-		return 0
-	}
-	return runs[len(runs)-1].end
 }
 
 // Join makes one mapping of two neighbours, in either order, without a system
@@ -148,23 +127,14 @@ func adjoin(l, r *region) bool {
 
 // absorb makes the neighbour's range part of this region.
 func (r *region) absorb(right *region) {
-	var runs []run
-	p := Prot(r.prot.Load())
+	runs := r.clip(0, r.data())
+	right.each(0, right.data(), func(_, end uintptr, p Prot) { runs = appendRun(runs, r.size+end, p) })
 	switch {
 	case right.size == 0:
 	case r.size == 0:
-		r.base, r.granule, r.runs = right.base, right.granule, right.runs
-		p = Prot(right.prot.Load())
-		r.prot.Store(uint32(p))
-		r.flags, r.lock = right.flags, right.lock
+		r.base, r.granule, r.flags, r.lock = right.base, right.granule, right.flags, right.lock
+		r.uniform(Prot(right.prot.Load()))
 	default:
-		if r.runs != nil || right.runs != nil || right.prot.Load() != uint32(p) {
-			add := func(from uintptr) func(_, end uintptr, p Prot) {
-				return func(_, end uintptr, p Prot) { runs = appendRun(runs, from+end, p) }
-			}
-			r.each(0, r.data(), add(0))
-			right.each(0, right.data(), add(r.size))
-		}
 		if r.flags != right.flags {
 			r.flags = 0
 		}
@@ -177,7 +147,5 @@ func (r *region) absorb(right *region) {
 	r.cap.Store(r.len.Load() + right.cap.Load() - right.len.Load())
 	r.size += right.size
 	r.room = right.room
-	if runs != nil {
-		r.setRuns(runs)
-	}
+	r.setRuns(runs)
 }

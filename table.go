@@ -27,7 +27,7 @@ func survey(start, end uintptr, f func(a area) bool) error {
 	}
 	fd, err := sys.OpenSelfMaps()
 	if err != nil {
-		return fail(err, "open /proc/self/maps")
+		return named(err, "open /proc/self/maps")
 	}
 	defer unix.Close(fd)
 	for start < end {
@@ -106,12 +106,12 @@ func (t ticket) Regions() ([]procmaps.Region, error) {
 		line, err = t.pinSlowly(partial)
 	}
 	if err != nil {
-		return nil, fail(err, "regions")
+		return nil, named(err, "regions")
 	}
 	defer t.r.unpin(line)
 	regions, err := regionsOf(t.r.base, t.r.base+t.r.size)
 	if err != nil {
-		return nil, fail(err, "regions of %#x+%d", t.r.base, t.r.size)
+		return nil, named(err, "regions of %#x+%d", t.r.base, t.r.size)
 	}
 	return regions, nil
 }
@@ -158,6 +158,12 @@ func (r *region) each(start, end uintptr, f func(start, end uintptr, p Prot)) {
 		f(start, stop, run.prot)
 		start = stop
 	}
+}
+
+// clip returns the runs of [start, end), with offsets from start.
+func (r *region) clip(start, end uintptr) (runs []run) {
+	r.each(start, end, func(_, end uintptr, p Prot) { runs = appendRun(runs, end-start, p) })
+	return runs
 }
 
 // setRuns replaces the account of permissions. Without runs there are no pages,
@@ -243,7 +249,7 @@ func differs(base, size uintptr, p Prot) (string, error) {
 // accessed or pinned it answers ErrBusy.
 func (t ticket) Release() (addr uintptr, size int, err error) {
 	if err := t.acquire(0); err != nil {
-		return 0, 0, fail(err, "release")
+		return 0, 0, named(err, "release")
 	}
 	addr, size = t.r.base, int(t.r.size)
 	t.resign()

@@ -60,7 +60,7 @@ func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 func (t ticket) viewRange(op string, off, n int, whole bool, need Prot, f func(b []byte) error) (err error) {
 	line, err := t.pin()
 	if err != nil {
-		return fail(err, "%s", op)
+		return named(err, "%s", op)
 	}
 	r := t.r
 	g := guard{r: r, line: line}
@@ -80,7 +80,7 @@ func (r *region) callRange(op string, off, n int, whole bool, need Prot, f func(
 		return bad(fmt.Sprintf("%s of %d bytes at %d", op, n, off), "the mapping has %d bytes", size)
 	}
 	if at, ok := r.refuses(off, n, need); !ok {
-		return fail(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", op, n, off, r.protAt(at), at)
+		return named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", op, n, off, r.protAt(at), at)
 	}
 	return f(memory(r.addr.Load()+uintptr(off), n))
 }
