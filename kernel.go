@@ -13,7 +13,133 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file asks the kernel: what it offers, and which limit was met.
+// This file asks the kernel: what is mapped, what it offers, and which limit was
+// met.
+
+// An area is what the kernel's table says of one range: a VMA, clipped to what
+// was asked.
+type area struct {
+	start, end uintptr
+	prot       Prot
+	pageSize   uintptr
+}
+
+// survey calls f with the areas of [start, end) in ascending order, holes left
+// out, until f returns false.
+func survey(start, end uintptr, f func(a area) bool) error {
+	if start >= end {
+		return nil
+	}
+	fd, err := sys.OpenSelfMaps()
+	if err != nil {
+		return named(err, "open /proc/self/maps")
+	}
+	defer unix.Close(fd)
+	for start < end {
+		q := sys.ProcmapQuery{Addr: uint64(start), Flags: sys.ProcmapNext}
+		switch _, err := q.Query(fd, nil); {
+		case err == unix.ENOENT || err == nil && q.Start >= uint64(end):
+			return nil
+		case err != nil:
+			// A kernel before 6.11, without the ioctl, or a filter that knows
+			// nothing of it. The table does not tell how large the pages are.
+			regions, err := regionsOf(start, end)
+			for _, g := range regions {
+				if !f(area{uintptr(g.Start), uintptr(g.End), protOf(g.Perms), pageSize}) {
+					break
+				}
+			}
+			return err
+		}
+		a := area{
+			start:    max(start, uintptr(q.Start)),
+			end:      min(end, uintptr(q.End)),
+			prot:     Prot(q.VMAFlags & (sys.ProcmapRead | sys.ProcmapWrite | sys.ProcmapExec)),
+			pageSize: uintptr(q.PageSize),
+		}
+		if start = a.end; !f(a) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// regionsOf returns the kernel's regions of [start, end), clipped to it.
+func regionsOf(start, end uintptr) ([]procmaps.Region, error) {
+	if start >= end {
+		return nil, nil
+	}
+	table, err := procmaps.Open(0)
+	if err != nil {
+		return nil, err
+	}
+	defer table.Close()
+	var regions []procmaps.Region
+	for at := uint64(start); at < uint64(end); {
+		r, ok, err := table.Next(at)
+		if err != nil {
+			return nil, err
+		}
+		if !ok || r.Start >= uint64(end) {
+			break
+		}
+		if cut := at - min(at, r.Start); cut > 0 {
+			r.Start += cut
+			if r.Inode != 0 {
+				r.Offset += cut
+			}
+		}
+		r.End = min(r.End, uint64(end))
+		regions = append(regions, r)
+		at = r.End
+	}
+	return regions, nil
+}
+
+// protOf returns the permissions in the kernel's table as a Prot.
+func protOf(p procmaps.Perms) Prot {
+	return Prot(p & (procmaps.Read | procmaps.Write | procmaps.Exec))
+}
+
+// Regions returns what the kernel says is mapped in the page range of the
+// mapping, reserve included, clipped to that range; proc_pid_maps(5). The
+// kernel merges neighbours that look alike, and divides what has come to
+// differ, so the regions are not the pieces that the mapping was made of.
+func (t ticket) Regions() ([]procmaps.Region, error) {
+	line, err := t.pin()
+	if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
+		line, err = t.pinSlowly(partial)
+	}
+	if err != nil {
+		return nil, named(err, "regions")
+	}
+	defer t.r.unpin(line)
+	regions, err := regionsOf(t.r.base, t.r.base+t.r.size)
+	if err != nil {
+		return nil, named(err, "regions of %#x+%d", t.r.base, t.r.size)
+	}
+	return regions, nil
+}
+
+// differs returns how the kernel's table of [base, base+size) differs from
+// uniform permission p, as a sentence, or "" if it does not.
+func differs(base, size uintptr, p Prot) (string, error) {
+	at, wrong := base, ""
+	err := survey(base, base+size, func(a area) bool {
+		if a.start == at && a.prot == p {
+			at = a.end
+			return true
+		}
+		if a.start == at {
+			wrong = fmt.Sprintf("pages %#x-%#x are %v, not %v", a.start, a.end, a.prot, p)
+		}
+		return false
+	})
+	if err == nil && wrong == "" && at < base+size {
+		wrong = fmt.Sprintf("nothing is mapped at %#x", at)
+	}
+	return wrong, err
+}
 
 // features are what not every Linux kernel offers: the kernel's names of it,
 // the version that has it, and how to ask without an effect; for advice, by

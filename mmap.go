@@ -20,7 +20,9 @@ package mmap
 
 import (
 	"fmt"
+	"runtime"
 
+	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,4 +108,278 @@ func adopt(addr uintptr, size int, as Mapping) (ticket, error) {
 	t := newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, granule, ProtNone)
 	t.r.setRuns(runs)
 	return t, nil
+}
+
+// mapNew makes a mapping with permissions p.
+func (s Spec) mapNew(p Prot) (t ticket, err error) {
+	if err = s.check("map", p); err == nil {
+		if s.source == anonymous && !s.hugePages {
+			// The hot path, without the closure of open.
+			b, _ := s.back("map")
+			t, err = s.lay(b, p)
+		} else {
+			t, err = s.mapOpened(p)
+		}
+	}
+	if f, ok := err.(*failure); ok {
+		f.op = fmt.Sprintf("map %v as %v", s, p)
+	}
+	return t, err
+}
+
+func (s Spec) mapOpened(p Prot) (t ticket, err error) {
+	err = s.open("map", p, s.reserve, func(b backing) error {
+		t, err = s.lay(b, p)
+		return err
+	})
+	return t, err
+}
+
+// lay maps a backing where the Spec says, as a new region.
+func (s Spec) lay(b backing, p Prot) (ticket, error) {
+	capacity := b.size
+	if s.reserved {
+		if capacity = uintptr(s.reserve); capacity < b.size {
+			return ticket{}, bad("map", "the capacity is below the size of %d bytes", b.size)
+		}
+	}
+	data, fits := round(b.lead+b.size, b.granule)
+	whole, fitsWhole := round(b.lead+capacity, b.granule)
+	if !fits || !fitsWhole || int(whole) < 0 {
+		return ticket{}, named(unix.ENOMEM, "map")
+	}
+	if b.size == 0 {
+		data = 0
+	}
+	if capacity == 0 {
+		whole = 0
+	}
+	base, err := s.base(b, whole)
+	if err != nil {
+		return ticket{}, err
+	}
+	if whole > 0 {
+		if base, err = s.mapPages(b, base, data, whole, p); err != nil {
+			return ticket{}, err
+		}
+	}
+	t := newRegion(base+b.lead, b.size, capacity, base, whole, whole-data, b.granule, p)
+	t.r.lock = s.lock
+	if b.fd < 0 {
+		t.r.flags = b.flags
+	}
+	return t, nil
+}
+
+// base returns the page where the Spec's placement puts size bytes of b: 0 for
+// anywhere.
+func (s Spec) base(b backing, size uintptr) (uintptr, error) {
+	align, lead := uintptr(s.align), b.lead
+	if s.aligned && lead&(align-1) != 0 {
+		return 0, bad("map", "a file offset that is %d past a page cannot be aligned to %d", lead, align)
+	}
+	base := s.addr - lead
+	switch s.placement {
+	case anywhere:
+		return 0, nil
+	case near:
+		base = page(s.addr)
+	default:
+		switch {
+		case s.addr < lead || base&(b.granule-1) != 0:
+			return 0, bad("map", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
+		case s.aligned && s.addr&(align-1) != 0:
+			return 0, bad("map", "address %#x is no multiple of %d", s.addr, align)
+		}
+	}
+	if inRaceWindow(base, size) {
+		return 0, bad("map", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
+	}
+	return base, nil
+}
+
+// mapPages maps data bytes of b as p, and a reserve up to whole bytes.
+func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, error) {
+	flags, prot := b.flags, p
+	if whole > data {
+		prot = ProtNone
+		if s.shared && b.fd < 0 {
+			flags |= unix.MAP_NORESERVE // or the kernel charges the whole capacity
+		}
+	} else if s.populate {
+		flags |= unix.MAP_POPULATE
+	}
+	align := uintptr(0)
+	if s.aligned && s.placement != exactly && s.placement != onto {
+		align = uintptr(s.align)
+	}
+	if b.flags&unix.MAP_HUGETLB != 0 && whole > data {
+		// The reserve is ordinary address space: huge pages would be taken from
+		// the pool for it.
+		hold := backing{fd: -1, granule: pageSize}
+		base, err := s.mapAt(hold, base, whole, max(align, b.granule), ProtNone, holding|b.flags&map32Bit)
+		if err == nil && data > 0 {
+			if err = (Spec{populate: s.populate, lock: s.lock}).stage(b, data, base, p); err != nil {
+				abandonHold(base, data)
+				abandon(base+data, whole-data)
+			}
+		}
+		return base, named(err, "map")
+	}
+	base, err := s.mapAt(b, base, whole, align, prot, flags)
+	if err != nil {
+		return 0, named(err, "map")
+	}
+	if err := s.furnish(base, data, whole, p); err != nil {
+		abandon(base, whole)
+		return 0, err
+	}
+	return base, nil
+}
+
+// furnish makes the data of freshly mapped pages what the Spec wants.
+func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
+	if data == 0 {
+		return nil
+	}
+	if whole > data && p != ProtNone {
+		if err := sys.Mprotect(base, data, int(p)); err != nil {
+			return named(scarce(err, data), "map")
+		}
+		if s.populate {
+			advice := unix.MADV_POPULATE_READ
+			if p&ProtWrite != 0 {
+				advice = unix.MADV_POPULATE_WRITE
+			}
+			sys.Madvise(base, data, advice) // best effort
+		}
+	}
+	if s.populateCached {
+		eachResident(base, data, func(addr uintptr, in bool) {
+			if in {
+				sys.Madvise(addr, pageSize, unix.MADV_POPULATE_READ) // best effort, too
+			}
+		})
+	}
+	return named(s.lock.apply(base, data, p), "map")
+}
+
+// apply locks pages with permissions p into memory.
+func (l locking) apply(addr, size uintptr, p Prot) error {
+	switch {
+	case l == unlocked:
+		return nil
+	case l == lockedOnFault || p == ProtNone: // there is nothing to fault in yet
+		return scarceLock(blame("MLOCK_ONFAULT", sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), size)
+	}
+	return scarceLock(sys.Mlock(addr, size, 0), size)
+}
+
+// mapAt maps size bytes of b where the placement says, at a multiple of align.
+func (s Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (uintptr, error) {
+	fixed := 0
+	switch s.placement {
+	case exactly:
+		fixed = unix.MAP_FIXED_NOREPLACE
+	case onto:
+		fixed = unix.MAP_FIXED
+	}
+	got, err := b.mmap(base, size, p, flags|fixed)
+	if err != nil {
+		return 0, err
+	}
+	if s.placement == exactly && got != base {
+		abandon(got, size) // kernels before 4.17 take NOREPLACE for a hint
+		return 0, unix.EEXIST
+	}
+	if align <= b.granule || got&(align-1) == 0 {
+		return got, nil
+	}
+	// Not by luck, then: hold enough address space for the alignment, trim it,
+	// and move the pages there.
+	hold, err := reserveAligned(base, size, align, flags&map32Bit)
+	if err == nil {
+		if err = move(got, size, hold); err == nil {
+			return hold, nil
+		}
+		abandonHold(hold, size)
+	}
+	abandon(got, size)
+	return 0, err
+}
+
+// mmap maps size bytes of the backing, and explains why not.
+func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
+	got, err := sys.Mmap(addr, size, int(p), flags, b.fd, b.offset)
+	switch {
+	case err == nil:
+		return got, nil
+	case flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
+		err = blame("MAP_DROPPABLE", err)
+	case flags&unix.MAP_TYPE == unix.MAP_SHARED_VALIDATE:
+		if err = blame("MAP_SYNC", err); err == unix.EOPNOTSUPP {
+			err = &failure{hint: "the file is not on persistent memory (DAX)", err: err}
+		}
+	case b.granule > pageSize:
+		err = scarceHuge(err, size, b.granule)
+	case err == unix.EAGAIN: // of secret memory, which is locked
+		return 0, scarceLock(err, size)
+	}
+	return 0, scarce(err, size)
+}
+
+// stage maps size bytes of b elsewhere, where everything that can fail does so,
+// and then moves them to the place of others, replacing those: MAP_FIXED that
+// fails can leave a hole, into which a stranger may be mapped.
+func (s Spec) stage(b backing, size, to uintptr, p Prot) error {
+	staged, err := s.mapPages(b, 0, size, size, p)
+	if err == nil {
+		if err = move(staged, size, to); err != nil {
+			abandon(staged, size)
+		}
+	}
+	return err
+}
+
+// holding are the flags of address space that is held and never touched.
+const holding = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
+
+// reserveAligned holds size bytes of address space at a multiple of align.
+func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
+	if size+align < size {
+		return 0, unix.ENOMEM
+	}
+	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding|flags, -1, 0)
+	if err != nil {
+		return 0, scarce(err, size+align)
+	}
+	at := (start + align - 1) &^ (align - 1)
+	abandon(start, at-start)
+	abandon(at+size, start+align-at)
+	return at, nil
+}
+
+// move moves a freshly mapped range to the place of another one, replacing it;
+// mremap(2). Both ranges are the library's own.
+func move(from, size, to uintptr) error {
+	_, err := sys.Mremap(from, size, size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to)
+	return scarce(err, size)
+}
+
+// abandonHold unmaps address space that was held for a move, which has failed.
+// The kernel may have unmapped it already; then a part of it may be a
+// stranger's, and what is left of it stays.
+func abandonHold(base, size uintptr) {
+	if sys.Msync(base, size, unix.MS_ASYNC) == nil { // it looks for holes
+		abandon(base, size)
+	}
+}
+
+// abandon unmaps a range that no handle owns. If that fails, the collector
+// tries again.
+func abandon(base, size uintptr) {
+	if size > 0 && sys.Munmap(base, size) != nil {
+		t := newRegion(base, size, size, base, size, 0, pageSize, ProtNone)
+		runtime.KeepAlive(t.r)
+	}
 }

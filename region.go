@@ -382,3 +382,16 @@ func (t ticket) Close() error {
 		}
 	}
 }
+
+// Release gives the page range up without unmapping it, and returns it: whole
+// pages, the reserve included. It belongs to whoever has the address then,
+// [UnsafeAdopt] for one. The handle answers ErrMoved. While the mapping is
+// accessed or pinned it answers ErrBusy.
+func (t ticket) Release() (addr uintptr, size int, err error) {
+	if err := t.acquire(0); err != nil {
+		return 0, 0, named(err, "release")
+	}
+	addr, size = t.r.base, int(t.r.size)
+	t.resign()
+	return addr, size, nil
+}

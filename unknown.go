@@ -2,6 +2,8 @@ package mmap
 
 import (
 	"fmt"
+	"slices"
+	"sort"
 
 	"golang.org/x/sys/unix"
 )
@@ -154,4 +156,111 @@ func (t ticket) change(f func(r *region) error) error {
 	}
 	defer t.giveUp()
 	return f(t.r)
+}
+
+// A run is a stretch of pages with the same permissions. Runs are kept in
+// ascending order and without gaps, from the start of a region's page range to
+// the end of its data.
+type run struct {
+	end  uintptr // from the region's base
+	prot Prot
+}
+
+// data returns how many bytes of the page range are not reserve.
+func (r *region) data() uintptr { return r.size - r.room }
+
+// find returns the index of the run that holds offset off from base. There are
+// runs, and they reach that far.
+func (r *region) find(off uintptr) int {
+	return sort.Search(len(r.runs)-1, func(i int) bool { return off < r.runs[i].end })
+}
+
+// protAt returns the permissions of the page that holds the byte at off.
+func (r *region) protAt(off uintptr) Prot {
+	if r.runs == nil {
+		return Prot(r.prot.Load())
+	}
+	return r.runs[r.find(off+r.addr.Load()-r.base)].prot
+}
+
+// each calls f with the stretches of [start, end), offsets from base, that have
+// the same permissions.
+func (r *region) each(start, end uintptr, f func(start, end uintptr, p Prot)) {
+	if r.runs == nil {
+		if start < end {
+			f(start, end, Prot(r.prot.Load()))
+		}
+		return
+	}
+	for _, run := range r.runs[r.find(start):] {
+		stop := min(run.end, end)
+		if start >= stop {
+			break
+		}
+		f(start, stop, run.prot)
+		start = stop
+	}
+}
+
+// clip returns the runs of [start, end), with offsets from start.
+func (r *region) clip(start, end uintptr) (runs []run) {
+	r.each(start, end, func(_, end uintptr, p Prot) { runs = appendRun(runs, end-start, p) })
+	return runs
+}
+
+// setRuns replaces the account of permissions. Without runs there are no pages,
+// and prot stays for those to come.
+func (r *region) setRuns(runs []run) {
+	if len(runs) == 0 {
+		r.runs = nil
+		return
+	}
+	all := protAll
+	for _, run := range runs {
+		all &= run.prot
+	}
+	if r.runs = runs; len(runs) == 1 {
+		r.runs = nil
+	}
+	r.prot.Store(uint32(all))
+}
+
+// appendRun adds a stretch up to end, merging it with one of the same kind.
+func appendRun(runs []run, end uintptr, p Prot) []run {
+	if n := len(runs); n > 0 && runs[n-1].prot == p {
+		runs[n-1].end = end
+		return runs
+	}
+	return append(runs, run{end, p})
+}
+
+// setProt notes that the pages [start, end), offsets from base, have
+// permissions p.
+func (r *region) setProt(start, end uintptr, p Prot) {
+	if r.runs == nil {
+		r.runs = []run{{r.data(), Prot(r.prot.Load())}}
+	}
+	first, last := r.find(start), r.find(end-1)
+	begin := uintptr(0)
+	if first > 0 {
+		begin = r.runs[first-1].end
+	}
+	// What is left of the first run and of the last one stays around p, and
+	// neighbours of the same kind become one.
+	var piece [4]run
+	pieces := piece[:0]
+	if begin < start {
+		pieces = appendRun(pieces, start, r.runs[first].prot)
+	} else if first > 0 {
+		first--
+		pieces = appendRun(pieces, start, r.runs[first].prot)
+	}
+	pieces = appendRun(pieces, end, p)
+	if rest := r.runs[last]; end < rest.end {
+		pieces = appendRun(pieces, rest.end, rest.prot)
+	} else if last+1 < len(r.runs) {
+		last++
+		pieces = appendRun(pieces, r.runs[last].end, r.runs[last].prot)
+	}
+	r.setRuns(slices.Replace(r.runs, first, last+1, pieces...))
 }
