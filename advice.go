@@ -56,7 +56,7 @@ func madvise(name string, addr, size uintptr, advice int, hint string) error {
 			err = &failure{hint: hint, err: err}
 		}
 	}
-	return scarce(err, 0)
+	return scarce(err, 0, 0)
 }
 
 // within runs f over the pages of n bytes at off, under a pin. If whole, the
@@ -144,7 +144,7 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 		}
 		fallthrough
 	default:
-		return scarce(err, size)
+		return scarce(err, 0, size)
 	case unix.EFAULT, unix.EHWPOISON:
 	}
 	for size > pageSize {
@@ -176,6 +176,9 @@ func (w writer) destroy(name string, off, n, advice int, hint string) error {
 		}
 		if err := r.allowed(off, n, ProtWrite); err != nil {
 			return err
+		}
+		if advice == unix.MADV_REMOVE && r.flags == 0 && (addr != r.addr.Load()+uintptr(off) || size != uintptr(n)) {
+			return bad("", "the first or the last page holds other bytes of the file, too")
 		}
 		return madvise(name, addr, size, advice, hint)
 	})
@@ -211,8 +214,10 @@ func (w writer) Free(off, n int) error {
 
 // Punch makes a hole in the file, or the shared anonymous memory, beneath n
 // bytes at off: they read as zeros in every mapping, and their storage is freed;
-// MADV_REMOVE. The range is as with Discard, and the mapping must be shared. A
-// file system that cannot is [errors.ErrUnsupported].
+// MADV_REMOVE. The mapping must be shared, and the range is as with Discard; but
+// the bytes of its pages that lie outside of the mapping would go, too, so a page
+// with such bytes of a file is a bad argument. A file system that cannot is
+// [errors.ErrUnsupported].
 func (w writer) Punch(off, n int) error {
 	return w.destroy("MADV_REMOVE", off, n, unix.MADV_REMOVE, "the pages are locked, or private")
 }

@@ -28,7 +28,7 @@ var (
 	// ErrCapacity refuses growth beyond what was reserved.
 	ErrCapacity = errors.New("beyond the reserved capacity")
 	// ErrFault says that touching the memory failed: SIGSEGV or SIGBUS.
-	ErrFault = errors.New("memory fault")
+	ErrFault = errors.New("memory could not be touched")
 	// ErrTruncated is the cause of a fault on a page that lies past the end
 	// of its file.
 	ErrTruncated = errors.New("page is past the end of the file")
@@ -79,6 +79,9 @@ func (f *failure) Error() string {
 	}
 	if f.hint != "" {
 		text = f.hint + ": " + text
+	}
+	if f.op == "" { // a step of another operation
+		return text
 	}
 	return "mmap: " + f.op + ": " + text
 }

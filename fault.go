@@ -28,7 +28,7 @@ type FaultError struct {
 }
 
 func (e *FaultError) Error() string {
-	return fmt.Sprintf("mmap: fault at %#x, offset %d: %v", e.Addr, e.Offset, e.Err)
+	return fmt.Sprintf("mmap: memory fault at %#x, offset %d: %v", e.Addr, e.Offset, e.Err)
 }
 
 // Is reports true for ErrFault.

@@ -235,14 +235,19 @@ func tryMmap(flags, fd int) error {
 }
 
 // scarce explains err, where that is due to a limit, for a call that wanted size
-// bytes more. At a limit memory is not for the taking, for this neither.
-func scarce(err error, size uintptr) error { return scarceOf(err, size, false) }
+// bytes of address space more, and charged bytes of them to be had at any time.
+// At a limit memory is not for the taking, for this neither.
+func scarce(err error, size, charged uintptr) error {
+	return scarceOf(err, size, charged, err == unix.EAGAIN)
+}
 
-// scarceLock is scarce for a call that locks memory.
-func scarceLock(err error, size uintptr) error { return scarceOf(err, size, true) }
+// scarceLock is scarce for a call that locks size bytes.
+func scarceLock(err error, size uintptr) error {
+	return scarceOf(err, 0, size, err == unix.ENOMEM || err == unix.EAGAIN || err == unix.EPERM)
+}
 
-func scarceOf(err error, size uintptr, locks bool) error {
-	if err != unix.ENOMEM && (!locks || err != unix.EAGAIN && err != unix.EPERM) {
+func scarceOf(err error, size, charged uintptr, locks bool) error {
+	if err != unix.ENOMEM && !locks {
 		return err
 	}
 	var can [2]unix.CapUserData
@@ -262,12 +267,12 @@ func scarceOf(err error, size uintptr, locks bool) error {
 		name            string
 		is, used, wants uint64
 	}{
-		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(size)},
+		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(max(size, charged))},
 		{true, "vm.max_map_count", number(vm+"max_map_count", ""), areas, 3}, // an area divided in three, and [vsyscall]
 		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(size)},
-		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(size)},
-		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(size)},
-		{mode == 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(size)},
+		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(charged)},
+		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(charged)},
+		{mode == 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(charged)},
 	} {
 		if limit.applies && limit.used+limit.wants > limit.is {
 			return &failure{hint: fmt.Sprintf("%s is %d, and %d are in use", limit.name, limit.is, limit.used), err: err}

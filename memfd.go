@@ -29,6 +29,9 @@ func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 func MemfdHuge(name string, size int64, seals Seal, hugePage int) (*os.File, error) {
 	op := fmt.Sprintf("memfd %q of %d bytes, seals %#x, in huge pages of %d", name, size, int(seals), hugePage)
 	granule, flags, err := hugeFlags(op, hugePage)
+	if err == nil && size < 0 {
+		err = bad(op, "negative size")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +136,7 @@ func hugeFlags(op string, size int) (granule uintptr, flags int, err error) {
 			err = &failure{op: op, hint: "the kernel has no huge pages", err: errors.ErrUnsupported}
 		}
 		return granule, 0, err
-	case size < int(pageSize) || size&(size-1) != 0:
+	case size <= int(pageSize) || size&(size-1) != 0:
 		return 0, 0, bad(op, "%d is no size of a huge page", size)
 	}
 	return uintptr(size), bits.TrailingZeros(uint(size)) << unix.MAP_HUGE_SHIFT, nil

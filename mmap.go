@@ -186,7 +186,7 @@ func (s Spec) base(b backing, size uintptr) (uintptr, error) {
 		base = page(s.addr)
 	default:
 		switch {
-		case s.addr < lead || base&(b.granule-1) != 0:
+		case s.addr < lead || base == 0 || base&(b.granule-1) != 0:
 			return 0, bad("map", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
 		case s.aligned && s.addr&(align-1) != 0:
 			return 0, bad("map", "address %#x is no multiple of %d", s.addr, align)
@@ -244,11 +244,11 @@ func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
 	}
 	if whole > data && p != ProtNone {
 		if err := sys.Mprotect(base, data, int(p)); err != nil {
-			return named(scarce(err, data), "map")
+			return named(scarce(err, 0, data), "map")
 		}
 		if s.populate {
 			advice := unix.MADV_POPULATE_READ
-			if p&ProtWrite != 0 {
+			if p&ProtWrite != 0 && !s.shared && s.source != secret { // as mmap(2) does
 				advice = unix.MADV_POPULATE_WRITE
 			}
 			sys.Madvise(base, data, advice) // best effort
@@ -322,10 +322,23 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 		}
 	case b.granule > pageSize:
 		err = scarceHuge(err, size, b.granule)
-	case err == unix.EAGAIN: // of secret memory, which is locked
-		return 0, scarceLock(err, size)
 	}
-	return 0, scarce(err, size)
+	charged := uintptr(0)
+	if b.charged(p, flags) {
+		charged = size
+	}
+	return 0, scarce(err, size, charged)
+}
+
+// charged reports whether the kernel counts such memory as committed.
+func (b backing) charged(p Prot, flags int) bool {
+	switch {
+	case flags&unix.MAP_NORESERVE != 0:
+		return false
+	case flags&unix.MAP_TYPE == unix.MAP_SHARED:
+		return b.fd < 0
+	}
+	return p&ProtWrite != 0
 }
 
 // stage maps size bytes of b elsewhere, where everything that can fail does so,
@@ -351,7 +364,7 @@ func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 	}
 	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding|flags, -1, 0)
 	if err != nil {
-		return 0, scarce(err, size+align)
+		return 0, scarce(err, size+align, 0)
 	}
 	at := (start + align - 1) &^ (align - 1)
 	abandon(start, at-start)
@@ -363,7 +376,7 @@ func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 // mremap(2). Both ranges are the library's own.
 func move(from, size, to uintptr) error {
 	_, err := sys.Mremap(from, size, size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to)
-	return scarce(err, size)
+	return scarce(err, 0, 0)
 }
 
 // abandonHold unmaps address space that was held for a move, which has failed.

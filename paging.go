@@ -13,7 +13,8 @@ import (
 // [*FaultError], one that cannot be accessed ErrPermission: LockOnFault takes
 // those. At the limit the error says RLIMIT_MEMLOCK. In these cases nothing is
 // locked; only at vm.max_map_count can a part of the range be, which Unlock
-// undoes. Locks do not nest.
+// undoes. Locks do not nest. What the kernel never locks, it passes over without a
+// word: droppable memory, devices, and huge pages of the pool, which stay anyway.
 func (t ticket) Lock(off, n int) error {
 	return t.within("lock", off, n, false, func(r *region, addr, size uintptr) error {
 		none, readable := false, true
@@ -46,7 +47,7 @@ func (t ticket) LockOnFault(off, n int) error {
 // bytes at off, widened to whole pages; munlock(2).
 func (t ticket) Unlock(off, n int) error {
 	return t.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
-		return scarce(sys.Munlock(addr, size), 0)
+		return scarce(sys.Munlock(addr, size), 0, 0)
 	})
 }
 

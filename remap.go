@@ -1,8 +1,10 @@
 package mmap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -230,7 +232,7 @@ func (r *region) open(start, end uintptr) error {
 		return r.openHuge(start, end, p)
 	}
 	if err := sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
-		return scarce(err, end-start)
+		return scarce(err, 0, end-start)
 	}
 	err := r.lock.apply(r.base+start, end-start, p)
 	if err != nil {
@@ -330,7 +332,7 @@ func (r *region) resize(size int) error {
 func (r *region) cut(want uintptr) error {
 	if want < r.size {
 		if err := sys.Munmap(r.base+want, r.size-want); err != nil {
-			return scarce(err, 0)
+			return scarce(err, 0, 0)
 		}
 	}
 	r.size, r.room = want, 0
@@ -357,10 +359,10 @@ func (r *region) extend(data, want uintptr) error {
 			return err
 		}
 		base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
-		if err == unix.EFAULT {
-			base, err = r.extendParts(data, want)
+		if err == unix.EFAULT || err == unix.EINVAL {
+			base, err = r.extendParts(data, want, err)
 		}
-		err = scarce(err, want-data)
+		err = scarce(err, want-data, want-data)
 	}
 	if err != nil {
 		return err
@@ -376,7 +378,7 @@ func (r *region) extend(data, want uintptr) error {
 
 // extendParts extends several kernel areas, which mremap(2) refuses: the last
 // of them in place, where there is room behind it, or all of them elsewhere.
-func (r *region) extendParts(data, want uintptr) (uintptr, error) {
+func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) {
 	last := r.base
 	err := survey(r.base, r.base+data, func(a area) bool { last = a.start; return true })
 	if err == nil && r.room == 0 {
@@ -385,7 +387,7 @@ func (r *region) extendParts(data, want uintptr) (uintptr, error) {
 		}
 	}
 	if err == nil && r.granule > pageSize {
-		err = &failure{hint: "huge pages do not grow", err: unix.EFAULT}
+		err = &failure{hint: "huge pages do not grow", err: reason}
 	}
 	if err != nil {
 		return 0, err
@@ -410,31 +412,40 @@ func (r *region) relocate(size, to, want uintptr) error {
 		abandon(to, want)
 		return err
 	}
+	if want == size {
+		// Huge pages know of no way back, so they go last.
+		slices.SortStableFunc(areas, func(a, b area) int { return cmp.Compare(a.pageSize, b.pageSize) })
+	}
 	for i, a := range areas {
 		at, length, flags := to+a.start-r.base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED|unix.MREMAP_DONTUNMAP
 		if i == len(areas)-1 {
-			length, flags = to+want-at, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
+			length, flags = length+want-size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
 		}
 		if _, err := sys.Mremap(a.start, a.end-a.start, length, flags, at); err != nil {
+			err = r.moveBack(areas[:i], to, err)
 			abandonHold(at, length)
-			abandon(at+length, to+want-at-length)
-			return r.moveBack(areas[:i], to, scarce(err, want))
+			for _, b := range areas[i+1:] {
+				abandon(to+b.start-r.base, b.end-b.start)
+			}
+			if i < len(areas)-1 {
+				abandon(to+size, want-size)
+			}
+			return scarce(err, want, 0)
 		}
-		if i == len(areas)-1 {
-			abandon(r.base, a.start-r.base)
-		}
+	}
+	for _, a := range areas[:max(len(areas), 1)-1] {
+		abandon(a.start, a.end-a.start)
 	}
 	return nil
 }
 
-// moveBack undoes a relocation that failed with err after some areas.
+// moveBack undoes a relocation that failed with err after some areas. At the
+// limit of areas every allocation counts, so it comes before anything else.
 func (r *region) moveBack(areas []area, to uintptr, err error) error {
 	var stuck error
 	for _, a := range areas {
-		there := to + a.start - r.base
-		if back := move(there, a.end-a.start, a.start); back != nil {
-			abandon(there, a.end-a.start)
-			stuck = back
+		if back := move(to+a.start-r.base, a.end-a.start, a.start); back != nil {
+			stuck = &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.base), err: back}
 		}
 	}
 	if stuck != nil {
@@ -467,7 +478,7 @@ func (r *region) moveTo(addr uintptr) error {
 	lead := r.addr.Load() - r.base
 	to := addr - lead
 	switch {
-	case addr == 0 || addr < lead || to&(r.granule-1) != r.base&(r.granule-1):
+	case to == 0 || addr < lead || to&(r.granule-1) != r.base&(r.granule-1):
 		return bad("", "it is not %d past a multiple of the page size %d", r.addr.Load()&(r.granule-1), r.granule)
 	case inRaceWindow(to, r.size):
 		return bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))

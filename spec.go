@@ -227,7 +227,7 @@ func (s Spec) check(op string, p Prot) error {
 		return bad(op, "the file is nil")
 	case s.twice:
 		return bad(op, "it has two placements")
-	case s.addr == 0 && (s.placement == exactly || s.placement == onto):
+	case page(s.addr) == 0 && (s.placement == exactly || s.placement == onto):
 		return bad(op, "nothing can be mapped at address 0")
 	case s.aligned && (s.align <= 0 || s.align&(s.align-1) != 0):
 		return bad(op, "the alignment is no power of two")
