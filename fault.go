@@ -74,27 +74,22 @@ func cause(addr uintptr) error {
 // guarded reports whether addr lies in a guard page. Linux 6.13 and 6.14, which
 // have these, do not tell yet.
 func guarded(addr uintptr) bool {
-	f, err := os.Open("/proc/self/pagemap")
+	var entry [8]byte
+	const guardRegion = 1 << 58
+	return peek("/proc/self/pagemap", entry[:], addr/pageSize*8) && binary.NativeEndian.Uint64(entry[:])&guardRegion != 0
+}
+
+// loads reports whether a load from addr works.
+func loads(addr uintptr) bool { return peek("/proc/self/mem", make([]byte, 1), addr) }
+
+// peek reads from a file of the kernel's.
+func peek(name string, p []byte, at uintptr) bool {
+	f, err := os.Open(name)
 	if err != nil {
 		return false
 	}
 	defer f.Close()
-	var entry [8]byte
-	const guardRegion = 1 << 58
-	_, err = f.ReadAt(entry[:], int64(addr/pageSize*8))
-	return err == nil && binary.NativeEndian.Uint64(entry[:])&guardRegion != 0
-}
-
-// loads reports whether a load from addr works.
-func loads(addr uintptr) bool {
-	var err error
-	func() {
-		g := guard{other: &watch{probe: addr}}
-		g.enter()
-		defer g.rescue(&err)
-		load(addr)
-		g.leave()
-	}()
+	_, err = unix.Pread(int(f.Fd()), p, int64(at))
 	return err == nil
 }
 
@@ -141,14 +136,7 @@ type guard struct {
 	left  bool    // by leave: there is nothing to rescue
 	r     *region // the mapping that is guarded, pinned by the caller;
 	line  *stripe // rescue ends that pin
-	other *watch  // or what else is guarded
-}
-
-// watch is what a guard can guard beside one region. It is apart so that the
-// guard of a view is small: it is cleared at every access.
-type watch struct {
-	pins  []*Pin  // mappings whose pins rescue does not end
-	probe uintptr // an address whose faults are plain ErrFault
+	pins  *[]*Pin // or other mappings, whose pins rescue does not end
 }
 
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
@@ -189,11 +177,8 @@ func (g *guard) claim(p any) error {
 	if g.r != nil && g.r.covers(addr) {
 		return g.r.fault(addr)
 	}
-	if g.other != nil {
-		if g.other.probe != 0 && page(addr) == page(g.other.probe) {
-			return ErrFault
-		}
-		for _, pin := range g.other.pins {
+	if g.pins != nil {
+		for _, pin := range *g.pins {
 			if pin != nil && pin.r.covers(addr) {
 				return pin.r.fault(addr)
 			}

@@ -179,18 +179,15 @@ func (s Spec) base(b backing, size uintptr) (uintptr, error) {
 		return 0, bad("map", "a file offset that is %d past a page cannot be aligned to %d", lead, align)
 	}
 	base := s.addr - lead
-	switch s.placement {
-	case anywhere:
+	switch {
+	case s.placement == anywhere:
 		return 0, nil
-	case near:
+	case s.placement == near:
 		base = page(s.addr)
-	default:
-		switch {
-		case s.addr < lead || base == 0 || base&(b.granule-1) != 0:
-			return 0, bad("map", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
-		case s.aligned && s.addr&(align-1) != 0:
-			return 0, bad("map", "address %#x is no multiple of %d", s.addr, align)
-		}
+	case s.addr < lead || base == 0 || base&(b.granule-1) != 0:
+		return 0, bad("map", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
+	case s.aligned && s.addr&(align-1) != 0:
+		return 0, bad("map", "address %#x is no multiple of %d", s.addr, align)
 	}
 	if inRaceWindow(base, size) {
 		return 0, bad("map", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))

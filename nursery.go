@@ -17,7 +17,7 @@ import (
 // finalizer then.
 var nursery struct {
 	sync.Mutex
-	first *region
+	young []*region
 	armed bool // a collection will call graduate
 }
 
@@ -27,11 +27,8 @@ type sentinel struct{ _ *sentinel }
 // track puts a new region into the collector's care.
 func (r *region) track() {
 	nursery.Lock()
-	r.young = true
-	if r.next = nursery.first; r.next != nil {
-		r.next.prev = r
-	}
-	nursery.first = r
+	r.seat = len(nursery.young)
+	nursery.young = append(nursery.young, r)
 	if !nursery.armed {
 		nursery.armed = true
 		runtime.SetFinalizer(new(sentinel), func(*sentinel) { graduate() })
@@ -42,18 +39,12 @@ func (r *region) track() {
 // untrack takes a region that owns nothing any more out of it.
 func (r *region) untrack() {
 	nursery.Lock()
-	young := r.young
+	young := r.seat >= 0
 	if young {
-		r.young = false
-		if r.prev == nil {
-			nursery.first = r.next
-		} else {
-			r.prev.next = r.next
-		}
-		if r.next != nil {
-			r.next.prev = r.prev
-		}
-		r.prev, r.next = nil, nil
+		end := len(nursery.young) - 1
+		last := nursery.young[end]
+		nursery.young[r.seat], last.seat, r.seat = last, r.seat, -1
+		nursery.young[end], nursery.young = nil, nursery.young[:end]
 	}
 	nursery.Unlock()
 	if !young {
@@ -65,17 +56,15 @@ func (r *region) untrack() {
 func graduate() {
 	nursery.Lock()
 	nursery.armed = false
-	list := nursery.first
-	nursery.first = nil
-	for r := list; r != nil; r = r.next {
-		r.young = false
+	old := nursery.young
+	nursery.young = nil
+	for _, r := range old {
+		r.seat = -1
 	}
 	nursery.Unlock()
-	for list != nil {
+	for _, r := range old {
 		// A region that is closed meanwhile keeps its finalizer, which then
-		// finds nothing to do. Nobody else touches the links now.
-		r := list
-		list, r.prev, r.next = r.next, nil, nil
+		// finds nothing to do.
 		runtime.SetFinalizer(r, (*region).collect)
 	}
 }

@@ -81,26 +81,23 @@ func (t ticket) sync(op string, off, n, flags int) error {
 // write to it, everything.
 func (t ticket) Resident(off, n int) (int, error) {
 	size := 0
-	err := t.resident(off, n, func(_ uintptr, in bool) {
-		if in {
-			size += int(pageSize)
-		}
+	err := t.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
+		return eachResident(start, length, func(_ uintptr, in bool) {
+			if in {
+				size += int(pageSize)
+			}
+		})
 	})
 	return size, err
 }
 
 // ResidentPages returns for each of the pages that hold n bytes at off whether
-// it is in memory, as Resident does. Huge pages count as many.
-func (t ticket) ResidentPages(off, n int) ([]bool, error) {
-	var pages []bool
-	err := t.resident(off, n, func(_ uintptr, in bool) { pages = append(pages, in) })
-	return pages, err
-}
-
-func (t ticket) resident(off, n int, f func(addr uintptr, in bool)) error {
-	return t.within("residency", off, n, false, func(_ *region, addr, size uintptr) error {
-		return eachResident(addr, size, f)
+// it is in memory, as Resident does. A huge page counts as many.
+func (t ticket) ResidentPages(off, n int) (pages []bool, err error) {
+	err = t.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
+		return eachResident(start, length, func(_ uintptr, in bool) { pages = append(pages, in) })
 	})
+	return pages, err
 }
 
 // eachResident calls f for each page, and whether it is in memory.
@@ -156,9 +153,8 @@ func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 
 // Nodes returns for each of the pages that hold n bytes at off the NUMA node
 // that holds it, -1 if it is not in memory; move_pages(2).
-func (t ticket) Nodes(off, n int) ([]int, error) {
-	var nodes []int
-	err := t.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
+func (t ticket) Nodes(off, n int) (nodes []int, err error) {
+	err = t.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
 		pages := make([]uintptr, size/pageSize)
 		for i := range pages {
 			pages[i] = addr + uintptr(i)*pageSize

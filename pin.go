@@ -88,7 +88,7 @@ func Guard(fn func() error, pins ...*Pin) (err error) {
 		}
 	}
 	defer endUses(pins)
-	g := guard{other: &watch{pins: pins}}
+	g := guard{pins: &pins}
 	g.enter()
 	defer g.rescue(&err)
 	err = fn()

@@ -39,8 +39,7 @@ type region struct {
 	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set
 	growing sync.Mutex
 
-	young      bool    // in the nursery, whose lock these three need
-	prev, next *region // its neighbours there
+	seat int // in the nursery, whose lock it needs; -1: not there
 }
 
 // The word of a region, from the low bits up.

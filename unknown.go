@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-
-	"golang.org/x/sys/unix"
 )
 
 // Unknown is a mapping whose permissions, and even what is mapped, change in
@@ -35,56 +33,42 @@ func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
 // View is as that of [Read]; every page must be readable, or it answers
 // ErrPermission.
 func (u Unknown) View(f func(b []byte) error) error {
-	return u.viewRange("view", 0, 0, true, ProtRead, f)
+	return u.viewRange(0, 0, true, ProtRead, f)
 }
 
 // Update is as that of [ReadWrite]; every page must be readable and writable,
 // or it answers ErrPermission.
 func (u Unknown) Update(f func(b []byte) error) error {
-	return u.viewRange("update", 0, 0, true, ProtRead|ProtWrite, f)
+	return u.viewRange(0, 0, true, ProtRead|ProtWrite, f)
 }
 
 // ViewRange is View of the n bytes at off; the pages that hold them must be
 // readable. A range outside the mapping is a bad argument.
 func (u Unknown) ViewRange(off, n int, f func(b []byte) error) error {
-	return u.viewRange("view", off, n, false, ProtRead, f)
+	return u.viewRange(off, n, false, ProtRead, f)
 }
 
 // UpdateRange is Update of the n bytes at off; the pages that hold them must be
 // readable and writable. A range outside the mapping is a bad argument.
 func (u Unknown) UpdateRange(off, n int, f func(b []byte) error) error {
-	return u.viewRange("update", off, n, false, ProtRead|ProtWrite, f)
+	return u.viewRange(off, n, false, ProtRead|ProtWrite, f)
 }
 
 // UnsafeBytes is as that of [Read]; it is nil unless every page can be read.
 func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
-func (t ticket) viewRange(op string, off, n int, whole bool, need Prot, f func(b []byte) error) (err error) {
-	line, err := t.pin()
-	if err != nil {
-		return named(err, "%s", op)
-	}
-	r := t.r
-	g := guard{r: r, line: line}
-	g.enter()
-	defer g.rescue(&err)
-	err = r.callRange(op, off, n, whole, need, f)
-	g.leave()
-	r.unpin(line)
-	return err
-}
-
-func (r *region) callRange(op string, off, n int, whole bool, need Prot, f func(b []byte) error) error {
-	size := int(r.len.Load())
-	if whole {
-		off, n = 0, size
-	} else if off < 0 || n < 0 || off > size || n > size-off {
-		return bad(fmt.Sprintf("%s of %d bytes at %d", op, n, off), "the mapping has %d bytes", size)
-	}
-	if at, ok := r.refuses(off, n, need); !ok {
-		return named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", op, n, off, r.protAt(at), at)
-	}
-	return f(memory(r.addr.Load()+uintptr(off), n))
+func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) error) error {
+	return t.view(func(b []byte) error {
+		if whole {
+			n = len(b)
+		} else if off < 0 || n < 0 || off > len(b) || n > len(b)-off {
+			return bad(fmt.Sprintf("view of %d bytes at %d", n, off), "the mapping has %d bytes", len(b))
+		}
+		if err := t.r.allowed(off, n, need); err != nil {
+			return named(err, "view of %d bytes at %d", n, off)
+		}
+		return f(b[off : off+n : off+n])
+	})
 }
 
 // refuses returns the first byte of a range whose page does not allow need, and

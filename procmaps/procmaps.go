@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"strconv"
 	"strings"
 )
 
@@ -191,28 +192,15 @@ type fields[T string | []byte] struct {
 
 // number takes a number without sign of at most so many bits, and the byte that
 // ends it. The line may end instead of a space, as qemu-user's do.
-func (f *fields[T]) number(column string, base uint64, bits int, end byte) (n uint64) {
-	limit := ^uint64(0) >> (64 - bits)
-	i := 0
-	for ; i < len(f.rest) && f.rest[i] != end; i++ {
-		digit := base
-		switch c := f.rest[i]; {
-		case '0' <= c && c <= '9':
-			digit = uint64(c - '0')
-		case 'a' <= c && c <= 'f':
-			digit = uint64(c - 'a' + 10)
-		}
-		if digit >= base || n > (limit-digit)/base {
-			f.fail(column)
-			return 0
-		}
-		n = n*base + digit
-	}
-	if i == 0 || i == len(f.rest) && end != ' ' {
+func (f *fields[T]) number(column string, base, bits int, end rune) (n uint64) {
+	head := string(f.rest[:min(len(f.rest), 24)]) // short enough for the stack
+	text, _, ended := strings.Cut(head, string(end))
+	n, err := strconv.ParseUint(text, base, bits)
+	if err != nil || text != strings.ToLower(text) || !ended && (end != ' ' || len(head) < len(f.rest)) {
 		f.fail(column)
 		return 0
 	}
-	f.rest = f.rest[min(i+1, len(f.rest)):]
+	f.rest = f.rest[min(len(text)+1, len(f.rest)):]
 	return n
 }
 

@@ -100,12 +100,12 @@ func MovePages(addrs []uintptr, nodes []int32) error {
 // SetName names anonymous memory; PR_SET_VMA in prctl(2). An empty name takes
 // the name away.
 func SetName(addr, size uintptr, name string) error {
-	var arg *byte
-	if name != "" {
-		var err error
-		if arg, err = unix.BytePtrFromString(name); err != nil {
-			return err
-		}
+	arg, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	if name == "" {
+		arg = nil
 	}
 	// SAFETY: arg is nil or NUL-terminated, and read during the call.
 	_, _, e := unix.Syscall6(unix.SYS_PRCTL, unix.PR_SET_VMA, unix.PR_SET_VMA_ANON_NAME, addr, size, uintptr(unsafe.Pointer(arg)), 0)
