@@ -56,7 +56,7 @@ func madvise(name string, addr, size uintptr, advice int, hint string) error {
 			err = &failure{hint: hint, err: err}
 		}
 	}
-	return scarce(err, 0, 0)
+	return scarce(err, 0, 0, 0)
 }
 
 // within runs f over the pages of n bytes at off, under a pin. If whole, the
@@ -144,7 +144,7 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 		}
 		fallthrough
 	default:
-		return scarce(err, 0, size)
+		return scarce(err, 0, size, 0)
 	case unix.EFAULT, unix.EHWPOISON:
 	}
 	for size > pageSize {

@@ -90,13 +90,7 @@ func (f *failure) Unwrap() error { return f.err }
 
 // Is adds what syscall.Errno.Is does not know.
 func (f *failure) Is(target error) bool {
-	switch target {
-	case os.ErrInvalid:
-		return errors.Is(f.err, unix.EINVAL)
-	case errors.ErrUnsupported:
-		return errors.Is(f.err, unix.ENODEV)
-	}
-	return false
+	return target == os.ErrInvalid && errors.Is(f.err, unix.EINVAL) || target == errors.ErrUnsupported && errors.Is(f.err, unix.ENODEV)
 }
 
 // errClosedFile is a closed *os.File given to a Spec.

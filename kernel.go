@@ -51,12 +51,8 @@ func survey(start, end uintptr, f func(a area) bool) error {
 			}
 			return err
 		}
-		a := area{
-			start:    max(start, uintptr(q.Start)),
-			end:      min(end, uintptr(q.End)),
-			prot:     Prot(q.VMAFlags & (sys.ProcmapRead | sys.ProcmapWrite | sys.ProcmapExec)),
-			pageSize: uintptr(q.PageSize),
-		}
+		p := Prot(q.VMAFlags & (sys.ProcmapRead | sys.ProcmapWrite | sys.ProcmapExec))
+		a := area{max(start, uintptr(q.Start)), min(end, uintptr(q.End)), p, uintptr(q.PageSize)}
 		if start = a.end; !f(a) {
 			return nil
 		}
@@ -234,25 +230,17 @@ func tryMmap(flags, fd int) error {
 	return err
 }
 
-// scarce explains err, where that is due to a limit, for a call that wanted size
-// bytes of address space more, and charged bytes of them to be had at any time.
-// At a limit memory is not for the taking, for this neither.
-func scarce(err error, size, charged uintptr) error {
-	return scarceOf(err, size, charged, err == unix.EAGAIN)
-}
-
-// scarceLock is scarce for a call that locks size bytes.
-func scarceLock(err error, size uintptr) error {
-	return scarceOf(err, 0, size, err == unix.ENOMEM || err == unix.EAGAIN || err == unix.EPERM)
-}
-
-func scarceOf(err error, size, charged uintptr, locks bool) error {
+// scarce explains err, where that is due to a limit, for a call that wanted so
+// many bytes of address space, of memory that is had at any time, and of memory
+// that is locked. At a limit memory is not for the taking, for this neither.
+func scarce(err error, space, charged, locked uintptr) error {
+	locks := err == unix.EAGAIN || locked > 0 && err == unix.EPERM
 	if err != unix.ENOMEM && !locks {
 		return err
 	}
 	var can [2]unix.CapUserData
 	unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &can[0])
-	locks = locks && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
+	locks = (locks || locked > 0) && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
 	areas := uint64(0)
 	if table, err := procmaps.Open(0); err == nil {
 		for range table.Regions() {
@@ -267,9 +255,9 @@ func scarceOf(err error, size, charged uintptr, locks bool) error {
 		name            string
 		is, used, wants uint64
 	}{
-		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(max(size, charged))},
+		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(max(locked, charged))},
 		{true, "vm.max_map_count", number(vm+"max_map_count", ""), areas, 3}, // an area divided in three, and [vsyscall]
-		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(size)},
+		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(space)},
 		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(charged)},
 		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(charged)},
 		{mode == 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(charged)},

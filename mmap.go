@@ -58,7 +58,7 @@ func UnsafeAdopt[M Handle](addr uintptr, size int) (M, error) {
 	return handleOf[M](t), err
 }
 
-func adopt(addr uintptr, size int, as Mapping) (ticket, error) {
+func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 	op := fmt.Sprintf("adopt %d bytes at %#x", size, addr)
 	n, fits := round(uintptr(size), pageSize)
 	switch {
@@ -74,38 +74,35 @@ func adopt(addr uintptr, size int, as Mapping) (ticket, error) {
 		p, _ := as.known()
 		return newRegion(addr, 0, 0, addr, 0, 0, pageSize, p), nil
 	}
+	// A part of a huge page cannot be owned: it cannot be unmapped.
+	granule := pageSize
+	err = survey(addr, addr+n, func(a area) bool { granule = a.pageSize; return false })
+	if n, fits = round(n, granule); !fits || addr&(granule-1) != 0 || addr+n < addr {
+		return t, bad(op, "the range cuts a huge page of %d bytes", granule)
+	}
 	var runs []run
 	known, promises := as.known()
-	at, granule := addr, pageSize
-	err := survey(addr, addr+n, func(a area) bool {
-		if a.start != at {
-			return false
-		}
-		at, granule = a.end, max(granule, a.pageSize)
-		runs = appendRun(runs, a.end-addr, a.prot)
-		return true
-	})
+	at := addr
+	if err == nil {
+		err = survey(addr, addr+n, func(a area) bool {
+			if a.start != at || a.pageSize > granule {
+				return false
+			}
+			at = a.end
+			runs = appendRun(runs, a.end-addr, a.prot)
+			return true
+		})
+	}
 	switch {
 	case err != nil:
-		return ticket{}, named(err, "%s", op)
+		return t, named(err, "%s", op)
 	case at != addr+n:
-		return ticket{}, &failure{op: op, hint: fmt.Sprintf("nothing is mapped at %#x", at), err: unix.ENOMEM}
+		return t, &failure{op: op, hint: fmt.Sprintf("nothing is mapped at %#x, or huge pages behind small ones", at), err: unix.ENOMEM}
 	case promises && (len(runs) != 1 || runs[0].prot != known):
 		wrong, _ := differs(addr, n, known)
-		return ticket{}, &failure{op: op, hint: wrong, err: unix.EACCES}
+		return t, &failure{op: op, hint: wrong, err: unix.EACCES}
 	}
-	// A part of a huge page cannot be owned: it cannot be unmapped.
-	end, fits := round(addr+n, granule)
-	if fits = fits && addr&(granule-1) == 0; fits && end != addr+n {
-		wrong, err := differs(addr+n, end-addr-n, runs[len(runs)-1].prot)
-		fits = err == nil && wrong == ""
-	}
-	if !fits {
-		return ticket{}, bad(op, "the range cuts a huge page of %d bytes", granule)
-	}
-	n = end - addr
-	runs[len(runs)-1].end = n
-	t := newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, granule, ProtNone)
+	t = newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, granule, ProtNone)
 	t.r.setRuns(runs)
 	return t, nil
 }
@@ -241,7 +238,7 @@ func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
 	}
 	if whole > data && p != ProtNone {
 		if err := sys.Mprotect(base, data, int(p)); err != nil {
-			return named(scarce(err, 0, data), "map")
+			return named(scarce(err, 0, data, 0), "map")
 		}
 		if s.populate {
 			advice := unix.MADV_POPULATE_READ
@@ -267,9 +264,9 @@ func (l locking) apply(addr, size uintptr, p Prot) error {
 	case l == unlocked:
 		return nil
 	case l == lockedOnFault || p == ProtNone: // there is nothing to fault in yet
-		return scarceLock(blame("MLOCK_ONFAULT", sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), size)
+		return scarce(blame("MLOCK_ONFAULT", sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), 0, 0, size)
 	}
-	return scarceLock(sys.Mlock(addr, size, 0), size)
+	return scarce(sys.Mlock(addr, size, 0), 0, 0, size)
 }
 
 // mapAt maps size bytes of b where the placement says, at a multiple of align.
@@ -320,22 +317,11 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 	case b.granule > pageSize:
 		err = scarceHuge(err, size, b.granule)
 	}
-	charged := uintptr(0)
-	if b.charged(p, flags) {
-		charged = size
+	charged := size
+	if t := flags & unix.MAP_TYPE; flags&unix.MAP_NORESERVE != 0 || t == unix.MAP_SHARED && b.fd >= 0 || t != unix.MAP_SHARED && p&ProtWrite == 0 {
+		charged = 0
 	}
-	return 0, scarce(err, size, charged)
-}
-
-// charged reports whether the kernel counts such memory as committed.
-func (b backing) charged(p Prot, flags int) bool {
-	switch {
-	case flags&unix.MAP_NORESERVE != 0:
-		return false
-	case flags&unix.MAP_TYPE == unix.MAP_SHARED:
-		return b.fd < 0
-	}
-	return p&ProtWrite != 0
+	return 0, scarce(err, size, charged, 0)
 }
 
 // stage maps size bytes of b elsewhere, where everything that can fail does so,
@@ -361,7 +347,7 @@ func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 	}
 	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding|flags, -1, 0)
 	if err != nil {
-		return 0, scarce(err, size+align, 0)
+		return 0, scarce(err, size+align, 0, 0)
 	}
 	at := (start + align - 1) &^ (align - 1)
 	abandon(start, at-start)
@@ -373,7 +359,7 @@ func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 // mremap(2). Both ranges are the library's own.
 func move(from, size, to uintptr) error {
 	_, err := sys.Mremap(from, size, size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to)
-	return scarce(err, 0, 0)
+	return scarce(err, 0, 0, 0)
 }
 
 // abandonHold unmaps address space that was held for a move, which has failed.

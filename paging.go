@@ -47,7 +47,7 @@ func (t ticket) LockOnFault(off, n int) error {
 // bytes at off, widened to whole pages; munlock(2).
 func (t ticket) Unlock(off, n int) error {
 	return t.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
-		return scarce(sys.Munlock(addr, size), 0, 0)
+		return scarce(sys.Munlock(addr, size), 0, 0, 0)
 	})
 }
 

@@ -134,7 +134,7 @@ func (r *region) protectPages(start, end uintptr, p Prot) error {
 		if back := r.restore(start, end); back != nil {
 			return r.stopped(err, back)
 		}
-		return scarce(err, 0, end-start)
+		return scarce(err, 0, end-start, 0)
 	}
 	if start == 0 && end == r.data() {
 		r.uniform(p)

@@ -175,22 +175,29 @@ func (r *region) fill(start, end uintptr) (hole bool, err error) {
 // safe for concurrent use; it answers ErrBusy never, and waits for a transition
 // as accesses do.
 func Grow[M Known](m M, size int) error {
-	if err := m.inside().grow(size); err != nil {
+	if err := m.inside().whole(func(r *region) error { return r.grow(size) }); err != nil {
 		return named(err, "grow to %d bytes", size)
 	}
 	return nil
 }
 
-func (t ticket) grow(size int) error {
-	return t.whole(func(r *region) error {
-		switch length := int(r.len.Load()); {
-		case size < length:
-			return bad("", "the mapping has %d bytes", length)
-		case size > int(r.cap.Load()):
-			return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
+func (r *region) grow(size int) error {
+	switch length := int(r.len.Load()); {
+	case size < length:
+		return bad("", "the mapping has %d bytes", length)
+	case size > int(r.cap.Load()):
+		return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
+	}
+	data := r.data()
+	end, _ := round(r.base+r.offset(size), r.granule)
+	if end -= r.base; size > 0 && end > data {
+		if err := r.open(data, end); err != nil {
+			return err
 		}
-		return r.growTo(size)
-	})
+		r.room -= end - data
+	}
+	r.len.Store(uintptr(size))
+	return nil
 }
 
 // whole runs f under a pin, with nobody growing the region meanwhile.
@@ -203,20 +210,6 @@ func (t ticket) whole(f func(r *region) error) error {
 	t.r.growing.Lock()
 	defer t.r.growing.Unlock()
 	return f(t.r)
-}
-
-// growTo makes room for size bytes out of the reserve.
-func (r *region) growTo(size int) error {
-	data := r.data()
-	end, _ := round(r.base+r.offset(size), r.granule)
-	if end -= r.base; size > 0 && end > data {
-		if err := r.open(data, end); err != nil {
-			return err
-		}
-		r.room -= end - data
-	}
-	r.len.Store(uintptr(size))
-	return nil
 }
 
 // open makes pages [start, end) of the reserve accessible.
@@ -232,7 +225,7 @@ func (r *region) open(start, end uintptr) error {
 		return r.openHuge(start, end, p)
 	}
 	if err := sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
-		return scarce(err, 0, end-start)
+		return scarce(err, 0, end-start, 0)
 	}
 	err := r.lock.apply(r.base+start, end-start, p)
 	if err != nil {
@@ -269,17 +262,18 @@ func (r *region) openHuge(start, end uintptr, p Prot) error {
 // or [Secret], whose size is fixed, and to grow from 0 what has no source any
 // more, as an empty part of a file. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
+	return change(m, func(r *region) error { return r.resize(size) },
+		func(err error) error { return named(err, "resize to %d bytes", size) })
+}
+
+// change runs a transition that keeps the type, and the handle if it fails.
+func change[M Handle](m M, f func(r *region) error, name func(err error) error) (M, error) {
 	_, known := m.known()
-	t, err := m.inside().resize(size, known)
+	t, err := m.inside().transit(known, f, name)
 	if err != nil {
 		return m, err
 	}
 	return handleOf[M](t), nil
-}
-
-func (t ticket) resize(size int, known bool) (ticket, error) {
-	return t.transit(known, func(r *region) error { return r.resize(size) },
-		func(err error) error { return named(err, "resize to %d bytes", size) })
 }
 
 func (r *region) resize(size int) error {
@@ -332,7 +326,7 @@ func (r *region) resize(size int) error {
 func (r *region) cut(want uintptr) error {
 	if want < r.size {
 		if err := sys.Munmap(r.base+want, r.size-want); err != nil {
-			return scarce(err, 0, 0)
+			return scarce(err, 0, 0, 0)
 		}
 	}
 	r.size, r.room = want, 0
@@ -362,7 +356,7 @@ func (r *region) extend(data, want uintptr) error {
 		if err == unix.EFAULT || err == unix.EINVAL {
 			base, err = r.extendParts(data, want, err)
 		}
-		err = scarce(err, want-data, want-data)
+		err = scarce(err, want-data, want-data, 0)
 	}
 	if err != nil {
 		return err
@@ -376,21 +370,10 @@ func (r *region) extend(data, want uintptr) error {
 	return nil
 }
 
-// extendParts extends several kernel areas, which mremap(2) refuses: the last
-// of them in place, where there is room behind it, or all of them elsewhere.
+// extendParts extends several kernel areas, which mremap(2) refuses.
 func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) {
-	last := r.base
-	err := survey(r.base, r.base+data, func(a area) bool { last = a.start; return true })
-	if err == nil && r.room == 0 {
-		if _, err := sys.Mremap(last, r.base+data-last, r.base+want-last, 0, 0); err == nil {
-			return r.base, nil
-		}
-	}
-	if err == nil && r.granule > pageSize {
-		err = &failure{hint: "huge pages do not grow", err: reason}
-	}
-	if err != nil {
-		return 0, err
+	if r.granule > pageSize {
+		return 0, &failure{hint: "huge pages do not grow", err: reason}
 	}
 	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
 	if err == nil {
@@ -430,7 +413,7 @@ func (r *region) relocate(size, to, want uintptr) error {
 			if i < len(areas)-1 {
 				abandon(to+size, want-size)
 			}
-			return scarce(err, want, 0)
+			return scarce(err, want, 0, 0)
 		}
 	}
 	for _, a := range areas[:max(len(areas), 1)-1] {
@@ -461,16 +444,7 @@ func (r *region) moveBack(areas []area, to uintptr, err error) error {
 // address modulo the page size. While the mapping is accessed or pinned it
 // answers ErrBusy.
 func Move[M Handle](m M, addr uintptr) (M, error) {
-	_, known := m.known()
-	t, err := m.inside().moveTo(addr, known)
-	if err != nil {
-		return m, err
-	}
-	return handleOf[M](t), nil
-}
-
-func (t ticket) moveTo(addr uintptr, known bool) (ticket, error) {
-	return t.transit(known, func(r *region) error { return r.moveTo(addr) },
+	return change(m, func(r *region) error { return r.moveTo(addr) },
 		func(err error) error { return named(err, "move to %#x", addr) })
 }
 

@@ -16,26 +16,20 @@ import (
 // A Spec never fails; [Map] reports what is wrong with it. The zero Spec is a
 // bad argument.
 type Spec struct {
-	source source
-	name   string // of the path
-	file   *os.File
-	fd     int
-	offset int64
-	size   int
-
+	source    source
+	name      string // of the path
+	file      *os.File
+	offset    int64
 	placement placement
-	twice     bool // two placements were asked for
 	addr      uintptr
-	align     int
-	aligned   bool
-	reserve   int
-	reserved  bool
-	huge      int
-	hugePages bool
+	lock      locking
 
-	shared, populate, populateCached, synchronous bool
-	noReserve, low, droppable                     bool
-	lock                                          locking
+	fd, size, align, reserve, huge   int
+	aligned, reserved, hugePages     bool // the field was set
+	twice                            bool // two placements were asked for
+	shared, populate, populateCached bool
+	synchronous, noReserve, low      bool
+	droppable                        bool
 }
 
 // locking says how pages are locked into memory.
