@@ -105,20 +105,16 @@ func truncated(area procmaps.Region, addr uint64) bool {
 	// become, but only with CAP_CHECKPOINT_RESTORE.
 	link := fmt.Sprintf("/proc/self/map_files/%x-%x", area.Start, area.End)
 	if unix.Stat(link, &st) != nil {
-		if area.Deleted || unix.Stat(area.Name, &st) != nil || !same(area, &st) {
+		// File systems without a device of their own, such as btrfs, may give stat
+		// another anonymous device, major number 0, than they give the table.
+		err := unix.Stat(area.Name, &st)
+		major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
+		if err != nil || area.Deleted || st.Ino != area.Inode || major != area.Major || minor != area.Minor && major != 0 {
 			return false
 		}
 	}
 	page := (area.Offset + addr - area.Start) &^ uint64(pageSize-1)
 	return page >= uint64(st.Size)
-}
-
-// same reports whether st is of the file in area.
-func same(area procmaps.Region, st *unix.Stat_t) bool {
-	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
-	// File systems without a device of their own, such as btrfs, may give stat
-	// another anonymous device, major number 0, than they give the table.
-	return st.Ino == area.Inode && major == area.Major && (minor == area.Minor || major == 0)
 }
 
 // A guard turns memory faults into errors. This is the only place that sets

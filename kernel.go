@@ -148,21 +148,20 @@ var features = []struct {
 	{"MADV_MERGEABLE MADV_UNMERGEABLE", "2.6.32 with CONFIG_KSM", unix.MADV_MERGEABLE, nil},
 	{"MADV_HUGEPAGE MADV_NOHUGEPAGE", "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", unix.MADV_HUGEPAGE, nil},
 	{"mbind move_pages", "2.6.18 with CONFIG_NUMA", 0, func() error { return sys.Mbind(0, 0, unix.MPOL_DEFAULT, make([]uintptr, 1)) }},
-	{"memfd_create", "3.17", 0, withMemfd(0, func(int) error { return nil })},
+	{"memfd_create", "3.17", 0, func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC)) }},
 	{"MLOCK_ONFAULT", "4.4", 0, func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) }},
 	{"MADV_FREE", "4.5", unix.MADV_FREE, nil},
 	{"MADV_WIPEONFORK MADV_KEEPONFORK", "4.14", unix.MADV_WIPEONFORK, nil},
-	{"MAP_SYNC", "4.15", 0, withMemfd(0, func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) })},
-	{"F_SEAL_FUTURE_WRITE", "5.1", 0, withMemfd(unix.MFD_ALLOW_SEALING, func(fd int) error { return addSeals(fd, SealFutureWrite) })},
+	{"F_SEAL_FUTURE_WRITE", "5.1", 0, trySeal},
 	{"MADV_COLD MADV_PAGEOUT", "5.4", unix.MADV_COLD, nil},
 	{"MADV_POPULATE_READ MADV_POPULATE_WRITE", "5.14", unix.MADV_POPULATE_READ, nil},
 	{"memfd_secret", "5.14; before 6.5 with secretmem.enable=1", 0, func() error { return done(newSecret(0)) }},
 	{"PR_SET_VMA_ANON_NAME", "5.17 with CONFIG_ANON_VMA_NAME", 0, func() error { return sys.SetName(0, 0, "") }},
 	{"MADV_DONTNEED_LOCKED", "5.18", unix.MADV_DONTNEED_LOCKED, nil},
 	{"MADV_COLLAPSE", "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", unix.MADV_COLLAPSE, nil},
-	{"MFD_NOEXEC_SEAL", "6.3", 0, withMemfd(unix.MFD_NOEXEC_SEAL, func(int) error { return nil })},
+	{"MFD_NOEXEC_SEAL", "6.3", 0, func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)) }},
 	{"mseal", "6.10 on 64-bit", 0, func() error { return sys.Mseal(0, 0) }},
-	{"MAP_DROPPABLE", "6.11 on 64-bit", 0, func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) }},
+	{"MAP_DROPPABLE", "6.11 on 64-bit", 0, tryDroppable},
 	{"MADV_GUARD_INSTALL MADV_GUARD_REMOVE", "6.13", unix.MADV_GUARD_INSTALL, nil},
 }
 
@@ -207,14 +206,12 @@ func blame(feature string, err error) error {
 	return err
 }
 
-func withMemfd(flags int, use func(fd int) error) func() error {
-	return func() error {
-		fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|flags)
-		if err == nil {
-			err = use(fd)
-		}
-		return done(fd, err)
+func trySeal() error {
+	fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err == nil {
+		err = addSeals(fd, SealFutureWrite)
 	}
+	return done(fd, err)
 }
 
 func done(fd int, err error) error {
@@ -222,8 +219,8 @@ func done(fd int, err error) error {
 	return err
 }
 
-func tryMmap(flags, fd int) error {
-	at, err := sys.Mmap(0, pageSize, unix.PROT_NONE, flags, fd, 0)
+func tryDroppable() error {
+	at, err := sys.Mmap(0, pageSize, unix.PROT_NONE, unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1, 0)
 	if err == nil {
 		abandon(at, pageSize)
 	}

@@ -310,10 +310,8 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 		return got, nil
 	case flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
 		err = blame("MAP_DROPPABLE", err)
-	case flags&unix.MAP_TYPE == unix.MAP_SHARED_VALIDATE:
-		if err = blame("MAP_SYNC", err); err == unix.EOPNOTSUPP {
-			err = &failure{hint: "the file is not on persistent memory (DAX)", err: err}
-		}
+	case err == unix.EOPNOTSUPP:
+		err = &failure{hint: "MAP_SYNC is for files on persistent memory (DAX)", err: err}
 	case b.granule > pageSize:
 		err = scarceHuge(err, size, b.granule)
 	}

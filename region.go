@@ -348,18 +348,16 @@ func (t ticket) Close() error {
 		switch {
 		case w&genMask != t.state:
 			return named(ErrMoved, "close")
-		case w&unowned != 0:
-			return named(ErrClosed, "close")
 		case w&busy != 0:
 			r.await()
-		case r.sealed.Load():
-			return named(ErrSealed, "close")
 		case w&failed != 0:
 			if r.word.CompareAndSwap(w, w|busy) {
 				return r.discard(w)
 			}
-		case w&closed != 0:
+		case w&(closed|unowned) != 0:
 			return named(ErrClosed, "close")
+		case r.sealed.Load():
+			return named(ErrSealed, "close")
 		case w&pinMask != 0:
 			if r.word.CompareAndSwap(w, w|closed) {
 				r.settle()

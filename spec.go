@@ -350,12 +350,12 @@ func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) e
 	case descriptor:
 		return withFD(s.fd)
 	case path:
-		fd, err := s.openPath(op, p)
+		f, err := s.openPath(op, p)
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
-		return withFD(fd)
+		defer f.Close()
+		return control(f, withFD)
 	case secret:
 		fd, err := newSecret(max(capacity, s.size))
 		if err != nil {
@@ -386,27 +386,20 @@ func control(f *os.File, use func(fd int) error) error {
 }
 
 // openPath opens a regular file for a mapping with permissions p.
-func (s Spec) openPath(op string, p Prot) (int, error) {
+func (s Spec) openPath(op string, p Prot) (*os.File, error) {
 	// Opening a device can have effects, and opening a pipe waits: look first.
 	var st unix.Stat_t
-	err := unix.Stat(s.name, &st)
-	if err == nil {
+	if unix.Stat(s.name, &st) == nil {
 		if err := regular(op, &st); err != nil {
-			return -1, err
+			return nil, err
 		}
 	}
 	mode := unix.O_RDONLY
 	if s.shared && p&ProtWrite != 0 {
 		mode = unix.O_RDWR // mmap(2) wants a readable descriptor even for writing
 	}
-	fd := -1
-	if err == nil {
-		err = retry(func() error {
-			fd, err = unix.Open(s.name, mode|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-			return err
-		})
-	}
-	return fd, named(err, "%s", op)
+	f, err := os.OpenFile(s.name, mode|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	return f, named(err, "%s", op)
 }
 
 // retry repeats a call while a signal interrupts it.

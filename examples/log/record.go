@@ -61,11 +61,14 @@ func follow(m mmap.ReadWrite, off int, written *atomic.Int64, wake <-chan bool, 
 	return nil
 }
 
+// A viewer is a mapping that can be read, whatever else it allows.
+type viewer interface {
+	View(func(b []byte) error) error
+}
+
 // walk prints the lines from off to end, and returns where the whole records end:
 // there, or at zeros, or elsewhere with errTorn.
-func walk(m interface {
-	View(func([]byte) error) error
-}, off, end int, out io.Writer) (int, error) {
+func walk(m viewer, off, end int, out io.Writer) (int, error) {
 	w := bufio.NewWriter(out)
 	err := m.View(func(b []byte) error {
 		for rest := b[off:end]; len(rest) > 0; rest = b[off:end] {

@@ -80,6 +80,7 @@ func produce(args []string, in io.Reader, stdout, stderr io.Writer) error {
 		if errors.Is(err, errQueue) {
 			cmd.Process.Kill() // nothing good comes of it any more
 		}
+		bell.Close() // what there is to say stands in the queue
 		err = errors.Join(err, <-died)
 	case err = <-died:
 		if err == nil { // it has all; otherwise the input might take for ever
