@@ -90,8 +90,8 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	}
 	var refused error
 	if checked {
-		if at, ok := r.refuses(int(off), len(part), need); !ok {
-			refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, r.protAt(at), at)
+		if at, has, no := r.refuses(int(off), len(part), need); no {
+			refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, has, at)
 			part = part[:max(int64(at), off)-off]
 		}
 	}

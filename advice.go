@@ -127,8 +127,8 @@ func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
 
 // allowed returns an error unless all pages of n bytes at off allow need.
 func (r *region) allowed(off, n int, need Prot) error {
-	if at, ok := r.refuses(off, n, need); !ok {
-		return &failure{hint: fmt.Sprintf("%v page at offset %d", r.protAt(at), at), err: unix.EACCES}
+	if at, p, refused := r.refuses(off, n, need); refused {
+		return &failure{hint: fmt.Sprintf("%v page at offset %d", p, at), err: unix.EACCES}
 	}
 	return nil
 }
@@ -137,15 +137,13 @@ func (r *region) allowed(off, n int, need Prot) error {
 // stopped, but calling it again for what is there already is cheap.
 func (r *region) populate(addr, size uintptr, advice int) error {
 	err := sys.Madvise(addr, size, advice)
-	switch err {
-	case unix.EINVAL:
+	if err == unix.EINVAL {
 		if err = blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
 			err = &failure{hint: "this kind of memory cannot be prefaulted", err: errors.ErrUnsupported}
 		}
-		fallthrough
-	default:
+	}
+	if err != unix.EFAULT && err != unix.EHWPOISON {
 		return scarce(err, 0, size, 0)
-	case unix.EFAULT, unix.EHWPOISON:
 	}
 	for size > pageSize {
 		half := page(size / 2)

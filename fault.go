@@ -162,11 +162,9 @@ func (g *guard) rescue(err *error) {
 // other panic goes on, and a fault elsewhere ends as it would have without a
 // guard.
 func (g *guard) claim(p any) error {
-	fault, ok := p.(interface {
-		runtime.Error
-		Addr() uintptr
-	})
-	if !ok {
+	_, known := p.(runtime.Error)
+	fault, ok := p.(interface{ Addr() uintptr })
+	if !known || !ok {
 		panic(p)
 	}
 	addr := fault.Addr()

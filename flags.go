@@ -25,13 +25,13 @@ func (p Prot) String() string {
 	if p&^protAll != 0 {
 		return fmt.Sprintf("Prot(%#x)", uint8(p))
 	}
-	b := [3]byte{'-', '-', '-'}
-	for i, c := range [3]byte{'r', 'w', 'x'} {
-		if p&(1<<i) != 0 {
-			b[i] = c
+	b := []byte("rwx")
+	for i := range b {
+		if p&(1<<i) == 0 {
+			b[i] = '-'
 		}
 	}
-	return string(b[:])
+	return string(b)
 }
 
 // allows reports whether p contains all of need.

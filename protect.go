@@ -184,13 +184,11 @@ func (r *region) stopped(err, undo error) error {
 // of the kernel, go on, as does Release.
 func (t ticket) Seal() error {
 	err := t.whole(func(r *region) error {
-		if r.size > 0 {
-			if err := sys.Mseal(r.base, r.size); err != nil {
-				return blame("mseal", err)
-			}
+		err := blame("mseal", sys.Mseal(r.base, r.size))
+		if err == nil {
+			r.sealed.Store(true)
 		}
-		r.sealed.Store(true)
-		return nil
+		return err
 	})
 	return named(err, "seal")
 }
@@ -202,9 +200,6 @@ func (t ticket) Seal() error {
 // empty one takes the name away.
 func (t ticket) SetName(name string) error {
 	err := t.whole(func(r *region) error {
-		if r.size == 0 {
-			return nil
-		}
 		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.base, r.size, name))
 		switch err {
 		case unix.EBADF:

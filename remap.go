@@ -336,35 +336,27 @@ func (r *region) cut(want uintptr) error {
 // extend makes the data pages, and with them the region, want bytes long. The
 // reserve is too short for that, and goes.
 func (r *region) extend(data, want uintptr) error {
-	lead, reserve, room := r.addr.Load()-r.base, r.base+data, r.room
-	var base uintptr
-	var err error
-	if data == 0 {
+	lead, room, base, err := r.addr.Load()-r.base, r.room, r.base, error(nil)
+	switch {
+	case data == 0 && r.flags == 0:
+		return bad("", "an empty mapping has no source to grow from")
+	case data == 0:
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
-		if r.flags == 0 {
-			return bad("", "an empty mapping has no source to grow from")
-		}
-		s := Spec{lock: r.lock}
 		b := backing{fd: -1, granule: r.granule, flags: r.flags}
-		base, err = s.mapPages(b, 0, want, want, Prot(r.prot.Load()))
-	} else {
-		if err = r.extendable(data); err != nil {
-			return err
+		base, err = (Spec{lock: r.lock}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
+	default:
+		if err = r.extendable(data); err == nil {
+			base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
 		}
-		base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
 		if err == unix.EFAULT || err == unix.EINVAL {
 			base, err = r.extendParts(data, want, err)
 		}
-		err = scarce(err, want-data, want-data, 0)
 	}
 	if err != nil {
-		return err
+		return scarce(err, want-data, want-data, 0)
 	}
-	if data == 0 {
-		reserve = r.base
-	}
-	abandon(reserve, room)
+	abandon(r.base+data, room)
 	r.base, r.size, r.room = base, want, 0
 	r.addr.Store(base + lead)
 	return nil

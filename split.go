@@ -45,7 +45,9 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 		base = addr &^ (r.granule - 1) // nothing is owned there
 	}
 	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), base, r.size-at, r.room, r.granule, Prot(r.prot.Load()))
-	r.inherit(right.r)
+	right.r.flags, right.r.lock = r.flags, r.lock
+	right.r.lent.Store(r.lent.Load())
+	right.r.sealed.Store(r.sealed.Load())
 	data := r.data()
 	right.r.setRuns(r.clip(min(at, data), data))
 	r.setRuns(r.clip(0, min(at, data)))
@@ -53,13 +55,6 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	r.len.Store(uintptr(off))
 	r.cap.Store(uintptr(off))
 	return t.pass(), right, nil
-}
-
-// inherit gives another region what holds for all parts of this one.
-func (r *region) inherit(other *region) {
-	other.flags, other.lock = r.flags, r.lock
-	other.lent.Store(r.lent.Load())
-	other.sealed.Store(r.sealed.Load())
 }
 
 // Join makes one mapping of two neighbours, in either order, without a system

@@ -71,19 +71,18 @@ func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) er
 	})
 }
 
-// refuses returns the first byte of a range whose page does not allow need, and
-// whether the whole range allows it.
-func (r *region) refuses(off, n int, need Prot) (uintptr, bool) {
+// refuses returns the first byte of a range whose page does not allow need, the
+// permissions there, and whether there is one.
+func (r *region) refuses(off, n int, need Prot) (at uintptr, p Prot, refused bool) {
 	lead := r.addr.Load() - r.base
-	at, ok := uintptr(0), true
 	if n > 0 {
-		r.each(lead+uintptr(off), lead+uintptr(off)+uintptr(n), func(start, _ uintptr, p Prot) {
-			if ok && !p.allows(need) {
-				at, ok = start-lead, false
+		r.each(lead+uintptr(off), lead+uintptr(off)+uintptr(n), func(start, _ uintptr, has Prot) {
+			if !refused && !has.allows(need) {
+				at, p, refused = start-lead, has, true
 			}
 		})
 	}
-	return at, ok
+	return at, p, refused
 }
 
 // Protect gives every page permissions p; mprotect(2). It happens wholly or not
@@ -159,14 +158,6 @@ func (r *region) find(off uintptr) int {
 	return sort.Search(len(r.runs)-1, func(i int) bool { return off < r.runs[i].end })
 }
 
-// protAt returns the permissions of the page that holds the byte at off.
-func (r *region) protAt(off uintptr) Prot {
-	if r.runs == nil {
-		return Prot(r.prot.Load())
-	}
-	return r.runs[r.find(off+r.addr.Load()-r.base)].prot
-}
-
 // each calls f with the stretches of [start, end), offsets from base, that have
 // the same permissions.
 func (r *region) each(start, end uintptr, f func(start, end uintptr, p Prot)) {
@@ -224,27 +215,18 @@ func (r *region) setProt(start, end uintptr, p Prot) {
 	if r.runs == nil {
 		r.runs = []run{{r.data(), Prot(r.prot.Load())}}
 	}
-	first, last := r.find(start), r.find(end-1)
+	// The runs that it touches are made anew, and their neighbours, which may
+	// become one with p.
+	first, last := max(r.find(start)-1, 0), min(r.find(end-1)+1, len(r.runs)-1)
 	begin := uintptr(0)
 	if first > 0 {
 		begin = r.runs[first-1].end
 	}
-	// What is left of the first run and of the last one stays around p, and
-	// neighbours of the same kind become one.
-	var piece [4]run
-	pieces := piece[:0]
-	if begin < start {
-		pieces = appendRun(pieces, start, r.runs[first].prot)
-	} else if first > 0 {
-		first--
-		pieces = appendRun(pieces, start, r.runs[first].prot)
-	}
-	pieces = appendRun(pieces, end, p)
-	if rest := r.runs[last]; end < rest.end {
-		pieces = appendRun(pieces, rest.end, rest.prot)
-	} else if last+1 < len(r.runs) {
-		last++
-		pieces = appendRun(pieces, r.runs[last].end, r.runs[last].prot)
-	}
-	r.setRuns(slices.Replace(r.runs, first, last+1, pieces...))
+	var space [5]run
+	runs := space[:0]
+	add := func(_, end uintptr, p Prot) { runs = appendRun(runs, end, p) }
+	r.each(begin, start, add)
+	add(start, end, p)
+	r.each(end, r.runs[last].end, add)
+	r.setRuns(slices.Replace(r.runs, first, last+1, runs...))
 }
