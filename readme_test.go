@@ -1,0 +1,117 @@
+package mmap
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// readme returns the README from a heading to the next one of its kind.
+func readme(t *testing.T, heading string) string {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	check(t, err)
+	_, rest, ok := strings.Cut(string(text), "\n"+heading+"\n")
+	if !ok {
+		t.Fatalf("README.md has no %q", heading)
+	}
+	part, _, _ := strings.Cut(rest, "\n## ")
+	return part
+}
+
+// Every constant of mapping that golang.org/x/sys/unix knows, on any processor,
+// is offered or left out on purpose.
+func TestEveryConstant(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.Dir}}", "golang.org/x/sys/unix").Output()
+	if err != nil {
+		t.Skip("the source of golang.org/x/sys/unix is needed: ", err)
+	}
+	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "zerrors_linux*.go"))
+	check(t, err)
+	constant := regexp.MustCompile(`(?m)^\s+((?:MAP|MADV|MREMAP|MLOCK|MFD|F_SEAL|PROT)_\w+|MS_SYNC|MS_ASYNC|MS_INVALIDATE)\s+=`)
+	table, seen := readme(t, "## Every mapping feature of Linux, and where it is"), map[string]bool{}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		check(t, err)
+		for _, m := range constant.FindAllStringSubmatch(string(source), -1) {
+			if name := m[1]; !seen[name] && !strings.Contains(table, "`"+name+"`") {
+				t.Errorf("%s is not in the table", name)
+			}
+			seen[m[1]] = true
+		}
+	}
+	if len(seen) < 90 {
+		t.Errorf("only %d constants found in %d files", len(seen), len(files))
+	}
+}
+
+// What the table says is there, is there.
+func TestFeatureTable(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	check(t, err)
+	exported := map[string]bool{}
+	for _, name := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		check(t, err)
+		for name := range file.Scope.Objects {
+			exported[name] = ast.IsExported(name)
+		}
+	}
+	types := map[string]reflect.Type{
+		"Spec": reflect.TypeFor[Spec](), "Unknown": reflect.TypeFor[Unknown](),
+		"Read": reflect.TypeFor[Read](), "ReadWrite": reflect.TypeFor[ReadWrite](),
+	}
+	all, _, _ := strings.Cut(readme(t, "## Every mapping feature of Linux, and where it is"), "Left out on purpose")
+	quoted, rows := regexp.MustCompile("`([^`]+)`"), 0
+	for _, line := range strings.Split(all, "\n") {
+		cells := strings.Split(line, "|")
+		if len(cells) != 4 {
+			continue
+		}
+		rows++
+		for _, m := range quoted.FindAllStringSubmatch(cells[2], -1) {
+			typ, method, isMethod := strings.Cut(m[1], ".")
+			switch {
+			case m[1] == "procmaps":
+			case isMethod && types[typ] != nil:
+				if !hasMethod(types[typ], method) {
+					t.Errorf("%s has no method %s", typ, method)
+				}
+			case isMethod || !exported[m[1]] && !hasMethod(types["Read"], m[1]):
+				t.Errorf("nothing is called %s", m[1])
+			}
+		}
+	}
+	if rows < 50 {
+		t.Errorf("only %d rows", rows)
+	}
+}
+
+func hasMethod(typ reflect.Type, name string) bool {
+	_, ok := typ.MethodByName(name)
+	return ok
+}
+
+// The README lists the features that Probe knows, with their versions.
+func TestProbeTable(t *testing.T) {
+	text := readme(t, "## Requirements")
+	for _, f := range features {
+		for _, name := range strings.Fields(f.names) {
+			version, _, _ := strings.Cut(strings.ReplaceAll(f.since, ";", " "), " ")
+			i := slices.IndexFunc(strings.Split(text, "\n"), func(row string) bool {
+				return strings.HasPrefix(row, "| "+version) && strings.Contains(row, "`"+name+"`")
+			})
+			if i < 0 {
+				t.Errorf("no row for %s of Linux %s", name, f.since)
+			}
+		}
+	}
+}
