@@ -90,7 +90,7 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 func (t ticket) Advise(off, n int, a Advice) error {
 	name := a.String()
 	if strings.HasPrefix(name, "Advice") {
-		return bad(name, "no such advice")
+		return bad(fmt.Sprintf("%s of %d bytes at %d", name, n, off), "no such advice")
 	}
 	return t.within(name, off, n, false, func(_ *region, addr, size uintptr) error {
 		return madvise(name, addr, size, int(a), "not for this kind of memory")
@@ -162,7 +162,12 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 // page to be had the error matches ENOMEM, EBUSY or EAGAIN.
 func (t ticket) Collapse(off, n int) error {
 	return t.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
-		return madvise("MADV_COLLAPSE", addr, size, unix.MADV_COLLAPSE, "no whole huge page lies within, or not for this kind of memory")
+		const hint = "no whole huge page lies within, or not for this kind of memory"
+		huge := uintptr(number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""))
+		if at, _ := round(addr, max(huge, 1)); at+huge > addr+size {
+			return &failure{hint: hint, err: unix.EINVAL} // the kernel does nothing, and says nothing
+		}
+		return madvise("MADV_COLLAPSE", addr, size, unix.MADV_COLLAPSE, hint)
 	})
 }
 

@@ -111,10 +111,7 @@ func (t ticket) Regions() ([]procmaps.Region, error) {
 	}
 	defer t.r.unpin(line)
 	regions, err := regionsOf(t.r.base, t.r.base+t.r.size)
-	if err != nil {
-		return nil, named(err, "regions of %#x+%d", t.r.base, t.r.size)
-	}
-	return regions, nil
+	return regions, named(err, "regions of %#x+%d", t.r.base, t.r.size)
 }
 
 // differs returns how the kernel's table of [base, base+size) differs from
@@ -152,7 +149,8 @@ var features = []struct {
 	{"MLOCK_ONFAULT", "4.4", 0, func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) }},
 	{"MADV_FREE", "4.5", unix.MADV_FREE, nil},
 	{"MADV_WIPEONFORK MADV_KEEPONFORK", "4.14", unix.MADV_WIPEONFORK, nil},
-	{"F_SEAL_FUTURE_WRITE", "5.1", 0, trySeal},
+	{"MAP_SYNC", "4.15", 0, withMemfd(func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) })},
+	{"F_SEAL_FUTURE_WRITE", "5.1", 0, withMemfd(func(fd int) error { return addSeals(fd, SealFutureWrite) })},
 	{"MADV_COLD MADV_PAGEOUT", "5.4", unix.MADV_COLD, nil},
 	{"MADV_POPULATE_READ MADV_POPULATE_WRITE", "5.14", unix.MADV_POPULATE_READ, nil},
 	{"memfd_secret", "5.14; before 6.5 with secretmem.enable=1", 0, func() error { return done(newSecret(0)) }},
@@ -161,7 +159,7 @@ var features = []struct {
 	{"MADV_COLLAPSE", "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", unix.MADV_COLLAPSE, nil},
 	{"MFD_NOEXEC_SEAL", "6.3", 0, func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)) }},
 	{"mseal", "6.10 on 64-bit", 0, func() error { return sys.Mseal(0, 0) }},
-	{"MAP_DROPPABLE", "6.11 on 64-bit", 0, tryDroppable},
+	{"MAP_DROPPABLE", "6.11 on 64-bit", 0, func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) }},
 	{"MADV_GUARD_INSTALL MADV_GUARD_REMOVE", "6.13", unix.MADV_GUARD_INSTALL, nil},
 }
 
@@ -206,12 +204,14 @@ func blame(feature string, err error) error {
 	return err
 }
 
-func trySeal() error {
-	fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-	if err == nil {
-		err = addSeals(fd, SealFutureWrite)
+func withMemfd(use func(fd int) error) func() error {
+	return func() error {
+		fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+		if err == nil {
+			err = use(fd)
+		}
+		return done(fd, err)
 	}
-	return done(fd, err)
 }
 
 func done(fd int, err error) error {
@@ -219,8 +219,8 @@ func done(fd int, err error) error {
 	return err
 }
 
-func tryDroppable() error {
-	at, err := sys.Mmap(0, pageSize, unix.PROT_NONE, unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1, 0)
+func tryMmap(flags, fd int) error {
+	at, err := sys.Mmap(0, pageSize, unix.PROT_NONE, flags, fd, 0)
 	if err == nil {
 		abandon(at, pageSize)
 	}
@@ -231,13 +231,12 @@ func tryDroppable() error {
 // many bytes of address space, of memory that is had at any time, and of memory
 // that is locked. At a limit memory is not for the taking, for this neither.
 func scarce(err error, space, charged, locked uintptr) error {
-	locks := err == unix.EAGAIN || locked > 0 && err == unix.EPERM
-	if err != unix.ENOMEM && !locks {
+	if err != unix.ENOMEM && err != unix.EAGAIN && (err != unix.EPERM || locked == 0) {
 		return err
 	}
 	var can [2]unix.CapUserData
 	unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &can[0])
-	locks = (locks || locked > 0) && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
+	locks := (err == unix.EAGAIN || locked > 0) && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
 	areas := uint64(0)
 	if table, err := procmaps.Open(0); err == nil {
 		for range table.Regions() {
@@ -252,8 +251,8 @@ func scarce(err error, space, charged, locked uintptr) error {
 		name            string
 		is, used, wants uint64
 	}{
-		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(max(locked, charged))},
-		{true, "vm.max_map_count", number(vm+"max_map_count", ""), areas, 3}, // an area divided in three, and [vsyscall]
+		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(max(locked, space))},
+		{true, "vm.max_map_count", number(vm+"max_map_count", ""), areas, 8}, // mremap(2) gives up that early
 		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(space)},
 		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(charged)},
 		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(charged)},

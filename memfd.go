@@ -3,7 +3,6 @@ package mmap
 import (
 	"errors"
 	"fmt"
-	"math"
 	"math/bits"
 	"os"
 
@@ -43,9 +42,6 @@ func MemfdHuge(name string, size int64, seals Seal, hugePage int) (*os.File, err
 }
 
 func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
-	if size < 0 {
-		return nil, bad(op, "negative size")
-	}
 	// Without either flag Linux 6.3 logs a complaint; before it, both are
 	// EINVAL.
 	flags |= unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
@@ -106,18 +102,8 @@ func truncate(fd int, size int64) error {
 // full one answers ENOSPC. f is used without changing its mode.
 func Allocate(f *os.File, offset, size int64) error {
 	op := fmt.Sprintf("allocate %d bytes at offset %d", size, offset)
-	switch {
-	case f == nil:
-		return bad(op, "the file is nil")
-	case offset < 0:
-		return bad(op, "negative offset")
-	case size < 0:
-		return bad(op, "negative size")
-	case size > math.MaxInt64-offset:
-		return &failure{op: op, hint: "the range ends past the largest file offset", err: unix.EFBIG}
-	}
 	err := control(f, func(fd int) error {
-		if size == 0 {
+		if size == 0 && offset >= 0 {
 			return nil // which fallocate refuses
 		}
 		return retry(func() error { return unix.Fallocate(fd, 0, offset, size) })

@@ -134,6 +134,9 @@ func (s Spec) mapOpened(p Prot) (t ticket, err error) {
 
 // lay maps a backing where the Spec says, as a new region.
 func (s Spec) lay(b backing, p Prot) (ticket, error) {
+	if s.source == secret {
+		s.lock = unlocked // by mlock(2), for it is locked from the start
+	}
 	capacity := b.size
 	if s.reserved {
 		if capacity = uintptr(s.reserve); capacity < b.size {
@@ -263,7 +266,7 @@ func (l locking) apply(addr, size uintptr, p Prot) error {
 	switch {
 	case l == unlocked:
 		return nil
-	case l == lockedOnFault || p == ProtNone: // there is nothing to fault in yet
+	case l == lockedOnFault || p&(ProtRead|ProtWrite) == 0: // there is nothing to fault in yet
 		return scarce(blame("MLOCK_ONFAULT", sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), 0, 0, size)
 	}
 	return scarce(sys.Mlock(addr, size, 0), 0, 0, size)
@@ -286,7 +289,8 @@ func (s Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (ui
 		abandon(got, size) // kernels before 4.17 take NOREPLACE for a hint
 		return 0, unix.EEXIST
 	}
-	if align <= b.granule || got&(align-1) == 0 {
+	// The search for huge pages does not know MAP_32BIT before Linux 6.13.
+	if align = max(align, b.granule); got&(align-1) == 0 && (flags&map32Bit == 0 || got+size <= 1<<31) {
 		return got, nil
 	}
 	// Not by luck, then: hold enough address space for the alignment, trim it,
@@ -310,8 +314,10 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 		return got, nil
 	case flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
 		err = blame("MAP_DROPPABLE", err)
-	case err == unix.EOPNOTSUPP:
-		err = &failure{hint: "MAP_SYNC is for files on persistent memory (DAX)", err: err}
+	case flags&unix.MAP_TYPE == unix.MAP_SHARED_VALIDATE:
+		if err = blame("MAP_SYNC", err); err == unix.EOPNOTSUPP {
+			err = &failure{hint: "the file is not on persistent memory (DAX)", err: err}
+		}
 	case b.granule > pageSize:
 		err = scarceHuge(err, size, b.granule)
 	}

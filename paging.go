@@ -1,45 +1,53 @@
 package mmap
 
 import (
-	"errors"
 	"math/bits"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
-// Lock locks the pages of n bytes at off into memory, widened to whole pages;
-// mlock(2). They are faulted in now. A page that cannot be had is a
-// [*FaultError], one that cannot be accessed ErrPermission: LockOnFault takes
-// those. At the limit the error says RLIMIT_MEMLOCK. In these cases nothing is
-// locked; only at vm.max_map_count can a part of the range be, which Unlock
-// undoes. Locks do not nest. What the kernel never locks, it passes over without a
-// word: droppable memory, devices, and huge pages of the pool, which stay anyway.
-func (t ticket) Lock(off, n int) error {
-	return t.within("lock", off, n, false, func(r *region, addr, size uintptr) error {
-		none, readable := false, true
-		r.each(addr-r.base, addr-r.base+size, func(_, _ uintptr, p Prot) {
-			none = none || p == ProtNone
-			readable = readable && p.allows(ProtRead)
-		})
-		if none {
-			return &failure{hint: "a page cannot be accessed", err: unix.EACCES}
-		}
-		if readable {
-			// mlock(2) marks the pages as locked first, and fails afterwards.
-			if err := r.populate(addr, size, unix.MADV_POPULATE_READ); err != nil && !errors.Is(err, errors.ErrUnsupported) {
-				return err
-			}
-		}
-		return locked.apply(addr, size, ProtRead)
-	})
-}
+// Lock locks the pages of n bytes at off into memory, widened to whole pages, and
+// faults them in; mlock(2). At the limit the error names RLIMIT_MEMLOCK, and what
+// was locked stays so. A page that cannot be had is a [*FaultError], and then no
+// page of the range is locked. A page that can neither be read nor written is
+// ErrPermission, and nothing has changed: LockOnFault takes those. Only at
+// vm.max_map_count can a part of the range be locked; see Unlock.
+//
+// Locks do not nest. What the kernel never locks, it passes over without a word:
+// devices, and huge pages of the pool, which stay in memory anyway.
+func (t ticket) Lock(off, n int) error { return t.lockPages("lock", locked, off, n) }
 
 // LockOnFault is Lock that faults nothing in: each page is locked when it is
 // first touched; MLOCK_ONFAULT of mlock2(2).
 func (t ticket) LockOnFault(off, n int) error {
-	return t.within("lock on fault", off, n, false, func(_ *region, addr, size uintptr) error {
-		return lockedOnFault.apply(addr, size, ProtRead)
+	return t.lockPages("lock on fault", lockedOnFault, off, n)
+}
+
+func (t ticket) lockPages(op string, l locking, off, n int) error {
+	return t.within(op, off, n, false, func(r *region, addr, size uintptr) error {
+		advice, usable := unix.MADV_POPULATE_READ, true
+		r.each(addr-r.base, addr-r.base+size, func(_, _ uintptr, p Prot) {
+			usable = usable && p&(ProtRead|ProtWrite) != 0
+			if !p.allows(ProtRead) {
+				advice = unix.MADV_POPULATE_WRITE
+			}
+		})
+		switch {
+		case r.flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
+			return bad("", "droppable memory cannot be locked")
+		case !usable && l == locked:
+			return &failure{hint: "a page can neither be read nor written", err: unix.EACCES}
+		}
+		err := l.apply(addr, size, ProtRead)
+		if err == unix.ENOMEM {
+			// No limit, so it is a page; but all of them are marked as locked.
+			sys.Munlock(addr, size)
+			if why := r.populate(addr, size, advice); why != nil {
+				err = why
+			}
+		}
+		return err
 	})
 }
 
@@ -132,8 +140,9 @@ const (
 
 // SetPolicy says from which NUMA nodes the pages of n bytes at off, widened to
 // whole pages, are taken; mbind(2). It is for pages that come: those that are in
-// memory stay where they are, see Nodes. Nodes that do not exist, or too many or
-// too few for the policy, match EINVAL.
+// memory stay where they are, see Nodes. Nodes that do not exist, and none or some
+// where the policy wants the opposite, match EINVAL; of several, PolicyPreferred
+// takes the lowest, and of none the node that PolicyLocal would.
 func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
 	return t.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
@@ -147,12 +156,13 @@ func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 		if err == unix.EINVAL {
 			err = &failure{hint: "no such policy, or not with these nodes", err: err}
 		}
-		return err
+		return scarce(err, 0, 0, 0)
 	})
 }
 
 // Nodes returns for each of the pages that hold n bytes at off the NUMA node
-// that holds it, -1 if it is not in memory; move_pages(2).
+// that holds it; move_pages(2). It is -1 for a page that this process has not
+// touched, for anonymous memory that was only read, and for what is not in memory.
 func (t ticket) Nodes(off, n int) (nodes []int, err error) {
 	err = t.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
 		pages := make([]uintptr, size/pageSize)

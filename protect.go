@@ -188,7 +188,7 @@ func (t ticket) Seal() error {
 		if err == nil {
 			r.sealed.Store(true)
 		}
-		return err
+		return scarce(err, 0, 0, 0)
 	})
 	return named(err, "seal")
 }
@@ -207,7 +207,7 @@ func (t ticket) SetName(name string) error {
 		case unix.EINVAL:
 			err = &failure{hint: "not a name of at most 79 printable characters without any of \\ ` $ [ ]", err: err}
 		}
-		return err
+		return scarce(err, 0, 0, 0)
 	})
 	return named(err, "name %q", name)
 }

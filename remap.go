@@ -175,10 +175,7 @@ func (r *region) fill(start, end uintptr) (hole bool, err error) {
 // safe for concurrent use; it answers ErrBusy never, and waits for a transition
 // as accesses do.
 func Grow[M Known](m M, size int) error {
-	if err := m.inside().whole(func(r *region) error { return r.grow(size) }); err != nil {
-		return named(err, "grow to %d bytes", size)
-	}
-	return nil
+	return named(m.inside().whole(func(r *region) error { return r.grow(size) }), "grow to %d bytes", size)
 }
 
 func (r *region) grow(size int) error {
@@ -281,9 +278,9 @@ func (r *region) resize(size int) error {
 		return bad("", "negative size")
 	}
 	data := r.data()
-	end := r.base + r.offset(size)
-	want, ok := round(end, r.granule)
-	if want -= r.base; !ok || end < r.base || int(want) < 0 {
+	lead := r.base & (r.granule - 1)
+	want, ok := round(lead+r.offset(size), r.granule)
+	if want -= lead; !ok || int(want) < 0 {
 		return unix.ENOMEM
 	}
 	if size == 0 {
@@ -368,10 +365,10 @@ func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) 
 		return 0, &failure{hint: "huge pages do not grow", err: reason}
 	}
 	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
-	if err == nil {
-		err = r.relocate(data, to, want)
+	if err != nil {
+		return 0, scarce(err, want, 0, 0)
 	}
-	return to, err
+	return to, r.relocate(data, to, want)
 }
 
 // relocate moves the first size bytes of the region to address space that is
@@ -397,7 +394,6 @@ func (r *region) relocate(size, to, want uintptr) error {
 			length, flags = length+want-size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
 		}
 		if _, err := sys.Mremap(a.start, a.end-a.start, length, flags, at); err != nil {
-			err = r.moveBack(areas[:i], to, err)
 			abandonHold(at, length)
 			for _, b := range areas[i+1:] {
 				abandon(to+b.start-r.base, b.end-b.start)
@@ -405,7 +401,7 @@ func (r *region) relocate(size, to, want uintptr) error {
 			if i < len(areas)-1 {
 				abandon(to+size, want-size)
 			}
-			return scarce(err, want, 0, 0)
+			return scarce(r.moveBack(areas[:i], to, err), want, 0, 0)
 		}
 	}
 	for _, a := range areas[:max(len(areas), 1)-1] {
@@ -415,11 +411,13 @@ func (r *region) relocate(size, to, want uintptr) error {
 }
 
 // moveBack undoes a relocation that failed with err after some areas. At the
-// limit of areas every allocation counts, so it comes before anything else.
+// limit of areas it needs all that are free, so nothing else is held or
+// allocated meanwhile.
 func (r *region) moveBack(areas []area, to uintptr, err error) error {
 	var stuck error
 	for _, a := range areas {
-		if back := move(to+a.start-r.base, a.end-a.start, a.start); back != nil {
+		n := a.end - a.start
+		if _, back := sys.Mremap(to+a.start-r.base, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, a.start); back != nil {
 			stuck = &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.base), err: back}
 		}
 	}
@@ -469,13 +467,10 @@ func (r *region) extendable(data uintptr) error {
 		return nil // anonymous memory, and its own
 	}
 	regions, err := regionsOf(r.base+data-pageSize, r.base+data)
-	if err != nil {
-		return err
-	}
 	for _, g := range regions {
 		if g.Perms&procmaps.Shared != 0 && g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage") {
 			return bad("", "shared anonymous memory has a fixed size")
 		}
 	}
-	return nil
+	return err
 }

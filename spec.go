@@ -169,7 +169,7 @@ func (s Spec) Droppable() Spec { s.droppable = true; return s }
 // Synchronous makes stores durable when the processor's caches are flushed,
 // with no call of the kernel: MAP_SYNC, for shared mappings of files on
 // persistent memory (DAX). Where the file system or the device cannot, Map fails
-// with EOPNOTSUPP.
+// with EOPNOTSUPP. It excludes At.
 func (s Spec) Synchronous() Spec { s.synchronous = true; return s }
 
 // String describes the source and the placement.
@@ -217,8 +217,6 @@ func (s Spec) check(op string, p Prot) error {
 		return bad(op, "negative offset")
 	case s.offset+int64(s.size) < 0:
 		return &failure{op: op, hint: "the range ends past the largest file offset", err: unix.EOVERFLOW}
-	case s.source == openFile && s.file == nil:
-		return bad(op, "the file is nil")
 	case s.twice:
 		return bad(op, "it has two placements")
 	case page(s.addr) == 0 && (s.placement == exactly || s.placement == onto):
@@ -233,6 +231,8 @@ func (s Spec) check(op string, p Prot) error {
 		return bad(op, "droppable memory is private, anonymous, in small pages, and not locked")
 	case s.synchronous && (!s.shared || s.source == anonymous || s.source == secret):
 		return bad(op, "only a shared mapping of a file can be synchronous")
+	case s.synchronous && s.placement == exactly:
+		return bad(op, "the kernel does not know MAP_FIXED_NOREPLACE together with MAP_SYNC: use Near")
 	case s.low && (s.placement == exactly || s.placement == onto):
 		return bad(op, "the address is given already")
 	case s.low && runtime.GOARCH != "amd64":
@@ -374,6 +374,9 @@ func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) e
 // control calls use with the descriptor of f, which stays open so long. Unlike
 // os.File.Fd this leaves the file in its mode.
 func control(f *os.File, use func(fd int) error) error {
+	if f == nil {
+		return bad("", "the file is nil")
+	}
 	conn, err := f.SyscallConn()
 	if err == nil {
 		var failed error

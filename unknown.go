@@ -126,10 +126,7 @@ func (u Unknown) Place(off int, s Spec, p Prot) error {
 			return s.open("", p, 0, func(b backing) error { return r.place(off, s, b, p) })
 		})
 	}
-	if err != nil {
-		return named(err, "place %v at %d as %v", s, off, p)
-	}
-	return nil
+	return named(err, "place %v at %d as %v", s, off, p)
 }
 
 // change runs a transition that keeps the ticket.
