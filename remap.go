@@ -401,7 +401,7 @@ func (r *region) relocate(size, to, want uintptr) error {
 			if i < len(areas)-1 {
 				abandon(to+size, want-size)
 			}
-			return scarce(r.moveBack(areas[:i], to, err), want, 0, 0)
+			return scarce(r.moveBack(areas[:i], to, err), 2*want, 0, 0) // the kernel counts the held place, too
 		}
 	}
 	for _, a := range areas[:max(len(areas), 1)-1] {

@@ -211,7 +211,7 @@ func TestFailWhole(t *testing.T) {
 	same("over with a placement", m, err, os.ErrInvalid)
 	_, err = Over[Read](m, Anonymous(4*pg).Reserve(8*pg))
 	same("over with a reserve", m, err, os.ErrInvalid)
-	for _, size := range []int{-1, math.MinInt, math.MaxInt, math.MaxInt - pg} {
+	for _, size := range []int{-1, math.MinInt, math.MaxInt, math.MaxInt - 1} {
 		_, err = Resize(m, size)
 		same("resize", m, err)
 		if err == nil {

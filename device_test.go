@@ -1,0 +1,162 @@
+package mmap
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// /dev/zero is anonymous memory with a descriptor: private, or one object that
+// a mapping shares with its parts.
+func TestZeroDevice(t *testing.T) {
+	pg := int(pageSize)
+	zero, err := os.OpenFile("/dev/zero", os.O_RDWR, 0)
+	check(t, err)
+	defer zero.Close()
+	for _, size := range []int{0, 1, pg - 1, pg, 3*pg + 5} {
+		for name, s := range map[string]Spec{
+			"private": File(zero, 0, size), "shared": File(zero, 0, size).Shared(), "offset": File(zero, 7, size),
+			"descriptor": FD(int(zero.Fd()), 0, size), "far": File(zero, 1<<40+3, size), "populated": File(zero, 0, size).Populate().Lock(),
+		} {
+			m := mapped[ReadWrite](t, s)
+			got := bytes.Repeat([]byte{0xee}, size)
+			if n, err := m.ReadAt(got, 0); n != size || err != nil || !bytes.Equal(got, make([]byte, size)) {
+				t.Errorf("%s, %d bytes: %d, %v, or no zeros", name, size, n, err)
+			}
+			if n, err := m.WriteAt(bytes.Repeat([]byte{5}, size), 0); n != size || err != nil {
+				t.Errorf("%s, %d bytes: wrote %d, %v", name, size, n, err)
+			}
+			for _, r := range must(m.Regions()) {
+				if r.Name != "/dev/zero" || (r.Perms.String() == "rw-s") != (name == "shared") {
+					t.Errorf("%s: %v", name, r)
+				}
+			}
+			check(t, m.Close())
+		}
+	}
+	// Two mappings of it have nothing in common, not even if they are shared.
+	a, b := mapped[ReadWrite](t, File(zero, 0, pg).Shared()), mapped[Read](t, File(zero, 0, pg).Shared())
+	check(t, second(a.WriteAt([]byte{1}, 0)))
+	p := make([]byte, 1)
+	if check(t, second(b.ReadAt(p, 0))); p[0] != 0 {
+		t.Error("another mapping's byte")
+	}
+	// A private one can be longer, a shared one has the size that it got.
+	for name, s := range map[string]Spec{"private": File(zero, 0, pg), "shared": File(zero, 0, pg).Shared()} {
+		m := mapped[ReadWrite](t, s.Reserve(4*pg))
+		check(t, second(m.WriteAt([]byte{9}, int64(pg)-1)))
+		check(t, Grow(m, 3*pg))
+		check(t, second(m.WriteAt([]byte{8}, int64(3*pg)-1)))
+		p := make([]byte, 2)
+		if check(t, second(m.ReadAt(p, int64(pg)-1))); p[0] != 9 || p[1] != 0 {
+			t.Errorf("%s: grown, it has %v", name, p)
+		}
+		before := table(t, m)
+		m, err = Resize(m, 8*pg)
+		if name == "shared" {
+			if wants(t, "resize", err, os.ErrInvalid); table(t, m) != before {
+				t.Errorf("resized: %s", table(t, m))
+			}
+		} else if check(t, err); true {
+			check(t, second(m.WriteAt([]byte{7}, int64(8*pg)-1)))
+		}
+		check(t, m.Close())
+	}
+	wo, err := os.OpenFile("/dev/zero", os.O_WRONLY, 0)
+	check(t, err)
+	defer wo.Close()
+	_, err = Map[Write](File(wo, 0, pg))
+	wants(t, "opened for writing", err, ErrPermission, unix.EACCES)
+	ro, err := os.Open("/dev/zero")
+	check(t, err)
+	defer ro.Close()
+	_, err = Map[ReadWrite](File(ro, 0, pg).Shared())
+	wants(t, "shared, opened for reading", err, ErrPermission)
+	check(t, second(mapped[ReadWrite](t, File(ro, 0, pg)).WriteAt(p, 0)))
+}
+
+// What has no memory to map is an error that says so.
+func TestNoMemory(t *testing.T) {
+	r, w, err := os.Pipe()
+	check(t, err)
+	defer r.Close()
+	defer w.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	check(t, err)
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	check(t, err)
+	ofPath, err := unix.Open("/dev/zero", unix.O_PATH|unix.O_CLOEXEC, 0)
+	check(t, err)
+	fds := map[string]int{"pipe": int(r.Fd()), "socket": pair[0], "event": event}
+	for _, fd := range append(pair[:], event, ofPath) {
+		defer unix.Close(fd)
+	}
+	for _, name := range []string{"/dev/null", "/dev/full", "/dev/random", "/dev/kmsg", t.TempDir()} {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Log("not tested: ", err) // a container may have few devices
+			continue
+		}
+		defer f.Close()
+		fds[name] = int(f.Fd())
+	}
+	for name, fd := range fds {
+		for _, s := range []Spec{FD(fd, 0, 1), FD(fd, 0, 1).Shared(), FD(fd, int64(pageSize), 5).Reserve(3 * int(pageSize)).Populate()} {
+			_, err := Map[Read](s)
+			wants(t, name, err, unix.ENODEV, errors.ErrUnsupported)
+		}
+		check(t, mapped[Read](t, FD(fd, 0, 0)).Close())
+		m := mapped[Read](t, Anonymous(1))
+		before := table(t, m)
+		_, err := Over[Read](m, FD(fd, 0, 1))
+		if wants(t, name+" over", err, unix.ENODEV); table(t, m) != before {
+			t.Errorf("%s: over has failed, and left %s", name, table(t, m))
+		}
+	}
+	_, err = Map[Read](FD(ofPath, 0, 1))
+	wants(t, "O_PATH", err, unix.EBADF)
+	for _, name := range []string{"/dev/zero", "/dev/null", "/dev/full"} {
+		_, err := Map[Read](Path(name))
+		if wants(t, name, err, unix.ENODEV, errors.ErrUnsupported); err == nil || !strings.Contains(err.Error(), "File with a size") {
+			t.Errorf("Path(%q) does not say what to use: %v", name, err)
+		}
+	}
+}
+
+// A block device has no length that fstat(2) knows: mapped with a size, it is a
+// file like any other.
+func TestBlockDevice(t *testing.T) {
+	names, _ := filepath.Glob("/sys/class/block/*")
+	for _, name := range names {
+		f, err := os.Open("/dev/" + filepath.Base(name))
+		if err != nil {
+			continue
+		}
+		defer f.Close()
+		end, err := f.Seek(0, 2)
+		if err != nil || end < 3*int64(pageSize) || end > 1<<40 {
+			continue
+		}
+		want := make([]byte, 2*pageSize)
+		check(t, second(f.ReadAt(want, 1024)))
+		m := mapped[Read](t, File(f, 1024, len(want)).Shared())
+		got := make([]byte, len(want))
+		if check(t, second(m.ReadAt(got, 0))); !bytes.Equal(got, want) {
+			t.Error("other contents than read(2) has")
+		}
+		last := (end - 1) &^ int64(pageSize-1)
+		past := mapped[Read](t, File(f, last, 2*int(pageSize)))
+		if n, err := past.ReadAt(make([]byte, 2*pageSize), 0); n != int(pageSize) || !errors.Is(err, ErrFault) {
+			t.Errorf("%s of %d bytes: read %d, %v past the end", f.Name(), end, n, err)
+		}
+		_, err = Map[Read](Path(f.Name()))
+		wants(t, "Path", err, unix.ENODEV)
+		return
+	}
+	t.Skipf("none of %d block devices can be opened", len(names))
+}

@@ -1,0 +1,213 @@
+package mmap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A use is a way to use a feature, and the version that its error names.
+type use struct {
+	since string
+	use   func() error
+}
+
+func uses(t testing.TB) map[string]use {
+	pg := int(pageSize)
+	m := mapped[ReadWrite](t, Anonymous(2*pg))
+	none := mapped[None](t, Anonymous(2*pg))
+	huge := mapped[ReadWrite](t, Anonymous(4<<20).Align(2<<20))
+	shut := func(m Mapping, err error) error {
+		if err == nil {
+			m.Close()
+		}
+		return err
+	}
+	memfd := func(seals Seal) func() error {
+		return func() error {
+			f, err := Memfd("uses", int64(pg), seals)
+			if err == nil {
+				f.Close()
+			}
+			return err
+		}
+	}
+	return map[string]use{
+		"MADV_HUGEPAGE":        {"2.6.38", func() error { return m.Advise(0, pg, AdviceHugePage) }},
+		"MADV_MERGEABLE":       {"2.6.32", func() error { return m.Advise(0, pg, AdviceMergeable) }},
+		"mbind":                {"2.6.18", func() error { return m.SetPolicy(0, pg, PolicyDefault) }},
+		"memfd_create":         {"3.17", memfd(0)},
+		"MLOCK_ONFAULT":        {"4.4", func() error { return none.LockOnFault(0, pg) }},
+		"MADV_FREE":            {"4.5", func() error { return m.Free(0, pg) }},
+		"MADV_WIPEONFORK":      {"4.14", func() error { return m.WipeOnFork(0, pg) }},
+		"F_SEAL_FUTURE_WRITE":  {"5.1", memfd(SealFutureWrite)},
+		"MADV_COLD":            {"5.4", func() error { return m.Advise(0, pg, AdviceCold) }},
+		"memfd_secret":         {"5.14", func() error { return shut(Map[Read](Secret(pg))) }},
+		"MADV_POPULATE_READ":   {"5.14", func() error { return m.Prefault(0, pg) }},
+		"PR_SET_VMA_ANON_NAME": {"5.17", func() error { return m.SetName("uses") }},
+		"MADV_DONTNEED_LOCKED": {"5.18", func() error { return m.DiscardLocked(0, pg) }},
+		"MADV_COLLAPSE":        {"6.1", func() error { return huge.Collapse(0, huge.Len()) }},
+		"MFD_NOEXEC_SEAL":      {"6.3", memfd(SealExec)},
+		"mseal":                {"6.10", func() error { return mapped[None](t, Anonymous(pg)).Seal() }},
+		"MAP_DROPPABLE":        {"6.11", func() error { return shut(Map[Read](Anonymous(pg).Droppable())) }},
+		"MADV_GUARD_INSTALL":   {"6.13", func() error { return mapped[ReadWrite](t, Anonymous(pg)).InstallGuardPages(0, pg) }},
+	}
+}
+
+// Probe says what using the feature says. It seals a page, so it is apart.
+func TestFeatures(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	testFeatures(t)
+}
+
+func testFeatures(t *testing.T) (missing int) {
+	for name, c := range uses(t) {
+		err, want := c.use(), Probe(name)
+		if want == nil {
+			// Whether pages can be made huge is up to chance.
+			if err != nil && (name != "MADV_COLLAPSE" || errors.Is(err, errors.ErrUnsupported)) {
+				t.Errorf("%s is there and does not work: %v", name, err)
+			}
+			continue
+		}
+		missing++
+		t.Log(want)
+		for _, err := range []error{want, err} {
+			wants(t, name, err, errors.ErrUnsupported)
+			if text := fmt.Sprint(err); !strings.Contains(text, name+" is of Linux "+c.since) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if again := Probe(name); again == nil || again.Error() != want.Error() {
+			t.Errorf("%s: %v and then %v", name, want, again)
+		}
+	}
+	// Two names of one feature have one answer, by the name that was asked for.
+	for one, other := range map[string]string{
+		"MADV_MERGEABLE": "MADV_UNMERGEABLE", "MADV_HUGEPAGE": "MADV_NOHUGEPAGE", "mbind": "move_pages", "MADV_WIPEONFORK": "MADV_KEEPONFORK",
+		"MADV_COLD": "MADV_PAGEOUT", "MADV_POPULATE_READ": "MADV_POPULATE_WRITE", "MADV_GUARD_INSTALL": "MADV_GUARD_REMOVE",
+	} {
+		if a, b := Probe(one), Probe(other); (a == nil) != (b == nil) || b != nil && !strings.HasPrefix(b.Error(), other+" is of Linux") {
+			t.Errorf("%s: %v; %s: %v", one, a, other, b)
+		}
+	}
+	for _, name := range []string{"", " ", "mse", "MSEAL", "mseal ", "MADV_COLD MADV_PAGEOUT", "MADV_COLD ", "MADV_DONTNEED", "mseal\x00"} {
+		err := Probe(name)
+		if wants(t, name, err, os.ErrInvalid, unix.EINVAL); errors.Is(err, errors.ErrUnsupported) || !strings.Contains(fmt.Sprint(err), "probe "+name) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	return missing
+}
+
+// A rule makes a system call fail, if bits of an argument are as given. Without
+// an errno it does nothing, and succeeds.
+type rule struct {
+	call, arg uintptr
+	mask, is  uint32
+	errno     unix.Errno
+}
+
+// asOld makes this process, which is a child of a test, run as on Linux 4.3: all
+// that is newer fails as it did then.
+func asOld(t testing.TB) {
+	t.Helper()
+	rules := []rule{
+		{call: unix.SYS_MLOCK2, errno: unix.ENOSYS}, {call: unix.SYS_MBIND, errno: unix.ENOSYS}, {call: unix.SYS_MOVE_PAGES, errno: unix.ENOSYS},
+		{call: 447, errno: unix.ENOSYS}, {call: 462, errno: unix.ENOSYS}, // memfd_secret, mseal
+		{unix.SYS_PRCTL, 0, ^uint32(0), unix.PR_SET_VMA, unix.EINVAL}, {unix.SYS_IOCTL, 1, ^uint32(0), 0xc0686611, unix.ENOTTY},
+		{unix.SYS_MREMAP, 3, unix.MREMAP_DONTUNMAP, unix.MREMAP_DONTUNMAP, unix.EINVAL},
+		{unix.SYS_MEMFD_CREATE, 1, unix.MFD_NOEXEC_SEAL, unix.MFD_NOEXEC_SEAL, unix.EINVAL}, {unix.SYS_MEMFD_CREATE, 1, unix.MFD_EXEC, unix.MFD_EXEC, unix.EINVAL},
+	}
+	for _, a := range []uint32{unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_FREE, unix.MADV_WIPEONFORK, unix.MADV_COLD,
+		unix.MADV_PAGEOUT, unix.MADV_POPULATE_READ, unix.MADV_POPULATE_WRITE, unix.MADV_DONTNEED_LOCKED, unix.MADV_COLLAPSE, unix.MADV_GUARD_INSTALL, unix.MADV_GUARD_REMOVE} {
+		rules = append(rules, rule{unix.SYS_MADVISE, 2, ^uint32(0), a, unix.EINVAL})
+	}
+	mmap, fcntl := uintptr(unix.SYS_MMAP), uintptr(unix.SYS_FCNTL)
+	if unsafe.Sizeof(0) == 4 {
+		mmap, fcntl = 192, 221 // mmap2, fcntl64
+	}
+	for _, kind := range []uint32{unix.MAP_SHARED_VALIDATE, unix.MAP_DROPPABLE} {
+		rules = append(rules, rule{mmap, 3, unix.MAP_TYPE, kind, unix.EINVAL})
+	}
+	rules = append(rules, rule{fcntl, 2, unix.F_SEAL_FUTURE_WRITE | ^uint32(0x3f), unix.F_SEAL_FUTURE_WRITE, unix.EINVAL})
+	filtered(t, rules)
+}
+
+// filtered puts rules into force for all threads; seccomp(2).
+func filtered(t testing.TB, rules []rule) {
+	t.Helper()
+	const load, equal, and, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ, unix.BPF_ALU | unix.BPF_AND, unix.BPF_RET
+	var filter []unix.SockFilter
+	for _, r := range rules { // each is six instructions: no jump is longer
+		filter = append(filter, unix.SockFilter{Code: load, K: 0}, unix.SockFilter{Code: equal, K: uint32(r.call), Jf: 4},
+			unix.SockFilter{Code: load, K: 16 + 8*uint32(r.arg)}, unix.SockFilter{Code: and, K: r.mask},
+			unix.SockFilter{Code: equal, K: r.is, Jf: 1}, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(r.errno)})
+	}
+	filter = append(filter, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	check(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
+	if e != 0 {
+		t.Skip("seccomp(2): ", e)
+	}
+}
+
+// On a kernel of 2015 every feature is missing and says so, and the rest works.
+func TestOldKernel(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	asOld(t)
+	if n := testFeatures(t); n != len(uses(t))-1 { // memfd_create itself is there
+		t.Errorf("%d features are missing", n)
+	}
+	pg := int(pageSize)
+	f, err := Memfd("old", int64(pg), SealShrink)
+	check(t, err)
+	defer f.Close()
+	_, err = Map[Read](File(f, 0, pg).Shared().Synchronous())
+	wants(t, "MAP_SYNC", err, errors.ErrUnsupported)
+	// An Unknown of two areas, the kernel's table read as text.
+	u, err := MapUnknown(Anonymous(2*pg).At(spot(t, 8)), ProtRead|ProtWrite)
+	check(t, err)
+	check(t, second(u.WriteAt([]byte{5}, 0)))
+	check(t, u.ProtectRange(pg, pg, ProtRead))
+	_, err = Assert[ReadWrite](u)
+	wants(t, "assert", err, ErrPermission)
+	was := pictureOf(t, u)
+	// Without MREMAP_DONTUNMAP there would be no way back: refused, unchanged.
+	_, err = Move(u, spot(t, 8))
+	wants(t, "move of two areas", err, unix.EINVAL)
+	mapped[Read](t, Anonymous(1).At(u.Addr()+2*pageSize))
+	_, err = Resize(u, 5*pg)
+	wants(t, "resize of two areas", err, unix.EINVAL)
+	samePicture(t, "refused", was, pictureOf(t, u))
+	check(t, u.Protect(ProtRead))
+	ro, err := Assert[Read](u)
+	check(t, err)
+	ro, err = Resize(ro, 5*pg)
+	check(t, err)
+	ro, err = Move(ro, spot(t, 8))
+	check(t, err)
+	// Lock does without the prefault that tells why it would fail.
+	err = ro.Lock(0, pg)
+	if err != nil {
+		wants(t, "lock", err, errors.ErrUnsupported)
+	}
+	b := make([]byte, 1)
+	if check(t, second(ro.ReadAt(b, 0))); b[0] != 5 {
+		t.Error(b)
+	}
+	check(t, ro.Close())
+}
