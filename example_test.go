@@ -729,3 +729,222 @@ func ExampleProt() {
 	fmt.Println(p, p|mmap.ProtWrite, mmap.ProtNone)
 	// Output: r-x rwx ---
 }
+
+func ExampleMove() {
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(5))
+	if err != nil {
+		log.Fatal(err)
+	}
+	m.WriteAt([]byte("moved"), 0)
+	// A place that is free: somebody had it a moment ago.
+	free, err := mmap.Map[mmap.None](mmap.Anonymous(5))
+	if err != nil {
+		log.Fatal(err)
+	}
+	addr := free.Addr()
+	_, err = mmap.Move(m, addr)
+	fmt.Println("occupied:", errors.Is(err, os.ErrExist))
+	free.Close()
+
+	m, err = mmap.Move(m, addr)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	b := make([]byte, 5)
+	m.ReadAt(b, 0)
+	fmt.Println(string(b), m.Addr() == addr)
+	// Output:
+	// occupied: true
+	// moved true
+}
+
+func ExampleProbe() {
+	for _, feature := range []string{"mseal", "MADV_COLLAPSE", "MAP_DROPPABLE"} {
+		if err := mmap.Probe(feature); err != nil {
+			log.Println(err, errors.Is(err, errors.ErrUnsupported)) // such as: mseal is of Linux 6.10 on 64-bit
+		}
+	}
+	err := mmap.Probe("mseel")
+	fmt.Println(errors.Is(err, os.ErrInvalid), err)
+	// Output: true mmap: probe mseel: no such feature: invalid argument
+}
+
+func ExampleRead_Prefault() {
+	f, err := os.CreateTemp("", "example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	page := os.Getpagesize()
+	f.Truncate(int64(3 * page))
+	m, err := mmap.Map[mmap.Read](mmap.Path(f.Name()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	fmt.Println(m.Prefault(0, m.Len()))
+
+	f.Truncate(int64(page)) // somebody else does that
+	err = m.Prefault(0, m.Len())
+	var fault *mmap.FaultError
+	if errors.As(err, &fault) {
+		fmt.Println(fault.Offset == page, errors.Is(err, mmap.ErrTruncated))
+	} else if errors.Is(err, errors.ErrUnsupported) { // before Linux 5.14
+		fmt.Println(true, true)
+	}
+	// Output:
+	// <nil>
+	// true true
+}
+
+func ExampleRead_Advise() {
+	index, err := mmap.Map[mmap.Read](mmap.Path(os.Args[0])) // any file
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer index.Close()
+	// Look-ups jump about: no read-ahead, except at the start.
+	fmt.Println(index.Advise(0, index.Len(), mmap.AdviceRandom))
+	fmt.Println(index.Advise(0, 100_000, mmap.AdviceWillNeed))
+	fmt.Println(index.Advise(0, index.Len()+1, mmap.AdviceNormal) != nil, mmap.AdviceRandom)
+	// Output:
+	// <nil>
+	// <nil>
+	// true MADV_RANDOM
+}
+
+func ExampleReadWrite_Discard() {
+	page := os.Getpagesize()
+	cache, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(4 * page))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer cache.Close()
+	cache.Update(func(b []byte) error { b[page] = 'x'; return nil })
+	resident, err := cache.Resident(0, cache.Len())
+	fmt.Println(resident/page, err)
+
+	fmt.Println(cache.Discard(page, 2*page))
+	resident, err = cache.Resident(0, cache.Len())
+	fmt.Println(resident/page, err)
+	err = cache.Discard(page, 100)
+	fmt.Println("a part of a page:", errors.Is(err, os.ErrInvalid))
+	// Output:
+	// 1 <nil>
+	// <nil>
+	// 0 <nil>
+	// a part of a page: true
+}
+
+func ExampleReadWrite_InstallGuardPages() {
+	page := os.Getpagesize()
+	stack, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(4 * page))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer stack.Close()
+	switch err := stack.InstallGuardPages(0, page); {
+	case errors.Is(err, errors.ErrUnsupported): // before Linux 6.13
+	case err != nil:
+		log.Fatal(err)
+	default:
+		_, err = stack.WriteAt(make([]byte, 4*page), 0)
+		if !errors.Is(err, mmap.ErrFault) {
+			log.Fatal(err)
+		}
+	}
+	_, err = stack.WriteAt(make([]byte, 3*page), int64(page))
+	fmt.Println(err)
+	// Output: <nil>
+}
+
+func ExampleRead_Lock() {
+	key, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(32).LockOnFault())
+	if err != nil {
+		log.Fatal(err) // at the limit it says: RLIMIT_MEMLOCK is …, and … are in use
+	}
+	defer key.Close()
+	fmt.Println(key.Lock(0, key.Len()), key.Advise(0, key.Len(), mmap.AdviceDontDump))
+	fmt.Println(key.WipeOnFork(0, key.Len()))
+	fmt.Println(key.Unlock(0, key.Len()))
+	// Output:
+	// <nil> <nil>
+	// <nil>
+	// <nil>
+}
+
+func ExampleReadWrite_Sync() {
+	f, err := os.CreateTemp("", "example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if err := mmap.Allocate(f, 0, 100); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+		log.Fatal(err)
+	}
+	m, err := mmap.Map[mmap.ReadWrite](mmap.File(f, 0, 100).Shared())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	m.WriteAt([]byte("kept"), 0)
+	fmt.Println(m.Sync(0, 4)) // after a power failure it is still there
+	// Output: <nil>
+}
+
+func ExampleReadWrite_Seal() {
+	config, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(100))
+	if err != nil {
+		log.Fatal(err)
+	}
+	config.WriteAt([]byte("final"), 0)
+	ro, err := mmap.Protect[mmap.Read](config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := ro.Seal(); errors.Is(err, errors.ErrUnsupported) {
+		fmt.Println("true true") // before Linux 6.10
+		return
+	}
+	_, err = mmap.Protect[mmap.ReadWrite](ro)
+	fmt.Println(errors.Is(err, mmap.ErrSealed), errors.Is(ro.Close(), mmap.ErrSealed))
+	// Output: true true
+}
+
+func ExampleRead_SetPolicy() {
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(os.Getpagesize()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	nodes := []int{0}
+	if err := m.SetPolicy(0, m.Len(), mmap.PolicyBind, 0); err == nil {
+		m.WriteAt([]byte{1}, 0)
+		if nodes, err = m.Nodes(0, m.Len()); err != nil {
+			log.Fatal(err)
+		}
+	} else if !errors.Is(err, errors.ErrUnsupported) { // a kernel without NUMA
+		log.Fatal(err)
+	}
+	fmt.Println(nodes)
+	// Output: [0]
+}
+
+func ExampleMemfdHuge() {
+	f, err := mmap.MemfdHuge("guest", 100<<20, mmap.SealShrink|mmap.SealGrow, 0)
+	if err != nil {
+		log.Println(err) // no huge pages in this kernel
+		return
+	}
+	defer f.Close()
+	m, err := mmap.Map[mmap.ReadWrite](mmap.File(f, 0, 100<<20).Shared())
+	if err != nil {
+		log.Println(err) // such as: 50 huge pages are wanted and 0 are free; the size of the pool is in …
+		return
+	}
+	m.Close()
+	// Output:
+}
