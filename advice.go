@@ -56,7 +56,7 @@ func madvise(name string, addr, size uintptr, advice int, hint string) error {
 			err = &failure{hint: hint, err: err}
 		}
 	}
-	return scarce(err, 0, 0, 0)
+	return scarce(err, demand{})
 }
 
 // within runs f over the pages of n bytes at off, under a pin. If whole, the
@@ -143,7 +143,7 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 		}
 	}
 	if err != unix.EFAULT && err != unix.EHWPOISON {
-		return scarce(err, 0, size, 0)
+		return scarce(err, demand{charged: size})
 	}
 	for size > pageSize {
 		half := page(size / 2)

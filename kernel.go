@@ -227,16 +227,21 @@ func tryMmap(flags, fd int) error {
 	return err
 }
 
-// scarce explains err, where that is due to a limit, for a call that wanted so
-// many bytes of address space, of memory that is had at any time, and of memory
-// that is locked. At a limit memory is not for the taking, for this neither.
-func scarce(err error, space, charged, locked uintptr) error {
-	if err != unix.ENOMEM && err != unix.EAGAIN && (err != unix.EPERM || locked == 0) {
+// A demand is how many bytes more a call has asked for: of address space, of
+// private writable memory, of memory counted as committed, and of locked memory.
+type demand struct {
+	space, data, charged, locked uintptr
+}
+
+// scarce explains err, where that is due to a limit that the demand exceeds. At a
+// limit memory is not for the taking, for this neither.
+func scarce(err error, want demand) error {
+	if err != unix.ENOMEM && err != unix.EAGAIN && (err != unix.EPERM || want.locked == 0) {
 		return err
 	}
 	var can [2]unix.CapUserData
 	unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &can[0])
-	locks := (err == unix.EAGAIN || locked > 0) && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
+	locks := (err == unix.EAGAIN || want.locked > 0) && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
 	areas := uint64(0)
 	if table, err := procmaps.Open(0); err == nil {
 		for range table.Regions() {
@@ -251,12 +256,12 @@ func scarce(err error, space, charged, locked uintptr) error {
 		name            string
 		is, used, wants uint64
 	}{
-		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(max(locked, space))},
+		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(max(want.locked, want.space))},
 		{true, "vm.max_map_count", number(vm+"max_map_count", ""), areas, 8}, // mremap(2) gives up that early
-		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(space)},
-		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(charged)},
-		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(charged)},
-		{mode == 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(charged)},
+		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(want.space)},
+		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(want.data)},
+		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(want.charged)},
+		{mode == 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(want.charged)},
 	} {
 		if limit.applies && limit.used+limit.wants > limit.is {
 			return &failure{hint: fmt.Sprintf("%s is %d, and %d are in use", limit.name, limit.is, limit.used), err: err}

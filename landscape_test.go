@@ -358,7 +358,7 @@ func TestLandscapeHugeParts(t *testing.T) {
 	huge, pg := int(withHugePages(t, 2)), int(pageSize)
 	u, err := MapUnknown(Anonymous(2*huge).HugePages(0), ProtRead|ProtWrite)
 	check(t, err)
-	defer u.Close()
+	defer func() { u.Close() }()
 	before := table(t, u)
 	for what, err := range map[string]error{
 		"protect": u.ProtectRange(0, pg, ProtRead), "place": u.Place(0, Anonymous(pg), ProtRead), "discard": u.Discard(pg, huge-pg),

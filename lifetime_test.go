@@ -216,7 +216,13 @@ func withHugePages(t *testing.T, n int) uintptr {
 	if err != nil {
 		t.Skip("reserving huge pages is not allowed: ", err)
 	}
-	t.Cleanup(func() { os.WriteFile(file, old, 0) })
+	t.Cleanup(func() {
+		const all, free, kept = "HugePages_Total:", "HugePages_Free:", "HugePages_Rsvd:"
+		if n := number("/proc/meminfo", all) - number("/proc/meminfo", free) + number("/proc/meminfo", kept); n != 0 {
+			t.Errorf("%d huge pages are left mapped", n)
+		}
+		os.WriteFile(file, old, 0)
+	})
 	if got, _ := os.ReadFile(file); strings.TrimSpace(string(got)) != strconv.Itoa(n) {
 		t.Skipf("the kernel has reserved %s huge pages of %d", bytes.TrimSpace(got), n)
 	}

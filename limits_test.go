@@ -147,7 +147,7 @@ func TestDataLimit(t *testing.T) {
 	says := fmt.Sprintf("RLIMIT_DATA is %d", limit(t, unix.RLIMIT_DATA, "VmData", 100*mib))
 	for what, s := range map[string]Spec{
 		"map": Anonymous(300 * mib), "device": File(zero, 0, 300*mib), "align": Anonymous(300 * mib).Align(2 * mib),
-		"with a reserve": Anonymous(300 * mib).Reserve(301 * mib),
+		"with a reserve": Anonymous(300 * mib).Reserve(301 * mib), "no-reserve": Anonymous(300 * mib).NoReserve(),
 	} {
 		_, err := Map[ReadWrite](s)
 		explained(t, what, err, unix.ENOMEM, says)
@@ -574,6 +574,12 @@ func TestLimitNotBlamed(t *testing.T) {
 		_, err := Map[Read](s)
 		if wants(t, what, err, unix.ENOMEM); strings.Contains(fmt.Sprint(err), "overcommit") || strings.Contains(fmt.Sprint(err), "RLIMIT") {
 			t.Errorf("%s: nothing of this is charged: %v", what, err)
+		}
+	}
+	if Probe("MAP_DROPPABLE") == nil {
+		_, err := Map[ReadWrite](Anonymous(huge).Droppable())
+		if wants(t, "droppable", err, unix.ENOMEM); strings.Contains(fmt.Sprint(err), "overcommit") {
+			t.Errorf("droppable: nothing of this is charged: %v", err)
 		}
 	}
 }

@@ -241,7 +241,7 @@ func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
 	}
 	if whole > data && p != ProtNone {
 		if err := sys.Mprotect(base, data, int(p)); err != nil {
-			return named(scarce(err, 0, data, 0), "map")
+			return named(scarce(err, demand{data: data, charged: data}), "map")
 		}
 		if s.populate {
 			advice := unix.MADV_POPULATE_READ
@@ -267,9 +267,9 @@ func (l locking) apply(addr, size uintptr, p Prot) error {
 	case l == unlocked:
 		return nil
 	case l == lockedOnFault || p&(ProtRead|ProtWrite) == 0: // there is nothing to fault in yet
-		return scarce(blame("MLOCK_ONFAULT", sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), 0, 0, size)
+		return scarce(blame("MLOCK_ONFAULT", sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), demand{locked: size})
 	}
-	return scarce(sys.Mlock(addr, size, 0), 0, 0, size)
+	return scarce(sys.Mlock(addr, size, 0), demand{locked: size})
 }
 
 // mapAt maps size bytes of b where the placement says, at a multiple of align.
@@ -321,11 +321,15 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 	case b.granule > pageSize:
 		err = scarceHuge(err, size, b.granule)
 	}
-	charged := size
-	if t := flags & unix.MAP_TYPE; flags&unix.MAP_NORESERVE != 0 || t == unix.MAP_SHARED && b.fd >= 0 || t != unix.MAP_SHARED && p&ProtWrite == 0 {
-		charged = 0
+	kind, want := flags&unix.MAP_TYPE, demand{space: size, data: size, charged: size}
+	private := kind == unix.MAP_PRIVATE || kind == unix.MAP_DROPPABLE
+	if !private || p&ProtWrite == 0 {
+		want.data = 0
 	}
-	return 0, scarce(err, size, charged, 0)
+	if private && want.data == 0 || !private && b.fd >= 0 || flags&unix.MAP_NORESERVE != 0 || kind == unix.MAP_DROPPABLE {
+		want.charged = 0
+	}
+	return 0, scarce(err, want)
 }
 
 // stage maps size bytes of b elsewhere, where everything that can fail does so,
@@ -351,7 +355,7 @@ func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 	}
 	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding|flags, -1, 0)
 	if err != nil {
-		return 0, scarce(err, size+align, 0, 0)
+		return 0, scarce(err, demand{space: size + align})
 	}
 	at := (start + align - 1) &^ (align - 1)
 	abandon(start, at-start)
@@ -363,7 +367,7 @@ func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 // mremap(2). Both ranges are the library's own.
 func move(from, size, to uintptr) error {
 	_, err := sys.Mremap(from, size, size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to)
-	return scarce(err, 0, 0, 0)
+	return scarce(err, demand{})
 }
 
 // abandonHold unmaps address space that was held for a move, which has failed.

@@ -55,7 +55,7 @@ func (t ticket) lockPages(op string, l locking, off, n int) error {
 // bytes at off, widened to whole pages; munlock(2).
 func (t ticket) Unlock(off, n int) error {
 	return t.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
-		return scarce(sys.Munlock(addr, size), 0, 0, 0)
+		return scarce(sys.Munlock(addr, size), demand{})
 	})
 }
 
@@ -156,7 +156,7 @@ func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 		if err == unix.EINVAL {
 			err = &failure{hint: "no such policy, or not with these nodes", err: err}
 		}
-		return scarce(err, 0, 0, 0)
+		return scarce(err, demand{})
 	})
 }
 

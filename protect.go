@@ -134,7 +134,7 @@ func (r *region) protectPages(start, end uintptr, p Prot) error {
 		if back := r.restore(start, end); back != nil {
 			return r.stopped(err, back)
 		}
-		return scarce(err, 0, end-start, 0)
+		return scarce(err, demand{data: end - start, charged: end - start})
 	}
 	if start == 0 && end == r.data() {
 		r.uniform(p)
@@ -188,7 +188,7 @@ func (t ticket) Seal() error {
 		if err == nil {
 			r.sealed.Store(true)
 		}
-		return scarce(err, 0, 0, 0)
+		return scarce(err, demand{})
 	})
 	return named(err, "seal")
 }
@@ -207,7 +207,7 @@ func (t ticket) SetName(name string) error {
 		case unix.EINVAL:
 			err = &failure{hint: "not a name of at most 79 printable characters without any of \\ ` $ [ ]", err: err}
 		}
-		return scarce(err, 0, 0, 0)
+		return scarce(err, demand{})
 	})
 	return named(err, "name %q", name)
 }

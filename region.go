@@ -228,7 +228,7 @@ func (r *region) unmap() error {
 	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the
 	// kernel has merged the range with its neighbours, it has to divide them.
-	err := scarce(sys.Munmap(r.base, r.size), 0, 0, 0)
+	err := scarce(sys.Munmap(r.base, r.size), demand{})
 	if err == unix.EPERM { // an adopted mapping, or one that somebody else has sealed
 		err = ErrSealed
 	}

@@ -222,7 +222,7 @@ func (r *region) open(start, end uintptr) error {
 		return r.openHuge(start, end, p)
 	}
 	if err := sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
-		return scarce(err, 0, end-start, 0)
+		return scarce(err, demand{data: end - start, charged: end - start})
 	}
 	err := r.lock.apply(r.base+start, end-start, p)
 	if err != nil {
@@ -323,7 +323,7 @@ func (r *region) resize(size int) error {
 func (r *region) cut(want uintptr) error {
 	if want < r.size {
 		if err := sys.Munmap(r.base+want, r.size-want); err != nil {
-			return scarce(err, 0, 0, 0)
+			return scarce(err, demand{})
 		}
 	}
 	r.size, r.room = want, 0
@@ -351,7 +351,7 @@ func (r *region) extend(data, want uintptr) error {
 		}
 	}
 	if err != nil {
-		return scarce(err, want-data, want-data, 0)
+		return scarce(err, demand{space: want - data, data: want - data, charged: want - data})
 	}
 	abandon(r.base+data, room)
 	r.base, r.size, r.room = base, want, 0
@@ -366,7 +366,7 @@ func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) 
 	}
 	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
 	if err != nil {
-		return 0, scarce(err, want, 0, 0)
+		return 0, scarce(err, demand{space: want})
 	}
 	return to, r.relocate(data, to, want)
 }
@@ -401,7 +401,7 @@ func (r *region) relocate(size, to, want uintptr) error {
 			if i < len(areas)-1 {
 				abandon(to+size, want-size)
 			}
-			return scarce(r.moveBack(areas[:i], to, err), 2*want, 0, 0) // the kernel counts the held place, too
+			return scarce(r.moveBack(areas[:i], to, err), demand{space: 2 * want}) // the kernel counts the held place, too
 		}
 	}
 	for _, a := range areas[:max(len(areas), 1)-1] {
