@@ -3,6 +3,7 @@ package mmap
 import (
 	"fmt"
 
+	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,13 +26,7 @@ func (p Prot) String() string {
 	if p&^protAll != 0 {
 		return fmt.Sprintf("Prot(%#x)", uint8(p))
 	}
-	b := []byte("rwx")
-	for i := range b {
-		if p&(1<<i) == 0 {
-			b[i] = '-'
-		}
-	}
-	return string(b)
+	return procmaps.Perms(p).String()[:3] // which has the same bits
 }
 
 // allows reports whether p contains all of need.

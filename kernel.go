@@ -51,7 +51,7 @@ func survey(start, end uintptr, f func(a area) bool) error {
 			}
 			return err
 		}
-		p := Prot(q.VMAFlags & (sys.ProcmapRead | sys.ProcmapWrite | sys.ProcmapExec))
+		p := Prot(q.VMAFlags) & protAll
 		a := area{max(start, uintptr(q.Start)), min(end, uintptr(q.End)), p, uintptr(q.PageSize)}
 		if start = a.end; !f(a) {
 			return nil
@@ -140,31 +140,30 @@ func differs(base, size uintptr, p Prot) (string, error) {
 var features = []struct {
 	names, since string
 	advice       int
-	lacks        func() error // nil if the kernel has it
+	lacks        func() error // returns nil if the kernel has it
+	once         sync.Once    // of asking
+	missing      bool
 }{
-	{"MADV_MERGEABLE MADV_UNMERGEABLE", "2.6.32 with CONFIG_KSM", unix.MADV_MERGEABLE, nil},
-	{"MADV_HUGEPAGE MADV_NOHUGEPAGE", "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", unix.MADV_HUGEPAGE, nil},
-	{"mbind move_pages", "2.6.18 with CONFIG_NUMA", 0, func() error { return sys.Mbind(0, 0, unix.MPOL_DEFAULT, make([]uintptr, 1)) }},
-	{"memfd_create", "3.17", 0, func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC)) }},
-	{"MLOCK_ONFAULT", "4.4", 0, func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) }},
-	{"MADV_FREE", "4.5", unix.MADV_FREE, nil},
-	{"MADV_WIPEONFORK MADV_KEEPONFORK", "4.14", unix.MADV_WIPEONFORK, nil},
-	{"MAP_SYNC", "4.15", 0, withMemfd(func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) })},
-	{"F_SEAL_FUTURE_WRITE", "5.1", 0, withMemfd(func(fd int) error { return addSeals(fd, SealFutureWrite) })},
-	{"MADV_COLD MADV_PAGEOUT", "5.4", unix.MADV_COLD, nil},
-	{"MADV_POPULATE_READ MADV_POPULATE_WRITE", "5.14", unix.MADV_POPULATE_READ, nil},
-	{"memfd_secret", "5.14; before 6.5 with secretmem.enable=1", 0, func() error { return done(newSecret(0)) }},
-	{"PR_SET_VMA_ANON_NAME", "5.17 with CONFIG_ANON_VMA_NAME", 0, func() error { return sys.SetName(0, 0, "") }},
-	{"MADV_DONTNEED_LOCKED", "5.18", unix.MADV_DONTNEED_LOCKED, nil},
-	{"MADV_COLLAPSE", "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", unix.MADV_COLLAPSE, nil},
-	{"MFD_NOEXEC_SEAL", "6.3", 0, func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)) }},
-	{"mseal", "6.10 on 64-bit", 0, func() error { return sys.Mseal(0, 0) }},
-	{"MAP_DROPPABLE", "6.11 on 64-bit", 0, func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) }},
-	{"MADV_GUARD_INSTALL MADV_GUARD_REMOVE", "6.13", unix.MADV_GUARD_INSTALL, nil},
+	{names: "MADV_MERGEABLE MADV_UNMERGEABLE", since: "2.6.32 with CONFIG_KSM", advice: unix.MADV_MERGEABLE},
+	{names: "MADV_HUGEPAGE MADV_NOHUGEPAGE", since: "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", advice: unix.MADV_HUGEPAGE},
+	{names: "mbind move_pages", since: "2.6.18 with CONFIG_NUMA", lacks: func() error { return sys.Mbind(0, 0, unix.MPOL_DEFAULT, make([]uintptr, 1)) }},
+	{names: "memfd_create", since: "3.17", lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC)) }},
+	{names: "MLOCK_ONFAULT", since: "4.4", lacks: func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) }},
+	{names: "MADV_FREE", since: "4.5", advice: unix.MADV_FREE},
+	{names: "MADV_WIPEONFORK MADV_KEEPONFORK", since: "4.14", advice: unix.MADV_WIPEONFORK},
+	{names: "MAP_SYNC", since: "4.15", lacks: withMemfd(func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) })},
+	{names: "F_SEAL_FUTURE_WRITE", since: "5.1", lacks: withMemfd(func(fd int) error { return addSeals(fd, SealFutureWrite) })},
+	{names: "MADV_COLD MADV_PAGEOUT", since: "5.4", advice: unix.MADV_COLD},
+	{names: "MADV_POPULATE_READ MADV_POPULATE_WRITE", since: "5.14", advice: unix.MADV_POPULATE_READ},
+	{names: "memfd_secret", since: "5.14; before 6.5 with secretmem.enable=1", lacks: func() error { return done(newSecret(0)) }},
+	{names: "PR_SET_VMA_ANON_NAME", since: "5.17 with CONFIG_ANON_VMA_NAME", lacks: func() error { return sys.SetName(0, 0, "") }},
+	{names: "MADV_DONTNEED_LOCKED", since: "5.18", advice: unix.MADV_DONTNEED_LOCKED},
+	{names: "MADV_COLLAPSE", since: "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", advice: unix.MADV_COLLAPSE},
+	{names: "MFD_NOEXEC_SEAL", since: "6.3", lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)) }},
+	{names: "mseal", since: "6.10 on 64-bit", lacks: func() error { return sys.Mseal(0, 0) }},
+	{names: "MAP_DROPPABLE", since: "6.11 on 64-bit", lacks: func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) }},
+	{names: "MADV_GUARD_INSTALL MADV_GUARD_REMOVE", since: "6.13", advice: unix.MADV_GUARD_INSTALL},
 }
-
-// answers holds the answer for each of features that was asked about.
-var answers sync.Map
 
 // Probe returns nil if the running kernel offers a feature, and otherwise an
 // error that names it and the version of Linux that has it, and matches
@@ -174,19 +173,18 @@ var answers sync.Map
 // A feature has the kernel's name, such as mseal or MADV_COLLAPSE; the README
 // lists them. One that is not there is a bad argument.
 func Probe(feature string) error {
-	for i, f := range features {
+	for i := range features {
+		f := &features[i]
 		if !slices.Contains(strings.Fields(f.names), feature) {
 			continue
 		}
-		answer, ok := answers.Load(i)
-		if !ok {
-			err := sys.Madvise(0, 0, f.advice)
-			if f.lacks != nil {
-				err = f.lacks()
+		f.once.Do(func() {
+			if f.lacks == nil {
+				f.lacks = func() error { return sys.Madvise(0, 0, f.advice) }
 			}
-			answer, _ = answers.LoadOrStore(i, err == nil)
-		}
-		if answer != true {
+			f.missing = f.lacks() != nil
+		})
+		if f.missing {
 			return fmt.Errorf("%s is of Linux %s: %w", feature, f.since, errors.ErrUnsupported)
 		}
 		return nil

@@ -20,29 +20,41 @@ func Protect[M Known, Old Handle](m Old) (M, error) {
 }
 
 func (t ticket) protect(p Prot, known bool) (ticket, error) {
-	return t.transit(known, func(r *region) error { return r.protectPages(0, r.data(), p) },
-		func(err error) error { return named(err, "protect as %v", p) })
+	err := t.acquireToChange()
+	if err == nil {
+		// Not by transit: after the system call, each function that returns
+		// costs a mispredicted branch.
+		if err = t.r.protectPages(0, t.r.data(), p); err == nil {
+			return t.pass(), nil
+		}
+		err = t.fallBack(named(err, "protect as %v", p), known)
+	}
+	return ticket{}, named(err, "protect as %v", p)
 }
 
 // transit runs f as a transition that changes pages and consumes the ticket;
-// name completes its error. Where f stopped half-way, the permissions of a known
-// type no longer hold.
+// name completes its error.
 func (t ticket) transit(known bool, f func(r *region) error, name func(err error) error) (ticket, error) {
 	err := t.acquireToChange()
-	if err != nil {
-		return ticket{}, name(err)
+	if err == nil {
+		if err = f(t.r); err == nil {
+			return t.pass(), nil
+		}
+		err = t.fallBack(name(err), known)
 	}
-	if err = f(t.r); err == nil {
-		return t.pass(), nil
-	}
-	err = name(err)
+	return ticket{}, name(err)
+}
+
+// fallBack ends a transition that failed with err. Where it stopped half-way, the
+// permissions of a known type no longer hold.
+func (t ticket) fallBack(err error, known bool) error {
 	if stopped := (*PartialError)(nil); known && errors.As(err, &stopped) {
 		t.r.broken.Store(stopped)
 		t.r.publish(t.state | partial)
 	} else {
 		t.giveUp()
 	}
-	return ticket{}, err
+	return err
 }
 
 // Forget makes the permissions of a mapping unknown, without a system call. It
@@ -201,11 +213,8 @@ func (t ticket) Seal() error {
 func (t ticket) SetName(name string) error {
 	err := t.whole(func(r *region) error {
 		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.base, r.size, name))
-		switch err {
-		case unix.EBADF:
-			err = &failure{hint: "a file has a name", err: err}
-		case unix.EINVAL:
-			err = &failure{hint: "not a name of at most 79 printable characters without any of \\ ` $ [ ]", err: err}
+		if err == unix.EBADF || err == unix.EINVAL {
+			err = &failure{hint: "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]", err: err}
 		}
 		return scarce(err, demand{})
 	})

@@ -103,13 +103,14 @@ func hasMethod(typ reflect.Type, name string) bool {
 // The README lists the features that Probe knows, with their versions.
 func TestProbeTable(t *testing.T) {
 	text := readme(t, "## Requirements")
-	for _, f := range features {
+	for i := range features {
+		f := &features[i]
 		for _, name := range strings.Fields(f.names) {
 			version, _, _ := strings.Cut(strings.ReplaceAll(f.since, ";", " "), " ")
-			i := slices.IndexFunc(strings.Split(text, "\n"), func(row string) bool {
+			row := slices.IndexFunc(strings.Split(text, "\n"), func(row string) bool {
 				return strings.HasPrefix(row, "| "+version) && strings.Contains(row, "`"+name+"`")
 			})
-			if i < 0 {
+			if row < 0 {
 				t.Errorf("no row for %s of Linux %s", name, f.since)
 			}
 		}

@@ -25,21 +25,28 @@ func errno(e unix.Errno) error {
 	return e
 }
 
-// again repeats a call on a range of addresses while a signal interrupts it.
+// call makes a system call on a range of addresses.
+func call(trap, addr, size, arg uintptr) error {
+	_, _, e := unix.Syscall(trap, addr, size, arg)
+	return errno(e)
+}
+
+// again is call that is repeated while a signal interrupts it, as file systems in
+// user space let it.
 func again(trap, addr, size, arg uintptr) error {
-	for {
-		if _, _, e := unix.Syscall(trap, addr, size, arg); e != unix.EINTR {
-			return errno(e)
-		}
+	err := call(trap, addr, size, arg)
+	for err == unix.EINTR {
+		err = call(trap, addr, size, arg)
 	}
+	return err
 }
 
 // Munmap is munmap(2).
-func Munmap(addr, size uintptr) error { return again(unix.SYS_MUNMAP, addr, size, 0) }
+func Munmap(addr, size uintptr) error { return call(unix.SYS_MUNMAP, addr, size, 0) }
 
 // Mprotect is mprotect(2).
 func Mprotect(addr, size uintptr, prot int) error {
-	return again(unix.SYS_MPROTECT, addr, size, uintptr(prot))
+	return call(unix.SYS_MPROTECT, addr, size, uintptr(prot))
 }
 
 // Mremap is mremap(2); to counts only with MREMAP_FIXED among the flags.
@@ -56,13 +63,13 @@ func Madvise(addr, size uintptr, advice int) error {
 // Mlock is mlock2(2): MLOCK_ONFAULT or no flags at all.
 func Mlock(addr, size uintptr, flags int) error {
 	if flags == 0 {
-		return again(unix.SYS_MLOCK, addr, size, 0)
+		return call(unix.SYS_MLOCK, addr, size, 0)
 	}
-	return again(unix.SYS_MLOCK2, addr, size, uintptr(flags))
+	return call(unix.SYS_MLOCK2, addr, size, uintptr(flags))
 }
 
 // Munlock is munlock(2).
-func Munlock(addr, size uintptr) error { return again(unix.SYS_MUNLOCK, addr, size, 0) }
+func Munlock(addr, size uintptr) error { return call(unix.SYS_MUNLOCK, addr, size, 0) }
 
 // Msync is msync(2).
 func Msync(addr, size uintptr, flags int) error {
@@ -70,7 +77,7 @@ func Msync(addr, size uintptr, flags int) error {
 }
 
 // Mseal is mseal(2).
-func Mseal(addr, size uintptr) error { return again(unix.SYS_MSEAL, addr, size, 0) }
+func Mseal(addr, size uintptr) error { return call(unix.SYS_MSEAL, addr, size, 0) }
 
 // Mincore is mincore(2) for as many pages as there are bytes in pages.
 func Mincore(addr, pageSize uintptr, pages []byte) error {
@@ -120,23 +127,17 @@ func MemfdSecret(flags int) (int, error) {
 	return int(fd), errno(e)
 }
 
-// The flags of [ProcmapQuery], from linux/fs.h.
-const (
-	ProcmapRead   = 0x01 // result and filter: the area can be read
-	ProcmapWrite  = 0x02 // … written
-	ProcmapExec   = 0x04 // … executed
-	ProcmapShared = 0x08 // … and is shared
-
-	ProcmapNext = 0x10 // filter: the area that holds the address, or the next above it
-)
+// ProcmapNext is the flag that asks for the area that holds the address, or else
+// the next above it; linux/fs.h.
+const ProcmapNext = 0x10
 
 // ProcmapQuery is struct procmap_query of linux/fs.h, in and out.
 type ProcmapQuery struct {
 	size         uint64
-	Flags        uint64 // in: Procmap filters
+	Flags        uint64 // in: ProcmapNext, or 0 for the area that holds the address
 	Addr         uint64 // in
 	Start, End   uint64
-	VMAFlags     uint64 // ProcmapRead … ProcmapShared
+	VMAFlags     uint64 // 1 read, 2 write, 4 execute, 8 shared
 	PageSize     uint64 // of the area's pages, in bytes
 	Offset       uint64
 	Inode        uint64
