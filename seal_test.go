@@ -494,7 +494,7 @@ func TestSetNameRefused(t *testing.T) {
 		err, want error
 		hint      string
 	}{
-		"a file": {file.SetName("x"), unix.EBADF, `name "x": a file has a name`}, "a bad name": {other.SetName("a]"), unix.EINVAL, `name "a]": not a name of at most 79`},
+		"a file": {file.SetName("x"), unix.EBADF, `name "x": for anonymous memory`}, "a bad name": {other.SetName("a]"), unix.EINVAL, `name "a]": for anonymous memory, and at most 79`},
 	} {
 		if wants(t, what, c.err, c.want); !strings.Contains(fmt.Sprint(c.err), c.hint) || errors.Is(c.err, errors.ErrUnsupported) {
 			t.Errorf("%s: %v", what, c.err)
