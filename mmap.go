@@ -221,7 +221,7 @@ func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, e
 				abandon(base+data, whole-data)
 			}
 		}
-		return base, named(err, "map")
+		return base, named(scarce(err, demand{}), "map")
 	}
 	base, err := s.mapAt(b, base, whole, align, prot, flags)
 	if err != nil {
@@ -303,7 +303,7 @@ func (s Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (ui
 		abandonHold(hold, size)
 	}
 	abandon(got, size)
-	return 0, err
+	return 0, scarce(err, demand{})
 }
 
 // mmap maps size bytes of the backing, and explains why not.
@@ -364,10 +364,11 @@ func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 }
 
 // move moves a freshly mapped range to the place of another one, replacing it;
-// mremap(2). Both ranges are the library's own.
+// mremap(2). Both ranges are the library's own. If it fails there may be a hole,
+// so the caller sees to that before it explains the error.
 func move(from, size, to uintptr) error {
 	_, err := sys.Mremap(from, size, size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, to)
-	return scarce(err, demand{})
+	return err
 }
 
 // abandonHold unmaps address space that was held for a move, which has failed.

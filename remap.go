@@ -134,7 +134,7 @@ func (r *region) place(off int, s Spec, b backing, p Prot) error {
 // err. mremap(2) unmaps the old pages before the last things that can fail.
 func (r *region) mend(start, end uintptr, err error) error {
 	hole, failed := r.fill(start, end)
-	if !hole {
+	if err = scarce(err, demand{}); !hole {
 		return err
 	}
 	if failed == nil {
@@ -244,7 +244,7 @@ func (r *region) openHuge(start, end uintptr, p Prot) error {
 			r.cap.Store(r.len.Load())
 		}
 	}
-	return err
+	return scarce(err, demand{})
 }
 
 // Resize makes the mapping size bytes long, and may move it; mremap(2). It
@@ -416,8 +416,7 @@ func (r *region) relocate(size, to, want uintptr) error {
 func (r *region) moveBack(areas []area, to uintptr, err error) error {
 	var stuck error
 	for _, a := range areas {
-		n := a.end - a.start
-		if _, back := sys.Mremap(to+a.start-r.base, n, n, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED, a.start); back != nil {
+		if back := move(to+a.start-r.base, a.end-a.start, a.start); back != nil {
 			stuck = &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.base), err: back}
 		}
 	}
