@@ -70,18 +70,24 @@ const (
 	optLock
 	optHuge
 	optUnknown
+	optOnFault
+	optNoReserve
+	optLow
+	optDroppable
+	optCached
+	optSynchronous
 )
 
 // mapArgs are the arguments of FuzzMap.
 type mapArgs struct {
 	source, placement, prot uint8
-	options                 uint8
+	options                 uint16
 	size, offset            int64
 	addr                    uint64
 	align, reserve          int64
 }
 
-func (a mapArgs) has(option uint8) bool { return a.options&option != 0 }
+func (a mapArgs) has(option uint16) bool { return a.options&option != 0 }
 
 // FuzzMap maps with any arguments: either there is a clean error, or the kernel
 // confirms the mapping.
@@ -90,21 +96,26 @@ func FuzzMap(f *testing.F) {
 	add := func(a mapArgs) {
 		f.Add(a.source, a.placement, a.prot, a.options, a.size, a.offset, a.addr, a.align, a.reserve)
 	}
-	add(mapArgs{source: noSource})                                                                                 // the zero Spec
-	add(mapArgs{source: anonymousMemory, prot: 3, size: page})                                                     // the plainest
-	add(mapArgs{source: anonymousMemory, prot: 3})                                                                 // empty
-	add(mapArgs{source: anonymousMemory, prot: 1, size: -1})                                                       // negative
-	add(mapArgs{source: anonymousMemory, prot: 1, size: math.MaxInt64})                                            // rounding up overflows
-	add(mapArgs{source: anonymousMemory, prot: 8, size: page, options: optUnknown})                                // no such permission
-	add(mapArgs{source: anonymousMemory, prot: 3, size: 1, reserve: 5 * page, options: optReserve | optShared})    // a shared reserve
-	add(mapArgs{source: anonymousMemory, prot: 3, size: 2, reserve: 1, options: optReserve})                       // a capacity below the size
-	add(mapArgs{source: anonymousMemory, prot: 3, size: page, align: 1 << 21, options: optAlign})                  // map more, trim
-	add(mapArgs{source: anonymousMemory, prot: 3, size: page, align: 48, options: optAlign})                       // no power of two
-	add(mapArgs{source: anonymousMemory, prot: 3, size: page, align: math.MinInt64, options: optAlign})            // a single bit, and negative
-	add(mapArgs{source: anonymousMemory, prot: 3, size: 1, options: optHuge})                                      // rounds up, or the pool is empty
-	add(mapArgs{source: anonymousMemory, prot: 7, size: page, options: optPopulate | optLock})                     // prefaulted and locked
-	add(mapArgs{source: anonymousMemory, prot: 0, size: page, options: optLock | optReserve, reserve: 3 * page})   // locked without access
-	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: at})                                      // address 0
+	add(mapArgs{source: noSource})                                                                               // the zero Spec
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page})                                                   // the plainest
+	add(mapArgs{source: anonymousMemory, prot: 3})                                                               // empty
+	add(mapArgs{source: anonymousMemory, prot: 1, size: -1})                                                     // negative
+	add(mapArgs{source: anonymousMemory, prot: 1, size: math.MaxInt64})                                          // rounding up overflows
+	add(mapArgs{source: anonymousMemory, prot: 8, size: page, options: optUnknown})                              // no such permission
+	add(mapArgs{source: anonymousMemory, prot: 3, size: 1, reserve: 5 * page, options: optReserve | optShared})  // a shared reserve
+	add(mapArgs{source: anonymousMemory, prot: 3, size: 2, reserve: 1, options: optReserve})                     // a capacity below the size
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, align: 1 << 21, options: optAlign})                // map more, trim
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, align: 48, options: optAlign})                     // no power of two
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, align: math.MinInt64, options: optAlign})          // a single bit, and negative
+	add(mapArgs{source: anonymousMemory, prot: 3, size: 1, options: optHuge})                                    // rounds up, or the pool is empty
+	add(mapArgs{source: anonymousMemory, prot: 7, size: page, options: optPopulate | optLock})                   // prefaulted and locked
+	add(mapArgs{source: anonymousMemory, prot: 0, size: page, options: optLock | optReserve, reserve: 3 * page}) // locked without access
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: at})                                    // address 0
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, options: optLow | optAlign, align: 1 << 21})
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, reserve: 9 * page, options: optDroppable | optReserve})
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, options: optNoReserve | optOnFault})
+	add(mapArgs{source: fileRange, prot: 1, size: 3 * page, offset: 7, options: optCached})
+	add(mapArgs{source: fileRange, prot: 3, size: page, options: optShared | optSynchronous})                      // not on persistent memory
 	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: at, addr: math.MaxUint64 &^ 0xfffff})     // the end of the address space
 	add(mapArgs{source: anonymousMemory, prot: 3, size: 2 * page, placement: atInArena, addr: 31 * uint64(page)})  // onto a page that is taken
 	add(mapArgs{source: anonymousMemory, prot: 3, size: 2 * page, placement: ontoInArena, addr: 4 * uint64(page)}) // replaces
@@ -167,7 +178,7 @@ func FuzzMap(f *testing.F) {
 		f.Fatal(err)
 	}
 
-	f.Fuzz(func(t *testing.T, source, placement, prot, options uint8, size, offset int64, addr uint64, align, reserve int64) {
+	f.Fuzz(func(t *testing.T, source, placement, prot uint8, options uint16, size, offset int64, addr uint64, align, reserve int64) {
 		a := mapArgs{source % sources, placement % placements, prot % 9, options, size, offset, addr, align, reserve}
 		if int64(int(size)) != size || int64(int(align)) != align || int64(int(reserve)) != reserve || uint64(uintptr(addr)) != addr {
 			t.Skip("wider than an int of this processor")
@@ -184,7 +195,7 @@ func FuzzMap(f *testing.F) {
 		// Nothing of this may eat the memory of the machine.
 		const small = 1 << 20
 		if a.size > small || a.reserve > small {
-			a.options &^= optPopulate | optLock
+			a.options &^= optPopulate | optLock | optOnFault
 			if a.source == secretMemory {
 				t.Skip("secret memory is locked with its whole capacity")
 			}
@@ -238,7 +249,7 @@ func FuzzMap(f *testing.F) {
 			spec = spec.Near(where).At(where)
 		}
 		for _, o := range []struct {
-			option uint8
+			option uint16
 			with   func(mmap.Spec) mmap.Spec
 		}{
 			{optShared, mmap.Spec.Shared},
@@ -247,6 +258,12 @@ func FuzzMap(f *testing.F) {
 			{optPopulate, mmap.Spec.Populate},
 			{optLock, mmap.Spec.Lock},
 			{optHuge, func(s mmap.Spec) mmap.Spec { return s.HugePages(0) }},
+			{optOnFault, mmap.Spec.LockOnFault},
+			{optNoReserve, mmap.Spec.NoReserve},
+			{optLow, mmap.Spec.Low},
+			{optDroppable, mmap.Spec.Droppable},
+			{optCached, mmap.Spec.PopulateCached},
+			{optSynchronous, mmap.Spec.Synchronous},
 		} {
 			if a.has(o.option) {
 				spec = o.with(spec)
@@ -258,8 +275,11 @@ func FuzzMap(f *testing.F) {
 		}
 		h, err := kind.create(spec, p)
 		bad := a.source == noSource || a.source == nilFile || a.size < 0 || a.offset < 0 || p > 7 || a.placement == twice ||
-			a.placement == at && where == 0 || a.has(optReserve) && a.reserve < a.size ||
-			a.has(optAlign) && (a.align <= 0 || a.align&(a.align-1) != 0 || a.source < secretMemory && int64(lead)%a.align != 0)
+			a.placement == at && where < uintptr(onePage) || a.has(optReserve) && a.reserve < a.size ||
+			a.has(optAlign) && (a.align <= 0 || a.align&(a.align-1) != 0 || a.source < secretMemory && int64(lead)%a.align != 0) ||
+			a.has(optDroppable) && (a.source != anonymousMemory || a.options&(optShared|optHuge|optLock|optOnFault) != 0) ||
+			a.has(optSynchronous) && (!a.has(optShared) || a.source == anonymousMemory || a.source == secretMemory || a.placement == at || a.placement == atInArena) ||
+			a.has(optLow) && a.placement >= at
 		if err != nil {
 			inert(t, h, mmap.ErrClosed)
 			checkMapError(t, err, a, bad)
@@ -282,6 +302,9 @@ func FuzzMap(f *testing.F) {
 		if a.placement >= at && h.Addr() != where || a.has(optAlign) && a.reserve > 0 && h.Addr()%uintptr(a.align) != 0 {
 			t.Fatalf("%v is misplaced: %v", spec, h)
 		}
+		if a.has(optLow) && a.reserve > 0 && uint64(h.Addr())+uint64(a.reserve) > 1<<31 {
+			t.Fatalf("%v is not low: %v", spec, h)
+		}
 		confirm(t, table, h, a, lead)
 		if r, ok := h.(io.ReaderAt); ok && p&mmap.ProtRead != 0 {
 			// What is in the file is there; what is not is a fault.
@@ -291,6 +314,9 @@ func FuzzMap(f *testing.F) {
 			if a.source == fileRange || a.source == fileReadOnly || a.source == descriptorRange || a.source == wholePath {
 				want = want[:min(max(int64(len(contents))-a.offset, 0), int64(len(got)))]
 				copy(want, contents[min(a.offset, int64(len(contents))):])
+			}
+			if a.has(optHuge) && a.has(optNoReserve) && errors.Is(err, mmap.ErrFault) {
+				return // the pool is empty, which is seen now
 			}
 			if n != len(want) || !bytes.Equal(got[:n], want) || n < len(got) != errors.Is(err, mmap.ErrTruncated) {
 				t.Fatalf("%v: read %d bytes, %v, want %d", h, n, err, len(want))
@@ -317,7 +343,7 @@ func checkMapError(t *testing.T, err error, a mapArgs, bad bool) {
 	if a.source == closedFile && !bad && !a.has(optHuge) && errno != unix.EOVERFLOW && (!errors.Is(err, os.ErrClosed) || errno != unix.EBADF) {
 		t.Fatalf("a closed file: %v", err)
 	}
-	const rare = optLock | optHuge | optAlign
+	const rare = optLock | optHuge | optAlign | optOnFault | optLow | optDroppable | optSynchronous
 	usual := a.source == anonymousMemory || a.source == fileRange || a.source == descriptorRange || a.source == wholePath
 	if usual && !bad && a.placement <= near && a.options&rare == 0 && a.prot&uint8(mmap.ProtExec) == 0 &&
 		max(a.size, a.reserve) < 1<<24 && a.offset < 1<<40 {
