@@ -211,6 +211,7 @@ type modelKind struct {
 	create func(mmap.Spec, mmap.Prot) (mmap.Mapping, error)
 	adopt  func(uintptr, int) (mmap.Mapping, error)
 	resize func(mmap.Mapping, int) (mmap.Mapping, error)
+	move   func(mmap.Mapping, uintptr) (mmap.Mapping, error)
 	split  func(mmap.Mapping, int) (l, r mmap.Mapping, err error)
 	join   func(a, b mmap.Mapping) (mmap.Mapping, error)
 
@@ -255,6 +256,9 @@ func handleKind[M mmap.Handle](name string) *modelKind {
 		},
 		resize: func(m mmap.Mapping, size int) (mmap.Mapping, error) {
 			return generic(mmap.Resize(m.(M), size))
+		},
+		move: func(m mmap.Mapping, addr uintptr) (mmap.Mapping, error) {
+			return generic(mmap.Move(m.(M), addr))
 		},
 		split: func(m mmap.Mapping, off int) (mmap.Mapping, mmap.Mapping, error) {
 			l, r, err := mmap.Split(m.(M), off)
@@ -434,6 +438,7 @@ func (k *modelKind) transitions(h mmap.Mapping, s mmap.Spec) map[string]error {
 	_, got["protect"] = modelKinds[mmap.ProtRead].protect(h)
 	_, got["over"] = modelKinds[mmap.ProtRead].over(h, s)
 	_, got["resize"] = k.resize(h, 1)
+	_, got["move"] = k.move(h, h.Addr())
 	_, _, got["split"] = k.split(h, 0)
 	_, got["join"] = k.join(h, k.zero)
 	_, _, got["release"] = h.Release()
@@ -470,6 +475,14 @@ func (k *modelKind) accesses(h mmap.Mapping) map[string]error {
 	} else {
 		got["grow"] = k.grow(h, 0)
 	}
+	got["advise"] = h.Advise(0, 0, mmap.AdviceNormal)
+	got["prefault"] = h.Prefault(0, 0)
+	got["lock"] = h.LockOnFault(0, 0)
+	got["sync"] = h.Sync(0, 0)
+	_, got["resident"] = h.Resident(0, 0)
+	if w, ok := h.(destroyer); ok {
+		got["discard"] = w.Discard(0, 0)
+	}
 	_, got["pin"] = h.Pin()
 	_, got["regions"] = h.Regions()
 	return got
@@ -477,6 +490,11 @@ func (k *modelKind) accesses(h mmap.Mapping) map[string]error {
 
 type viewer interface {
 	View(func(b []byte) error) error
+}
+
+type destroyer interface {
+	Discard(off, n int) error
+	DiscardLocked(off, n int) error
 }
 
 type updater interface {

@@ -56,6 +56,10 @@ func operations(tb testing.TB) func(*rapid.T) {
 			"deny":       m.on(unknown, m.deny),
 			"over":       m.on(anyKind, m.over),
 			"resize":     m.on(anyKind, m.resize),
+			"move":       m.on(anyKind, m.move),
+			"advise":     m.on(anyKind, m.advise),
+			"discard":    m.on(writable, m.discard),
+			"prefault":   m.on(anyKind, m.prefault),
 			"grow":       m.on(known, m.grow),
 			"split":      m.on(anyKind, m.split),
 			"join":       m.on(anyKind, m.join),
@@ -659,7 +663,7 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 	reasons := r.busy()
 	because(&reasons, size < 0, os.ErrInvalid)
 	want, data := r.pagesFor(max(size, 0)), r.data()
-	p, several := r.prot, false
+	p := r.prot
 	if data > 0 {
 		p = r.pages[data-1].prot
 	}
@@ -674,9 +678,6 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 	default:
 		last := r.pages[data-1]
 		because(&reasons, last.shared && last.object.inode != 0 && !m.isFile(last.object), os.ErrInvalid)
-		// mremap(2) grows one area. The library grows the last of several if
-		// there is room behind it, and who could say whether there is.
-		several = areas(t, m.table, r.base(), r.base()+uintptr(data*onePage)) > 1
 		pages = append([]modelPage(nil), r.pages[:data]...)
 		for i := range want - data {
 			next := last
@@ -685,9 +686,6 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 		}
 	}
 	next, err := r.kind.resize(r.h, size)
-	if several && errors.Is(err, unix.EFAULT) {
-		reasons = append(reasons, unix.EFAULT)
-	}
 	if !expect(t, err, reasons) {
 		if next != r.h {
 			t.Fatalf("a failed Resize of %v returned %v", r.h, next)
@@ -702,6 +700,98 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 	r.pages, r.room, r.len, r.cap, r.addr = pages, 0, size, size, next.Addr()
 	if r.addr%uintptr(onePage) != old%uintptr(onePage) || want <= data && r.addr != old {
 		t.Fatalf("Resize to %d bytes moved from %#x to %#x", size, old, r.addr)
+	}
+}
+
+func (m *machine) move(t *rapid.T, r *modelRegion) {
+	size := uintptr(len(r.pages) * onePage)
+	to := m.arena.page(rapid.IntRange(0, arenaPages-1).Draw(t, "page")) + uintptr(r.lead())
+	if rapid.IntRange(0, 5).Draw(t, "odd") == 0 {
+		to++
+	}
+	base := to - uintptr(r.lead())
+	if base+size > m.arena.end {
+		return
+	}
+	reasons := r.busy()
+	because(&reasons, base%uintptr(onePage) != 0, os.ErrInvalid)
+	because(&reasons, size > 0 && !m.free(base, base+size), os.ErrExist)
+	next, err := r.kind.move(r.h, to)
+	if expect(t, err, reasons) {
+		m.retire(r, r.kind, next)
+		r.addr = to
+	} else if next != r.h {
+		t.Fatalf("a failed Move of %v returned %v", r.h, next)
+	}
+}
+
+// within returns the pages that hold n bytes at off, and why there are none.
+func (r *modelRegion) within(off, n int) (pages []modelPage, reasons []error) {
+	if off < 0 || n < 0 || off > r.len || n > r.len-off {
+		return nil, []error{os.ErrInvalid}
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	return r.pages[(r.lead()+off)/onePage : r.pagesFor(off+n)], nil
+}
+
+// advise does what changes nothing that the model knows of, but makes the kernel
+// divide its areas.
+func (m *machine) advise(t *rapid.T, r *modelRegion) {
+	off := r.drawOffset(t)
+	n := r.drawOffset(t) - off
+	_, reasons := r.within(off, n)
+	var err error
+	switch a := rapid.SampledFrom([]mmap.Advice{mmap.AdviceRandom, mmap.AdviceSequential, mmap.AdviceNormal, mmap.AdviceDontFork,
+		mmap.AdviceDoFork, mmap.AdviceDontDump, mmap.AdviceDoDump, mmap.AdviceWillNeed, -1, -2, -3}).Draw(t, "advice"); a {
+	case -1:
+		err = r.h.LockOnFault(off, n)
+	case -2:
+		err = r.h.Unlock(off, n)
+	case -3:
+		err = r.h.Sync(off, n)
+	default:
+		err = r.h.Advise(off, n, a)
+	}
+	expect(t, err, reasons)
+}
+
+func (m *machine) discard(t *rapid.T, r *modelRegion) {
+	off := r.drawOffset(t)
+	n := r.drawOffset(t) - off
+	pages, reasons := r.within(off, n)
+	because(&reasons, n > 0 && (off > 0 && !r.boundary(off) || off+n < r.len && !r.boundary(off+n)), os.ErrInvalid)
+	for _, p := range pages {
+		because(&reasons, p.prot&mmap.ProtWrite == 0, mmap.ErrPermission)
+	}
+	because(&reasons, mmap.Probe("MADV_DONTNEED_LOCKED") != nil && n > 0, errors.ErrUnsupported)
+	if expect(t, r.h.(destroyer).DiscardLocked(off, n), reasons) {
+		for i := range pages {
+			pages[i].own = nil
+		}
+	}
+}
+
+func (m *machine) prefault(t *rapid.T, r *modelRegion) {
+	off := r.drawOffset(t)
+	n := r.drawOffset(t) - off
+	pages, reasons := r.within(off, n)
+	for _, p := range pages {
+		because(&reasons, p.prot&mmap.ProtRead == 0, mmap.ErrPermission)
+	}
+	because(&reasons, mmap.Probe("MADV_POPULATE_READ") != nil && len(reasons) == 0 && n > 0, errors.ErrUnsupported)
+	at := -1
+	for i := len(pages) - 1; i >= 0; i-- {
+		if pages[i].contents() == nil {
+			at = max(0, ((r.lead()+off)/onePage+i)*onePage-r.lead())
+		}
+	}
+	because(&reasons, len(reasons) == 0 && at >= 0, mmap.ErrFault)
+	var fault *mmap.FaultError
+	err := r.h.Prefault(off, n)
+	if expect(t, err, reasons); errors.As(err, &fault) && fault.Offset != at {
+		t.Fatalf("%v: fault at %d, want %d", r.h, fault.Offset, at)
 	}
 }
 

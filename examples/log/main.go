@@ -1,14 +1,15 @@
-// Command log appends the lines of standard input to a log, which grows in place
-// under its readers, and prints each line once it is on the disk:
+// Command log appends the lines of standard input to FILE, and prints what FILE
+// holds, old lines and new ones, each once it is on the disk:
 //
-//	go run ./examples/log [-read] FILE # with -read, it prints the log
+//	server 2>&1 | go run ./examples/log FILE
 package main
 
 import (
 	"bufio"
-	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"sync/atomic"
@@ -17,30 +18,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const head = 8 // bytes before each line, which has its newline: its length and a checksum
+
 var capacity, chunk = 1 << 30, 1 << 20 // bytes of the log, and by which it grows
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
-
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	var err error
-	switch {
-	case len(args) == 2 && args[0] == "-read":
-		var m mmap.Read
-		if m, err = mmap.Map[mmap.Read](mmap.Path(args[1])); err == nil {
-			defer m.Close()
-			_, err = walk(m, 0, m.Len(), stdout)
-		}
-	case len(args) == 1 && args[0] != "-read":
-		err = add(args[0], stdin, stdout)
-	default:
-		fmt.Fprintln(stderr, "usage: log [-read] FILE")
-		return 2
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: log FILE")
+		os.Exit(2)
 	}
-	if err != nil {
-		fmt.Fprintf(stderr, "log: %s: %v\n", args[len(args)-1], err)
-		return 1
+	if err := add(os.Args[1], os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintf(os.Stderr, "log: %s: %v\n", os.Args[1], err)
+		os.Exit(1)
 	}
-	return 0
 }
 
 func add(name string, in io.Reader, out io.Writer) error {
@@ -52,55 +42,78 @@ func add(name string, in io.Reader, out io.Writer) error {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("another writer has it: %w", err)
 	}
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	size := int(min(st.Size(), int64(capacity)+1)) // one too many is refused
-	m, err := mmap.Map[mmap.ReadWrite](mmap.File(f, 0, size).Shared().Reserve(capacity))
+	locked := fmt.Sprintf("/proc/self/fd/%d", f.Fd()) // by now, name may be another file
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Path(locked).Shared().Reserve(capacity))
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	// A crash can leave a torn record, and whole ones behind it, which must not
-	// come back. But what begins with a torn one is another file: leave it.
-	end, err := walk(m, 0, size, io.Discard)
-	if err == nil || end > 0 && errors.Is(err, errTorn) {
-		err = errors.Join(f.Truncate(int64(end)), mmap.Allocate(f, 0, int64(size)))
+	var end atomic.Int64 // of what the reader may read
+	err = m.View(func(b []byte) error {
+		n, _ := walk(b, 0, io.Discard)
+		if n == 0 && len(b) > 0 {
+			return errors.New("not a log: it does not begin with a record") // and stays as it is
+		}
+		end.Store(int64(n)) // no record behind a torn one may come back
+		return errors.Join(f.Truncate(int64(n)), mmap.Allocate(f, 0, int64(len(b))))
+	})
+	wake, followed := make(chan bool, 1), make(chan error, 1)
+	go func() { followed <- follow(m, &end, wake, out) }()
+	lines := bufio.NewScanner(in)
+	for err == nil && lines.Scan() {
+		err = put(f, m, &end, lines.Text()+"\n")
+		if len(wake) == 0 { // the reader has looked since it was woken
+			wake <- true
+		}
 	}
-	if err != nil {
+	close(wake)
+	return errors.Join(err, lines.Err(), <-followed)
+}
+
+// put writes a record at the end, and moves that.
+func put(f *os.File, m mmap.ReadWrite, end *atomic.Int64, line string) error {
+	r, off := append(make([]byte, head), line...), end.Load()
+	binary.LittleEndian.PutUint32(r, uint32(len(line)))
+	binary.LittleEndian.PutUint32(r[4:], crc32.ChecksumIEEE(r[head:]))
+	if size := int(off) + len(r); size > m.Len() {
+		size = max(size, min(m.Len()+chunk, m.Cap()))
+		if err := mmap.Grow(m, size); err != nil {
+			return fmt.Errorf("the log cannot grow: %w", err)
+		}
+		if err := mmap.Allocate(f, 0, int64(size)); err != nil { // or else a full disk is a fault
+			return err
+		}
+	}
+	if _, err := m.WriteAt(r, off); err != nil {
 		return err
 	}
-	var written atomic.Int64 // as far as readers may read
-	written.Store(int64(end))
-	readers := [...]io.Writer{out, io.Discard} // the second one only checks
-	var wake [len(readers)]chan bool
-	start, errs := end, make(chan error)
-	for i, to := range readers {
-		wake[i] = make(chan bool, 1)
-		go func() { errs <- follow(m, start, &written, wake[i], to) }()
-	}
-	lines := bufio.NewReaderSize(in, chunk)
-	for line := []byte(nil); err == nil; {
-		if line, err = lines.ReadSlice('\n'); err == nil || err == io.EOF && len(line) > 0 {
-			end, err = put(f, m, end, bytes.TrimSuffix(line, []byte("\n")))
-			written.Store(int64(end))
-		}
-		for _, w := range wake {
-			select {
-			case w <- true:
-			default: // it has not looked since it was woken
-			}
+	end.Add(int64(len(r)))
+	return nil
+}
+
+// follow prints the lines up to end, now and when woken, once they are on the disk.
+func follow(m mmap.ReadWrite, end *atomic.Int64, wake <-chan bool, out io.Writer) (err error) {
+	for off, more := 0, true; more && err == nil; _, more = <-wake {
+		to := int(end.Load())
+		if err = m.Sync(off, to-off); err == nil {
+			err = m.View(func(b []byte) error { off, err = walk(b[:to], off, out); return err })
 		}
 	}
-	for _, w := range wake {
-		close(w)
+	return err
+}
+
+// walk prints the lines from off on, and returns where the whole records end.
+func walk(b []byte, off int, out io.Writer) (int, error) {
+	w := bufio.NewWriter(out)
+	for off < len(b) {
+		var h [head]byte
+		line := b[off+copy(h[:], b[off:]):]
+		n, sum := uint64(binary.LittleEndian.Uint32(h[:])), binary.LittleEndian.Uint32(h[4:])
+		if n == 0 || n > uint64(len(line)) || crc32.ChecksumIEEE(line[:n]) != sum { // 0: not used yet
+			return off, errors.Join(fmt.Errorf("no whole record at offset %d", off), w.Flush())
+		}
+		w.Write(line[:n]) // Flush has its error
+		off += head + int(n)
 	}
-	switch err {
-	case io.EOF:
-		err = nil
-	case bufio.ErrBufferFull:
-		err = fmt.Errorf("a line is longer than %d bytes", chunk)
-	}
-	return errors.Join(err, <-errs, <-errs)
+	return off, w.Flush()
 }

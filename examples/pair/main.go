@@ -1,105 +1,119 @@
-// Command pair copies standard input to standard output through two processes,
-// one that reads and one that writes, or compresses with -z:
+// Command pair copies standard input to standard output through two processes:
+// a producer reads into shared memory, and a consumer writes out of it. A socket
+// carries only the wake-ups, a byte each, and shows when the other has died.
 //
-//	go run ./examples/pair [-z] <FILE >COPY
-//
-// Between them is a queue in shared memory; no byte of the data goes through a
-// pipe. A socket carries the wake-ups only, and shows when the other has died.
+//	go run ./examples/pair <FILE >COPY
 package main
 
 import (
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"sync/atomic"
 
 	"github.com/mmarinus/mmap"
 	"golang.org/x/sys/unix"
 )
 
+const slots, slotSize = 16, 64 << 10
 const consumer = "pair-consumer" // the name that the producer starts it by
 
+// A slot holds what one read brought. Processes that share memory can rely on
+// atomics only, so the number tells the other that the data before it is there.
+type slot struct {
+	used atomic.Int32 // bytes of data; 0 is the end
+	data [slotSize - 4]byte
+}
+
 func main() {
-	if os.Args[0] == consumer {
-		os.Exit(exit(consume(len(os.Args) > 1, os.Stdout), os.Stderr))
+	var err error
+	switch {
+	case os.Args[0] == consumer:
+		err = turns(os.NewFile(3, "queue"), os.NewFile(4, "bell"), drain)
+	case len(os.Args) == 1:
+		err = produce()
+	default:
+		fmt.Fprintln(os.Stderr, "usage: pair <FILE >COPY")
+		os.Exit(2)
 	}
-	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
-}
-
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) > 1 || len(args) == 1 && args[0] != "-z" {
-		fmt.Fprintln(stderr, "usage: pair [-z]")
-		return 2
-	}
-	return exit(produce(args, stdin, stdout, stderr), stderr)
-}
-
-func exit(err error, stderr io.Writer) int {
 	if err != nil {
-		fmt.Fprintf(stderr, "pair: %v\n", err)
-		return 1
+		fmt.Fprintln(os.Stderr, "pair:", err)
+		os.Exit(1)
 	}
-	return 0
 }
 
-func produce(args []string, in io.Reader, stdout, stderr io.Writer) error {
-	// Whoever has a descriptor could truncate the file, and touching it would
-	// then be a fault in both processes. The seals rule that out.
-	f, err := mmap.Memfd("pair", size, mmap.SealShrink|mmap.SealGrow|mmap.SealSeal)
+func produce() error {
+	// Truncated, it would be a fault in both processes: the seals rule that out.
+	f, err := mmap.Memfd("pair", slots*slotSize, mmap.SealShrink|mmap.SealGrow|mmap.SealSeal)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	bell, other := os.NewFile(uintptr(ends[0]), "bell"), os.NewFile(uintptr(ends[1]), "bell")
-	defer bell.Close()
-	defer other.Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = append([]string{consumer}, args...)
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = stdout, stderr, []*os.File{f, other}
-	if err := cmd.Start(); err != nil {
+	other.Write(make([]byte, slots)) // in the consumer's name: every slot is free
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{consumer}, Stdout: os.Stdout, Stderr: os.Stderr}
+	cmd.ExtraFiles = []*os.File{f, other} // its descriptors 3 and 4
+	err = cmd.Start()
+	other.Close() // or its end would stay open when the consumer dies
+	if err != nil {
 		return err
 	}
-	other.Close() // or its end would stay open when the consumer dies
-	filled, died := make(chan error, 1), make(chan error, 1)
-	go func() { filled <- attach(f, bell, 0, func(q *queue) error { return q.fill(in) }) }()
+	filled := make(chan error, 1)
 	go func() {
-		err := cmd.Wait()
-		if err != nil {
-			err = fmt.Errorf("the consumer: %w", err)
-		}
-		died <- err
+		filled <- turns(f, bell, fill)
+		bell.Close() // so that the consumer ends too, whatever happened
 	}()
-	select {
-	case err = <-filled:
-		if errors.Is(err, errQueue) {
-			cmd.Process.Kill() // nothing good comes of it any more
-		}
-		bell.Close() // what there is to say stands in the queue
-		err = errors.Join(err, <-died)
-	case err = <-died:
-		if err == nil { // it has all; otherwise the input might take for ever
-			err = <-filled
-		}
+	if err = cmd.Wait(); err != nil {
+		err = fmt.Errorf("the consumer: %w", err)
+	}
+	if err == nil || len(filled) > 0 { // or else it may wait for input, for ever
+		err = errors.Join(<-filled, err)
 	}
 	return err
 }
 
-func consume(zip bool, out io.Writer) error {
-	f, bell := os.NewFile(3, "queue"), os.NewFile(4, "bell")
-	return attach(f, bell, 1, func(q *queue) error {
-		if !zip {
-			return q.drain(out)
+// turns waits for the other process, has use work on the next slot, and wakes the
+// other; and so on until use fails, with io.EOF at the end.
+func turns(f, bell *os.File, use func(data []byte, used int) (int, error)) error {
+	m, err := mmap.Map[mmap.ReadWrite](mmap.File(f, 0, slots*slotSize).Shared())
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	return m.Update(func(b []byte) error {
+		queue, err := mmap.Slice[slot](b)
+		for i, ring := 0, make([]byte, 1); err == nil; i = (i + 1) % slots {
+			if _, err := bell.Read(ring); err != nil {
+				return fmt.Errorf("the other process is gone: %w", err)
+			}
+			// The other can write here whatever it likes: check it before it is an index.
+			s := &queue[i]
+			used := int(s.used.Load())
+			if used < 0 || used > len(s.data) {
+				return errors.New("the other process has broken the queue")
+			}
+			used, err = use(s.data[:], used)
+			s.used.Store(int32(used))
+			bell.Write(ring) // if the other is gone, Read will say so
 		}
-		z := gzip.NewWriter(out)
-		if err := q.drain(z); err != nil {
-			return err // and no end is written, so that nobody takes it for the whole
+		if err == io.EOF {
+			return nil
 		}
-		return z.Close()
+		return err
 	})
+}
+
+func fill(data []byte, _ int) (int, error) { return os.Stdin.Read(data) }
+
+func drain(data []byte, used int) (int, error) {
+	if used == 0 {
+		return 0, io.EOF
+	}
+	return os.Stdout.Write(data[:used])
 }
