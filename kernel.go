@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -139,30 +140,29 @@ func differs(base, size uintptr, p Prot) (string, error) {
 // advising nothing, which fails for advice that is unknown.
 var features = []struct {
 	names, since string
-	advice       int
 	lacks        func() error // returns nil if the kernel has it
 	once         sync.Once    // of asking
 	missing      bool
 }{
-	{names: "MADV_MERGEABLE MADV_UNMERGEABLE", since: "2.6.32 with CONFIG_KSM", advice: unix.MADV_MERGEABLE},
-	{names: "MADV_HUGEPAGE MADV_NOHUGEPAGE", since: "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", advice: unix.MADV_HUGEPAGE},
+	{names: "MADV_MERGEABLE MADV_UNMERGEABLE", since: "2.6.32 with CONFIG_KSM", lacks: advised(unix.MADV_MERGEABLE)},
+	{names: "MADV_HUGEPAGE MADV_NOHUGEPAGE", since: "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", lacks: advised(unix.MADV_HUGEPAGE)},
 	{names: "mbind move_pages", since: "2.6.18 with CONFIG_NUMA", lacks: func() error { return sys.Mbind(0, 0, unix.MPOL_DEFAULT, make([]uintptr, 1)) }},
 	{names: "memfd_create", since: "3.17", lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC)) }},
 	{names: "MLOCK_ONFAULT", since: "4.4", lacks: func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) }},
-	{names: "MADV_FREE", since: "4.5", advice: unix.MADV_FREE},
-	{names: "MADV_WIPEONFORK MADV_KEEPONFORK", since: "4.14", advice: unix.MADV_WIPEONFORK},
+	{names: "MADV_FREE", since: "4.5", lacks: advised(unix.MADV_FREE)},
+	{names: "MADV_WIPEONFORK MADV_KEEPONFORK", since: "4.14", lacks: advised(unix.MADV_WIPEONFORK)},
 	{names: "MAP_SYNC", since: "4.15", lacks: withMemfd(func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) })},
 	{names: "F_SEAL_FUTURE_WRITE", since: "5.1", lacks: withMemfd(func(fd int) error { return addSeals(fd, SealFutureWrite) })},
-	{names: "MADV_COLD MADV_PAGEOUT", since: "5.4", advice: unix.MADV_COLD},
-	{names: "MADV_POPULATE_READ MADV_POPULATE_WRITE", since: "5.14", advice: unix.MADV_POPULATE_READ},
+	{names: "MADV_COLD MADV_PAGEOUT", since: "5.4", lacks: advised(unix.MADV_COLD)},
+	{names: "MADV_POPULATE_READ MADV_POPULATE_WRITE", since: "5.14", lacks: advised(unix.MADV_POPULATE_READ)},
 	{names: "memfd_secret", since: "5.14; before 6.5 with secretmem.enable=1", lacks: func() error { return done(newSecret(0)) }},
 	{names: "PR_SET_VMA_ANON_NAME", since: "5.17 with CONFIG_ANON_VMA_NAME", lacks: func() error { return sys.SetName(0, 0, "") }},
-	{names: "MADV_DONTNEED_LOCKED", since: "5.18", advice: unix.MADV_DONTNEED_LOCKED},
-	{names: "MADV_COLLAPSE", since: "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", advice: unix.MADV_COLLAPSE},
+	{names: "MADV_DONTNEED_LOCKED", since: "5.18", lacks: advised(unix.MADV_DONTNEED_LOCKED)},
+	{names: "MADV_COLLAPSE", since: "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", lacks: advised(unix.MADV_COLLAPSE)},
 	{names: "MFD_NOEXEC_SEAL", since: "6.3", lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)) }},
 	{names: "mseal", since: "6.10 on 64-bit", lacks: func() error { return sys.Mseal(0, 0) }},
 	{names: "MAP_DROPPABLE", since: "6.11 on 64-bit", lacks: func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) }},
-	{names: "MADV_GUARD_INSTALL MADV_GUARD_REMOVE", since: "6.13", advice: unix.MADV_GUARD_INSTALL},
+	{names: "MADV_GUARD_INSTALL MADV_GUARD_REMOVE", since: "6.13", lacks: advised(unix.MADV_GUARD_INSTALL)},
 }
 
 // Probe returns nil if the running kernel offers a feature, and otherwise an
@@ -178,12 +178,7 @@ func Probe(feature string) error {
 		if !slices.Contains(strings.Fields(f.names), feature) {
 			continue
 		}
-		f.once.Do(func() {
-			if f.lacks == nil {
-				f.lacks = func() error { return sys.Madvise(0, 0, f.advice) }
-			}
-			f.missing = f.lacks() != nil
-		})
+		f.once.Do(func() { f.missing = f.lacks() != nil })
 		if f.missing {
 			return fmt.Errorf("%s is of Linux %s: %w", feature, f.since, errors.ErrUnsupported)
 		}
@@ -200,6 +195,10 @@ func blame(feature string, err error) error {
 		}
 	}
 	return err
+}
+
+func advised(advice int) func() error {
+	return func() error { return sys.Madvise(0, 0, advice) }
 }
 
 func withMemfd(use func(fd int) error) func() error {
@@ -231,31 +230,27 @@ type demand struct {
 	space, data, charged, locked uintptr
 }
 
-// scarce explains err, where that is due to a limit that the demand exceeds. At a
-// limit memory is not for the taking, for this neither.
+// scarce explains err, where that is due to a limit that the demand exceeds.
 func scarce(err error, want demand) error {
 	if err != unix.ENOMEM && err != unix.EAGAIN && (err != unix.EPERM || want.locked == 0) {
 		return err
 	}
+	// This comes first: at the limit of areas memory is not for the taking, and a
+	// Go heap that cannot grow ends the program. mremap(2) gives up eight before it.
+	if is, used := number("/proc/sys/vm/max_map_count", ""), areas(); used+8 > is {
+		return &failure{hint: fmt.Sprintf("vm.max_map_count is %d, and %d are in use", is, used), err: err}
+	}
 	var can [2]unix.CapUserData
 	unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &can[0])
 	locks := (err == unix.EAGAIN || want.locked > 0) && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
-	areas := uint64(0)
-	if table, err := procmaps.Open(0); err == nil {
-		for range table.Regions() {
-			areas++
-		}
-		table.Close()
-	}
-	const status, meminfo, vm = "/proc/self/status", "/proc/meminfo", "/proc/sys/vm/"
-	mode, memory := number(vm+"overcommit_memory", ""), number(meminfo, "MemTotal:")+number(meminfo, "SwapTotal:")
+	const status, meminfo = "/proc/self/status", "/proc/meminfo"
+	mode, memory := number("/proc/sys/vm/overcommit_memory", ""), number(meminfo, "MemTotal:")+number(meminfo, "SwapTotal:")
 	for _, limit := range []struct {
 		applies         bool
 		name            string
 		is, used, wants uint64
 	}{
 		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), number(status, "VmLck:") << 10, uint64(max(want.locked, want.space))},
-		{true, "vm.max_map_count", number(vm+"max_map_count", ""), areas, 8}, // mremap(2) gives up that early
 		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(want.space)},
 		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(want.data)},
 		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(want.charged)},
@@ -266,6 +261,18 @@ func scarce(err error, want demand) error {
 		}
 	}
 	return err
+}
+
+// areas counts the lines of the kernel's table without allocating.
+func areas() (lines uint64) {
+	if fd, err := sys.OpenSelfMaps(); err == nil {
+		var buf [4096]byte
+		for n, _ := unix.Read(fd, buf[:]); n > 0; n, _ = unix.Read(fd, buf[:]) {
+			lines += uint64(bytes.Count(buf[:n], []byte("\n")))
+		}
+		unix.Close(fd)
+	}
+	return lines
 }
 
 // scarceHuge is scarce for memory in huge pages of so many bytes.

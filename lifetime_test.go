@@ -289,7 +289,11 @@ func TestHugePages(t *testing.T) {
 	check(t, r.Close())
 	addr, n, err := l.Release()
 	check(t, err)
-	if u, err := UnsafeAdopt[ReadWrite](addr, 100); err != nil || n != huge {
+	part := 100
+	if !tellsPages(t) {
+		part = n // nobody says that these are huge pages
+	}
+	if u, err := UnsafeAdopt[ReadWrite](addr, part); err != nil || n != huge {
 		t.Error(n, err)
 	} else {
 		check(t, u.Close())

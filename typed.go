@@ -202,12 +202,11 @@ func (t ticket) Prot() Prot {
 
 // String describes the mapping: its permissions, address and length.
 func (t ticket) String() string {
-	addr, n, p := t.Addr(), t.Len(), t.Prot()
-	if !t.good() {
-		if t.r != nil && t.r.word.Load()&genMask != t.state {
-			return "moved mapping"
-		}
-		return "closed mapping"
+	switch addr, n, p := t.Addr(), t.Len(), t.Prot(); {
+	case t.good():
+		return fmt.Sprintf("%v mapping of %d bytes at %#x", p, n, addr)
+	case t.r != nil && t.r.word.Load()&genMask != t.state:
+		return "moved mapping"
 	}
-	return fmt.Sprintf("%v mapping of %d bytes at %#x", p, n, addr)
+	return "closed mapping"
 }
