@@ -114,7 +114,7 @@ func truncated(area procmaps.Region, addr uint64) bool {
 		}
 	}
 	page := (area.Offset + addr - area.Start) &^ uint64(pageSize-1)
-	return page >= uint64(st.Size)
+	return st.Mode&unix.S_IFMT == unix.S_IFREG && page >= uint64(st.Size)
 }
 
 // A guard turns memory faults into errors. This is the only place that sets

@@ -134,9 +134,6 @@ func (s Spec) mapOpened(p Prot) (t ticket, err error) {
 
 // lay maps a backing where the Spec says, as a new region.
 func (s Spec) lay(b backing, p Prot) (ticket, error) {
-	if s.source == secret {
-		s.lock = unlocked // by mlock(2), for it is locked from the start
-	}
 	capacity := b.size
 	if s.reserved {
 		if capacity = uintptr(s.reserve); capacity < b.size {

@@ -11,11 +11,13 @@ import (
 // faults them in; mlock(2). At the limit the error names RLIMIT_MEMLOCK, and what
 // was locked stays so. A page that cannot be had is a [*FaultError], and then no
 // page of the range is locked. A page that can neither be read nor written is
-// ErrPermission, and nothing has changed: LockOnFault takes those. Only at
+// ErrPermission, and nothing has changed: LockOnFault takes those, also where the
+// processor does not let the kernel fault in what can only be executed. Only at
 // vm.max_map_count can a part of the range be locked; see Unlock.
 //
-// Locks do not nest. What the kernel never locks, it passes over without a word:
-// devices, and huge pages of the pool, which stay in memory anyway.
+// Locks do not nest. Secret memory is locked already, and answers
+// [errors.ErrUnsupported]. What the kernel never locks, it passes over without a
+// word: devices, and huge pages of the pool, which stay in memory anyway.
 func (t ticket) Lock(off, n int) error { return t.lockPages("lock", locked, off, n) }
 
 // LockOnFault is Lock that faults nothing in: each page is locked when it is
@@ -140,9 +142,10 @@ const (
 
 // SetPolicy says from which NUMA nodes the pages of n bytes at off, widened to
 // whole pages, are taken; mbind(2). It is for pages that come: those that are in
-// memory stay where they are, see Nodes. Nodes that do not exist, and none or some
-// where the policy wants the opposite, match EINVAL; of several, PolicyPreferred
-// takes the lowest, and of none the node that PolicyLocal would.
+// memory stay where they are, see Nodes. If none of the nodes exists, or there are
+// some or none where the policy wants the opposite, the error matches EINVAL;
+// otherwise the kernel takes those that exist. PolicyPreferred takes the lowest
+// of them, and of none the node that PolicyLocal would.
 func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
 	return t.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {

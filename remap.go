@@ -52,9 +52,6 @@ func (r *region) overlay(s Spec, b backing, p Prot) error {
 		return bad("", "the size is %d, the mapping has %d bytes", b.size, size)
 	}
 	data, whole := r.data(), r.size
-	if b.granule > pageSize && b.flags&unix.MAP_HUGETLB == 0 {
-		whole = data // the reserve of a file on hugetlbfs would take huge pages
-	}
 	if whole > 0 {
 		if r.addr.Load()-b.lead != r.base || r.base&(b.granule-1) != 0 || data&(b.granule-1) != 0 || whole&(b.granule-1) != 0 {
 			return bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load(), b.granule)

@@ -140,13 +140,20 @@ func (s Spec) Populate() Spec { s.populate = true; return s }
 func (s Spec) PopulateCached() Spec { s.populateCached = true; return s }
 
 // Lock locks the pages into memory, and those that Grow adds; mlock(2). Where
-// that fails, Map fails. Pages that cannot be accessed are locked when they
-// are first touched.
-func (s Spec) Lock() Spec { s.lock = locked; return s }
+// that fails, Map fails. Pages that can neither be read nor written are locked
+// when they are first touched.
+func (s Spec) Lock() Spec { return s.locks(locked) }
 
 // LockOnFault is [Spec.Lock] that faults nothing in: each page is locked when
 // it is first touched; MLOCK_ONFAULT.
-func (s Spec) LockOnFault() Spec { s.lock = lockedOnFault; return s }
+func (s Spec) LockOnFault() Spec { return s.locks(lockedOnFault) }
+
+func (s Spec) locks(l locking) Spec {
+	if s.source != secret { // which is locked from the start
+		s.lock = l
+	}
+	return s
+}
 
 // NoReserve does not charge the memory against the commit limit when it is
 // mapped: MAP_NORESERVE. The sum of such mappings can be far larger than
