@@ -146,7 +146,7 @@ var features = []struct {
 }{
 	{names: "MADV_MERGEABLE MADV_UNMERGEABLE", since: "2.6.32 with CONFIG_KSM", lacks: advised(unix.MADV_MERGEABLE)},
 	{names: "MADV_HUGEPAGE MADV_NOHUGEPAGE", since: "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", lacks: advised(unix.MADV_HUGEPAGE)},
-	{names: "mbind move_pages", since: "2.6.18 with CONFIG_NUMA", lacks: func() error { return sys.Mbind(0, 0, unix.MPOL_DEFAULT, make([]uintptr, 1)) }},
+	{names: "mbind move_pages", since: "2.6.18 with CONFIG_NUMA", lacks: knows(PolicyDefault)},
 	{names: "memfd_create", since: "3.17", lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC)) }},
 	{names: "MLOCK_ONFAULT", since: "4.4", lacks: func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) }},
 	{names: "MADV_FREE", since: "4.5", lacks: advised(unix.MADV_FREE)},
@@ -155,11 +155,13 @@ var features = []struct {
 	{names: "F_SEAL_FUTURE_WRITE", since: "5.1", lacks: withMemfd(func(fd int) error { return addSeals(fd, SealFutureWrite) })},
 	{names: "MADV_COLD MADV_PAGEOUT", since: "5.4", lacks: advised(unix.MADV_COLD)},
 	{names: "MADV_POPULATE_READ MADV_POPULATE_WRITE", since: "5.14", lacks: advised(unix.MADV_POPULATE_READ)},
+	{names: "MPOL_PREFERRED_MANY", since: "5.15 with CONFIG_NUMA", lacks: knows(PolicyPreferredMany)},
 	{names: "memfd_secret", since: "5.14; before 6.5 with secretmem.enable=1", lacks: func() error { return done(newSecret(0)) }},
 	{names: "PR_SET_VMA_ANON_NAME", since: "5.17 with CONFIG_ANON_VMA_NAME", lacks: func() error { return sys.SetName(0, 0, "") }},
 	{names: "MADV_DONTNEED_LOCKED", since: "5.18", lacks: advised(unix.MADV_DONTNEED_LOCKED)},
 	{names: "MADV_COLLAPSE", since: "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", lacks: advised(unix.MADV_COLLAPSE)},
 	{names: "MFD_NOEXEC_SEAL", since: "6.3", lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)) }},
+	{names: "MPOL_WEIGHTED_INTERLEAVE", since: "6.9 with CONFIG_NUMA", lacks: knows(PolicyWeightedInterleave)},
 	{names: "mseal", since: "6.10 on 64-bit", lacks: func() error { return sys.Mseal(0, 0) }},
 	{names: "MAP_DROPPABLE", since: "6.11 on 64-bit", lacks: func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) }},
 	{names: "MADV_GUARD_INSTALL MADV_GUARD_REMOVE", since: "6.13", lacks: advised(unix.MADV_GUARD_INSTALL)},
@@ -199,6 +201,10 @@ func blame(feature string, err error) error {
 
 func advised(advice int) func() error {
 	return func() error { return sys.Madvise(0, 0, advice) }
+}
+
+func knows(p Policy) func() error {
+	return func() error { return sys.Mbind(0, 0, int(p), make([]uintptr, 1)) }
 }
 
 func withMemfd(use func(fd int) error) func() error {

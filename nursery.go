@@ -10,8 +10,7 @@ import (
 // can see a pin that was lost without Unpin, and leave the memory to whoever
 // still has its slice; and it can try again when unmapping fails.
 //
-// Attaching a finalizer and taking it off again costs about a tenth of mapping
-// and unmapping a page. Most mappings are closed before the next garbage
+// Attaching a finalizer costs about a tenth of mapping and unmapping a page. Most mappings are closed before the next garbage
 // collection, which is the first that could find them lost. So new regions wait
 // in the nursery, and those still there when a collection has run get their
 // finalizer then.
@@ -36,20 +35,17 @@ func (r *region) track() {
 	nursery.Unlock()
 }
 
-// untrack takes a region that owns nothing any more out of it.
+// untrack takes a region that owns nothing any more out of it. One that has its
+// finalizer already keeps that, which then finds nothing to do.
 func (r *region) untrack() {
 	nursery.Lock()
-	young := r.seat >= 0
-	if young {
+	if r.seat >= 0 {
 		end := len(nursery.young) - 1
 		last := nursery.young[end]
 		nursery.young[r.seat], last.seat, r.seat = last, r.seat, -1
 		nursery.young[end], nursery.young = nil, nursery.young[:end]
 	}
 	nursery.Unlock()
-	if !young {
-		runtime.SetFinalizer(r, nil)
-	}
 }
 
 // graduate gives every region of the nursery its finalizer.
@@ -63,8 +59,6 @@ func graduate() {
 	}
 	nursery.Unlock()
 	for _, r := range old {
-		// A region that is closed meanwhile keeps its finalizer, which then
-		// finds nothing to do.
 		runtime.SetFinalizer(r, (*region).collect)
 	}
 }

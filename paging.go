@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"cmp"
 	"math/bits"
 
 	"github.com/mmarinus/mmap/internal/sys"
@@ -155,7 +156,8 @@ func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 			}
 			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
 		}
-		err := blame("mbind", sys.Mbind(addr, size, int(p), mask[:]))
+		feature := map[Policy]string{PolicyPreferredMany: "MPOL_PREFERRED_MANY", PolicyWeightedInterleave: "MPOL_WEIGHTED_INTERLEAVE"}[p]
+		err := blame(cmp.Or(feature, "mbind"), sys.Mbind(addr, size, int(p), mask[:]))
 		if err == unix.EINVAL {
 			err = &failure{hint: "no such policy, or not with these nodes", err: err}
 		}

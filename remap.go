@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -464,7 +465,8 @@ func (r *region) extendable(data uintptr) error {
 	}
 	regions, err := regionsOf(r.base+data-pageSize, r.base+data)
 	for _, g := range regions {
-		if g.Perms&procmaps.Shared != 0 && g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage") {
+		anonymous := g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage")
+		if g.Perms&procmaps.Shared != 0 && (anonymous || strings.HasPrefix(g.Name, "[anon_shmem:")) {
 			return bad("", "shared anonymous memory has a fixed size")
 		}
 	}

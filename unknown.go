@@ -87,13 +87,7 @@ func (r *region) refuses(off, n int, need Prot) (at uintptr, p Prot, refused boo
 
 // Protect gives every page permissions p; mprotect(2). It happens wholly or not
 // at all, but for a [*PartialError].
-func (u Unknown) Protect(p Prot) error {
-	err := u.change(func(r *region) error { return r.protectPages(0, r.data(), p) })
-	if err != nil {
-		return named(err, "protect as %v", p)
-	}
-	return nil
-}
+func (u Unknown) Protect(p Prot) error { return u.ProtectRange(0, u.Len(), p) }
 
 // ProtectRange gives the pages of n bytes at off permissions p; mprotect(2). The
 // range must start on a page boundary, and end on one or at Len. It happens
