@@ -86,7 +86,8 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 // memory matches EINVAL.
 //
 // Advice belongs to pages: it stays when handles change, and pages that Grow or
-// Resize adds follow their neighbours or not, as the kernel likes.
+// Resize adds follow their neighbours or not, as the kernel likes. Where the
+// kernel refuses it for a part of the range, the pages before that have it.
 func (t ticket) Advise(off, n int, a Advice) error {
 	name := a.String()
 	if strings.HasPrefix(name, "Advice") {

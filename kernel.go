@@ -180,7 +180,10 @@ func Probe(feature string) error {
 		if !slices.Contains(strings.Fields(f.names), feature) {
 			continue
 		}
-		f.once.Do(func() { f.missing = f.lacks() != nil })
+		f.once.Do(func() {
+			err := f.lacks() // what a limit or a filter has refused may be there
+			f.missing = err != nil && !slices.Contains([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EPERM, unix.EACCES}, err)
+		})
 		if f.missing {
 			return fmt.Errorf("%s is of Linux %s: %w", feature, f.since, errors.ErrUnsupported)
 		}

@@ -145,12 +145,7 @@ func (s Spec) lay(b backing, p Prot) (ticket, error) {
 	if !fits || !fitsWhole || int(whole) < 0 {
 		return ticket{}, named(unix.ENOMEM, "map")
 	}
-	if b.size == 0 {
-		data = 0
-	}
-	if capacity == 0 {
-		whole = 0
-	}
+	data, whole = data*min(b.size, 1), whole*min(capacity, 1) // no bytes take no pages, whatever the lead
 	base, err := s.base(b, whole)
 	if err != nil {
 		return ticket{}, err

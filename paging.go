@@ -146,7 +146,8 @@ const (
 // memory stay where they are, see Nodes. If none of the nodes exists, or there are
 // some or none where the policy wants the opposite, the error matches EINVAL;
 // otherwise the kernel takes those that exist. PolicyPreferred takes the lowest
-// of them, and of none the node that PolicyLocal would.
+// of them, and of none the node that PolicyLocal would. Where it refuses a part of
+// the range, the pages before that have the policy.
 func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
 	return t.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {

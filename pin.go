@@ -75,7 +75,7 @@ func (p *Pin) endUse() {
 // mappings ends fn, as a panic would, and is returned as a [*FaultError]. A
 // fault anywhere else, and any other panic, goes on as without Guard. Nil pins
 // are skipped; with one that was unpinned fn is not run, and the error is
-// ErrClosed.
+// ErrClosed. fn must not change the slice that the pins were passed as.
 //
 // Only the calling goroutine is guarded: not goroutines that fn starts, nor C
 // code. Locks of the caller that fn holds at a fault stay held unless fn

@@ -206,10 +206,11 @@ func (t ticket) Seal() error {
 }
 
 // SetName names the mapping, its reserve included, in the kernel's tables, where
-// [Mapping] Regions shows it as [anon:name]; PR_SET_VMA_ANON_NAME of prctl(2),
-// Linux 5.17. It is for anonymous memory; a Memfd has a name of its own. The
-// name has at most 79 bytes, printable ASCII without any of \ ` $ [ and ]; an
-// empty one takes the name away.
+// Regions shows it as [anon:name]; PR_SET_VMA_ANON_NAME of prctl(2), Linux 5.17.
+// It is for anonymous memory, since Linux 6.2 for shared one as well, which is then
+// [anon_shmem:name]; a file has its own name, and answers EBADF. Of an [Unknown]
+// of several kinds the memory before that is named. The name has at most 79 bytes,
+// printable ASCII without any of \ ` $ [ and ]; an empty one takes the name away.
 func (t ticket) SetName(name string) error {
 	err := t.whole(func(r *region) error {
 		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.base, r.size, name))
