@@ -946,3 +946,19 @@ func ExampleMemfdHuge() {
 	m.Close()
 	// Output:
 }
+
+func ExampleAddSeals() {
+	table, err := mmap.Memfd("table", 4096, mmap.SealShrink|mmap.SealGrow)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer table.Close()
+	table.WriteAt([]byte("complete"), 0)
+	// From now on, whoever gets the descriptor can rely on the contents.
+	fmt.Println(mmap.AddSeals(table, mmap.SealWrite|mmap.SealSeal))
+	_, err = table.WriteAt([]byte("changed"), 0)
+	fmt.Println(errors.Is(err, os.ErrPermission))
+	// Output:
+	// <nil>
+	// true
+}

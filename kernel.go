@@ -46,7 +46,7 @@ func survey(start, end uintptr, f func(a area) bool) error {
 			// nothing of it. The table does not tell how large the pages are.
 			regions, err := regionsOf(start, end)
 			for _, g := range regions {
-				if !f(area{uintptr(g.Start), uintptr(g.End), protOf(g.Perms), pageSize}) {
+				if !f(area{uintptr(g.Start), uintptr(g.End), Prot(g.Perms) & protAll, pageSize}) {
 					break
 				}
 			}
@@ -91,11 +91,6 @@ func regionsOf(start, end uintptr) ([]procmaps.Region, error) {
 		at = r.End
 	}
 	return regions, nil
-}
-
-// protOf returns the permissions in the kernel's table as a Prot.
-func protOf(p procmaps.Perms) Prot {
-	return Prot(p & (procmaps.Read | procmaps.Write | procmaps.Exec))
 }
 
 // Regions returns what the kernel says is mapped in the page range of the
@@ -152,7 +147,7 @@ var features = []struct {
 	{names: "MADV_FREE", since: "4.5", lacks: advised(unix.MADV_FREE)},
 	{names: "MADV_WIPEONFORK MADV_KEEPONFORK", since: "4.14", lacks: advised(unix.MADV_WIPEONFORK)},
 	{names: "MAP_SYNC", since: "4.15", lacks: withMemfd(func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) })},
-	{names: "F_SEAL_FUTURE_WRITE", since: "5.1", lacks: withMemfd(func(fd int) error { return addSeals(fd, SealFutureWrite) })},
+	{names: "F_SEAL_FUTURE_WRITE", since: "5.1", lacks: withMemfd(trySeal)},
 	{names: "MADV_COLD MADV_PAGEOUT", since: "5.4", lacks: advised(unix.MADV_COLD)},
 	{names: "MADV_POPULATE_READ MADV_POPULATE_WRITE", since: "5.14", lacks: advised(unix.MADV_POPULATE_READ)},
 	{names: "MPOL_PREFERRED_MANY", since: "5.15 with CONFIG_NUMA", lacks: knows(PolicyPreferredMany)},
@@ -220,6 +215,11 @@ func withMemfd(use func(fd int) error) func() error {
 	}
 }
 
+func trySeal(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE)
+	return err
+}
+
 func done(fd int, err error) error {
 	unix.Close(fd)
 	return err
@@ -244,8 +244,8 @@ func scarce(err error, want demand) error {
 	if err != unix.ENOMEM && err != unix.EAGAIN && (err != unix.EPERM || want.locked == 0) {
 		return err
 	}
-	// This comes first: at the limit of areas memory is not for the taking, and a
-	// Go heap that cannot grow ends the program. mremap(2) gives up eight before it.
+	// This comes first, and takes little memory: at the limit of areas a Go heap
+	// that has to grow ends the program. mremap(2) gives up eight areas before it.
 	if is, used := number("/proc/sys/vm/max_map_count", ""), areas(); used+8 > is {
 		return &failure{hint: fmt.Sprintf("vm.max_map_count is %d, and %d are in use", is, used), err: err}
 	}

@@ -16,7 +16,7 @@ import (
 // mapping do. See memfd_create(2).
 //
 // With SealShrink no mapping of it can fault by truncation: prefer it. SealWrite
-// is set before anything could be written, so such a file is zeros for ever.
+// is set before anything could be written; to seal contents, see [AddSeals].
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 	op := fmt.Sprintf("memfd %q of %d bytes, seals %#x", name, size, int(seals))
 	return newMemfd(op, name, size, seals, 0, pageSize)
@@ -61,9 +61,7 @@ func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintpt
 	}
 	f := os.NewFile(uintptr(fd), "memfd:"+name)
 	if err = truncate(fd, size); err == nil && seals != 0 {
-		if err = addSeals(fd, seals); seals&SealFutureWrite != 0 {
-			err = blame("F_SEAL_FUTURE_WRITE", err)
-		}
+		err = addSeals(fd, seals)
 	}
 	if err != nil {
 		f.Close()
@@ -72,8 +70,19 @@ func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintpt
 	return f, nil
 }
 
+// AddSeals adds seals to a file of [Memfd] or [MemfdHuge], such as SealWrite when
+// its contents are complete; F_ADD_SEALS of fcntl(2). While a mapping could still
+// write to it, SealWrite answers EBUSY; after SealSeal everything answers EPERM. f
+// is used without changing its mode.
+func AddSeals(f *os.File, seals Seal) error {
+	return named(control(f, func(fd int) error { return addSeals(fd, seals) }), "add seals %#x", int(seals))
+}
+
 func addSeals(fd int, seals Seal) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals))
+	if seals&SealFutureWrite != 0 {
+		err = blame("F_SEAL_FUTURE_WRITE", err)
+	}
 	return err
 }
 

@@ -3,6 +3,7 @@ package mmap
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -294,4 +295,37 @@ func TestMemfdHuge(t *testing.T) {
 		wants(t, "write what is sealed", err, ErrPermission)
 		sealed.Close()
 	}
+}
+
+// What is written first and sealed afterwards stays, whoever has the file.
+func TestAddSeals(t *testing.T) {
+	pg := int(pageSize)
+	f, err := Memfd("contents", int64(pg), SealShrink|SealGrow)
+	check(t, err)
+	defer f.Close()
+	m := mapped[ReadWrite](t, File(f, 0, pg).Shared())
+	check(t, second(m.WriteAt([]byte("final"), 0)))
+	err = AddSeals(f, SealWrite)
+	if wants(t, "while it can be written", err, unix.EBUSY); !strings.Contains(fmt.Sprint(err), "add seals 0x8: ") {
+		t.Error(err)
+	}
+	check(t, m.Close())
+	check(t, AddSeals(f, SealWrite|SealSeal))
+	if _, err := f.WriteAt([]byte("x"), 0); !errors.Is(err, unix.EPERM) {
+		t.Error("it can be written:", err)
+	}
+	_, err = Map[ReadWrite](File(f, 0, pg).Shared())
+	wants(t, "mapped for writing", err, unix.EPERM, ErrPermission)
+	b := make([]byte, 5)
+	if check(t, second(mapped[Read](t, File(f, 0, pg).Shared()).ReadAt(b, 0))); string(b) != "final" {
+		t.Errorf("%q", b)
+	}
+	wants(t, "after SealSeal", AddSeals(f, SealExec), unix.EPERM)
+	wants(t, "nil", AddSeals(nil, SealSeal), os.ErrInvalid)
+	file, _ := scratch(t, 1)
+	wants(t, "no memfd", AddSeals(file, SealSeal), unix.EINVAL)
+	closed, err := Memfd("closed", 0, 0)
+	check(t, err)
+	check(t, closed.Close())
+	wants(t, "closed", AddSeals(closed, SealSeal), unix.EBADF, os.ErrClosed)
 }

@@ -20,7 +20,6 @@ package mmap
 
 import (
 	"fmt"
-	"runtime"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -198,10 +197,7 @@ func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, e
 	} else if s.populate {
 		flags |= unix.MAP_POPULATE
 	}
-	align := uintptr(0)
-	if s.aligned && s.placement != exactly && s.placement != onto {
-		align = uintptr(s.align)
-	}
+	align := uintptr(s.align)
 	if b.flags&unix.MAP_HUGETLB != 0 && whole > data {
 		// The reserve is ordinary address space: huge pages would be taken from
 		// the pool for it.
@@ -376,7 +372,6 @@ func abandonHold(base, size uintptr) {
 // tries again.
 func abandon(base, size uintptr) {
 	if size > 0 && sys.Munmap(base, size) != nil {
-		t := newRegion(base, size, size, base, size, 0, pageSize, ProtNone)
-		runtime.KeepAlive(t.r)
+		newRegion(base, size, size, base, size, 0, pageSize, ProtNone) // the nursery has it
 	}
 }

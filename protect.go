@@ -181,7 +181,7 @@ func (r *region) stopped(err, undo error) error {
 	r.uniform(ProtNone)
 	for _, g := range regions {
 		if start, end := uintptr(g.Start)-r.base, min(uintptr(g.End)-r.base, r.data()); start < end {
-			r.setProt(start, end, protOf(g.Perms))
+			r.setProt(start, end, Prot(g.Perms)&protAll)
 		}
 	}
 	return &PartialError{Err: err, Undo: undo, Regions: regions}

@@ -55,7 +55,7 @@ func (r *region) overlay(s Spec, b backing, p Prot) error {
 	data, whole := r.data(), r.size
 	if whole > 0 {
 		if r.addr.Load()-b.lead != r.base || r.base&(b.granule-1) != 0 || data&(b.granule-1) != 0 || whole&(b.granule-1) != 0 {
-			return bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load(), b.granule)
+			return bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", r.addr.Load(), b.granule)
 		}
 		if err := r.replace(s, b, data, whole, p); err != nil {
 			return err
@@ -415,6 +415,7 @@ func (r *region) moveBack(areas []area, to uintptr, err error) error {
 	var stuck error
 	for _, a := range areas {
 		if back := move(to+a.start-r.base, a.end-a.start, a.start); back != nil {
+			r.fill(a.start-r.base, a.end-r.base)
 			stuck = &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.base), err: back}
 		}
 	}
@@ -460,7 +461,7 @@ func (r *region) moveTo(addr uintptr) error {
 // extendable refuses memory whose kernel object has a fixed size: pages past
 // its end would fault.
 func (r *region) extendable(data uintptr) error {
-	if r.flags&unix.MAP_PRIVATE != 0 {
+	if r.flags&(unix.MAP_PRIVATE|unix.MAP_DROPPABLE) != 0 {
 		return nil // anonymous memory, and its own
 	}
 	regions, err := regionsOf(r.base+data-pageSize, r.base+data)

@@ -136,7 +136,7 @@ func (s Spec) Populate() Spec { s.populate = true; return s }
 
 // PopulateCached is [Spec.Populate] without waiting for storage: it prefaults,
 // for reading, the pages that are in memory already. This is what
-// MAP_NONBLOCK was meant for; Linux has ignored that flag since 2.6.23.
+// MAP_NONBLOCK was for; since Linux 2.6.23 that flag only disables MAP_POPULATE.
 func (s Spec) PopulateCached() Spec { s.populateCached = true; return s }
 
 // Lock locks the pages into memory, and those that Grow adds; mlock(2). Where
