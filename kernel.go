@@ -33,7 +33,7 @@ func survey(start, end uintptr, f func(a area) bool) error {
 	}
 	fd, err := sys.OpenSelfMaps()
 	if err != nil {
-		return named(err, "open /proc/self/maps")
+		return &failure{hint: "/proc/self/maps cannot be read", err: err}
 	}
 	defer unix.Close(fd)
 	for start < end {
@@ -246,7 +246,7 @@ func scarce(err error, want demand) error {
 	}
 	// This comes first, and takes little memory: at the limit of areas a Go heap
 	// that has to grow ends the program. mremap(2) gives up eight areas before it.
-	if is, used := number("/proc/sys/vm/max_map_count", ""), areas(); used+8 > is {
+	if is, used := number("/proc/sys/vm/max_map_count", ""), areas(); is > 0 && used+8 > is {
 		return &failure{hint: fmt.Sprintf("vm.max_map_count is %d, and %d are in use", is, used), err: err}
 	}
 	var can [2]unix.CapUserData
@@ -263,7 +263,7 @@ func scarce(err error, want demand) error {
 		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(want.space)},
 		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(want.data)},
 		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(want.charged)},
-		{mode == 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(want.charged)},
+		{mode == 0 && memory > 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(want.charged)},
 	} {
 		if limit.applies && limit.used+limit.wants > limit.is {
 			return &failure{hint: fmt.Sprintf("%s is %d, and %d are in use", limit.name, limit.is, limit.used), err: err}

@@ -106,7 +106,9 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	}
 	start = max((r.base+r.offset(off))&^(r.granule-1), r.base) - r.base
 	end, _ = round(r.base+r.offset(off+n), r.granule)
-	end = min(end-r.base, r.data())
+	if end = min(end-r.base, r.data()); off+n == size {
+		end = r.data() // after Over by smaller pages that is more
+	}
 	switch {
 	case exact && off != 0 && start != r.offset(off):
 		err = bad("", "the start is on no boundary of the page size %d", r.granule)
@@ -207,9 +209,9 @@ func (t ticket) Seal() error {
 
 // SetName names the mapping, its reserve included, in the kernel's tables, where
 // Regions shows it as [anon:name]; PR_SET_VMA_ANON_NAME of prctl(2), Linux 5.17.
-// It is for anonymous memory, since Linux 6.2 for shared one as well, which is then
-// [anon_shmem:name]; a file has its own name, and answers EBADF. Of an [Unknown]
-// of several kinds the memory before that is named. The name has at most 79 bytes,
+// It is for anonymous memory, since Linux 6.2 for shared one and memfds as well,
+// which are then [anon_shmem:name]; a file that has a link answers EBADF. Of an
+// [Unknown] of several kinds the memory before that is named. The name has at most 79 bytes,
 // printable ASCII without any of \ ` $ [ and ]; an empty one takes the name away.
 func (t ticket) SetName(name string) error {
 	err := t.whole(func(r *region) error {

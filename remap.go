@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -461,13 +460,14 @@ func (r *region) moveTo(addr uintptr) error {
 // extendable refuses memory whose kernel object has a fixed size: pages past
 // its end would fault.
 func (r *region) extendable(data uintptr) error {
-	if r.flags&(unix.MAP_PRIVATE|unix.MAP_DROPPABLE) != 0 {
-		return nil // anonymous memory, and its own
+	kind := r.flags & unix.MAP_TYPE // of anonymous memory, if all of it is one mapping's
+	if kind == unix.MAP_PRIVATE || kind == unix.MAP_DROPPABLE {
+		return nil
 	}
 	regions, err := regionsOf(r.base+data-pageSize, r.base+data)
 	for _, g := range regions {
-		anonymous := g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage")
-		if g.Perms&procmaps.Shared != 0 && (anonymous || strings.HasPrefix(g.Name, "[anon_shmem:")) {
+		fixed := g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage")
+		if kind == unix.MAP_SHARED || g.Perms&procmaps.Shared != 0 && fixed {
 			return bad("", "shared anonymous memory has a fixed size")
 		}
 	}

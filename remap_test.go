@@ -667,3 +667,45 @@ func TestRemapHuge(t *testing.T) {
 	check(t, wall.Close())
 	check(t, next.Close())
 }
+
+// Small pages in the place of a huge one are more than the length needs: what
+// ends at the length reaches them all.
+func TestOverHuge(t *testing.T) {
+	huge := int(withHugePages(t, 1))
+	m := mapped[ReadWrite](t, Anonymous(100).HugePages(0))
+	small, err := Over[ReadWrite](m, Anonymous(100))
+	check(t, err)
+	u, err := Forget(small)
+	check(t, err)
+	defer func() { u.Close() }()
+	check(t, u.Protect(ProtRead))
+	if r := must(u.Regions()); len(r) != 1 || r[0].Size() != uint64(huge) || r[0].Perms.String() != "r--p" || u.Prot() != ProtRead {
+		t.Error(r, u)
+	}
+	check(t, u.ProtectRange(0, 100, ProtRead|ProtWrite))
+	check(t, u.Advise(0, 100, AdviceDontDump))
+	if r := must(u.Regions()); len(r) != 1 || r[0].Perms.String() != "rw-p" {
+		t.Error(r)
+	}
+	check(t, u.Discard(0, 100))
+	check(t, must(Assert[ReadWrite](u)).Close())
+}
+
+// A reserve goes with its source: growth is into the new one.
+func TestOverHugeReserve(t *testing.T) {
+	huge := int(withHugePages(t, 3))
+	f, err := MemfdHuge("file", int64(2*huge), 0, 0)
+	check(t, err)
+	defer f.Close()
+	w := mapped[ReadWrite](t, File(f, 0, 2*huge).Shared())
+	check(t, second(w.WriteAt([]byte("second"), int64(huge))))
+	m := mapped[ReadWrite](t, Anonymous(huge).Reserve(2*huge).Align(huge))
+	m, err = Over[ReadWrite](m, File(f, 0, huge).Shared())
+	check(t, err)
+	defer func() { m.Close() }()
+	b := make([]byte, 6)
+	check(t, Grow(m, 2*huge))
+	if check(t, second(m.ReadAt(b, int64(huge)))); string(b) != "second" {
+		t.Errorf("%q", b)
+	}
+}

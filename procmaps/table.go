@@ -95,12 +95,11 @@ func (t *Table) Next(addr uint64) (Region, bool, error) {
 			return r, true, nil
 		case os.ErrClosed:
 			return r, false, &os.PathError{Op: "ioctl", Path: t.f.Name(), Err: err}
-		case unix.ENOENT, unix.ESRCH:
-			// Nothing at addr or above it, or no process. The file has the last
-			// word, for it also lists what is not among the process's areas:
-			// [vsyscall] on amd64, [vectors] on arm.
-		case unix.ENAMETOOLONG, unix.ENOMEM, unix.EINTR:
-			// The kernel has PATH_MAX bytes for a name, however many we have;
+		case unix.ENOENT, unix.ESRCH, unix.ENAMETOOLONG, unix.ENOMEM, unix.EINTR:
+			// Nothing at addr or above it, or no process: the file has the last
+			// word, for it also lists what is not among the process's areas,
+			// [vsyscall] on amd64, [vectors] on arm. Or the name is longer than
+			// the PATH_MAX bytes that the kernel has for it, however many we have;
 			// and the others may pass.
 		default:
 			// ENOTTY from an older kernel, but a seccomp filter or an emulator
