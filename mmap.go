@@ -45,8 +45,8 @@ func MapUnknown(s Spec, p Prot) (Unknown, error) {
 }
 
 // UnsafeAdopt makes a mapping of the size bytes at addr, which someone else has
-// mapped: a C library, or a handle's Release. From now on the library owns the pages and
-// unmaps them. That nobody else does is the caller's duty.
+// mapped: a C library, or a handle's Release. From now on the library owns the
+// pages and unmaps them. That nobody else does is the caller's duty.
 //
 // The address must be a multiple of the page size, and the kernel must say that
 // every page is mapped; with exactly the permissions of M, where M promises

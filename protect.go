@@ -194,8 +194,8 @@ func (r *region) stopped(err, undo error) error {
 // permissions, move, replace or unmap it, not even a bug elsewhere in the
 // process. From then on Protect, Over, Resize, Move, Place, Close, growth into the
 // reserve and the methods that destroy contents answer [ErrSealed], and the
-// mapping is never collected. Access, Split, Forget and Assert, which ask nothing
-// of the kernel, go on, as does Release.
+// mapping is never collected. Access, Split, Join of sealed mappings, Forget,
+// Assert, Release, advice and locks go on.
 func (t ticket) Seal() error {
 	err := t.whole(func(r *region) error {
 		err := blame("mseal", sys.Mseal(r.base, r.size))
@@ -210,9 +210,10 @@ func (t ticket) Seal() error {
 // SetName names the mapping, its reserve included, in the kernel's tables, where
 // Regions shows it as [anon:name]; PR_SET_VMA_ANON_NAME of prctl(2), Linux 5.17.
 // It is for anonymous memory, since Linux 6.2 for shared one and memfds as well,
-// which are then [anon_shmem:name]; a file that has a link answers EBADF. Of an
-// [Unknown] of several kinds the memory before that is named. The name has at most 79 bytes,
-// printable ASCII without any of \ ` $ [ and ]; an empty one takes the name away.
+// which are then [anon_shmem:name]; a file that has a link answers EBADF. In an
+// [Unknown] of several kinds, what lies before such a file is named all the same.
+// The name has at most 79 bytes, printable ASCII without any of \ ` $ [ and ]; an
+// empty one takes the name away.
 func (t ticket) SetName(name string) error {
 	err := t.whole(func(r *region) error {
 		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.base, r.size, name))

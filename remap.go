@@ -428,8 +428,9 @@ func (r *region) moveBack(areas []area, to uintptr, err error) error {
 // mremap(2). It consumes m and returns the new handle; on failure it returns m,
 // as [Resize] does. Nothing may be mapped in the new range: otherwise the error
 // matches EEXIST and [os.ErrExist], as with [Spec.At]. addr must equal the old
-// address modulo the page size. While the mapping is accessed or pinned it
-// answers ErrBusy.
+// address modulo the page size. Huge pages of different permissions, which the
+// kernel cannot move one after the other, answer EINVAL. While the mapping is
+// accessed or pinned it answers ErrBusy.
 func Move[M Handle](m M, addr uintptr) (M, error) {
 	return change(m, func(r *region) error { return r.moveTo(addr) },
 		func(err error) error { return named(err, "move to %#x", addr) })
