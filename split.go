@@ -60,8 +60,8 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 // Join makes one mapping of two neighbours, in either order, without a system
 // call: the inverse of [Split]. It consumes both; on failure both are what they
 // were. The left one must end where the right one begins, and have no reserve;
-// everything else is a bad argument. A sealed mapping joins sealed ones only. While one of them is accessed or pinned it
-// answers ErrBusy.
+// everything else is a bad argument. A sealed mapping joins sealed ones only:
+// ErrSealed. While one of them is accessed or pinned it answers ErrBusy.
 func Join[M Handle](a, b M) (M, error) {
 	t, err := join(a.inside(), b.inside())
 	if err != nil {
