@@ -708,3 +708,22 @@ func TestSynchronous(t *testing.T) {
 	// The same file without it, to see that the flag is not there by itself.
 	flagged(t, "not synchronous", mapped[ReadWrite](t, File(f, 0, pg).Shared()), "sh", "sf")
 }
+
+// Secret memory is locked from the start, and asking for it changes nothing.
+func TestSecretLock(t *testing.T) {
+	pg := int(pageSize)
+	m, err := Map[ReadWrite](Secret(pg).Lock())
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
+	check(t, err)
+	m, err = Over[ReadWrite](m, Secret(pg).LockOnFault())
+	check(t, err)
+	u, err := Forget(m)
+	check(t, err)
+	defer u.Close()
+	check(t, u.Place(0, Secret(pg).Lock(), ProtRead|ProtWrite))
+	flagged(t, "placed", u, "lo", "")
+	wants(t, "lock", u.Lock(0, pg), errors.ErrUnsupported)
+	flagged(t, "after Lock", u, "lo", "")
+}

@@ -215,3 +215,22 @@ func TestOldKernel(t *testing.T) {
 	}
 	check(t, ro.Close())
 }
+
+// What a limit has refused may be there: the answer is not kept.
+func TestProbeAtLimit(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	if errors.Is(Probe("memfd_secret"), errors.ErrUnsupported) {
+		t.Skip("this kernel has no memfd_secret(2)")
+	}
+	var old unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
+	_, err := Memfd("none", 0, 0)
+	if wants(t, "no more descriptors", err, unix.EMFILE); errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	check(t, Probe("memfd_create"))
+}
