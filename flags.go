@@ -43,5 +43,5 @@ const (
 	SealGrow        Seal = unix.F_SEAL_GROW         // never longer
 	SealWrite       Seal = unix.F_SEAL_WRITE        // contents never change
 	SealFutureWrite Seal = unix.F_SEAL_FUTURE_WRITE // no new way to write; shared writable mappings that exist stay
-	SealExec        Seal = unix.F_SEAL_EXEC         // the file's execute bits never change (Linux 6.3)
+	SealExec        Seal = unix.F_SEAL_EXEC         // the file cannot be executed, and never will (Linux 6.3)
 )

@@ -171,18 +171,16 @@ var features = []struct {
 // lists them. One that is not there is a bad argument.
 func Probe(feature string) error {
 	for i := range features {
-		f := &features[i]
-		if !slices.Contains(strings.Fields(f.names), feature) {
-			continue
+		if f := &features[i]; slices.Contains(strings.Fields(f.names), feature) {
+			f.once.Do(func() {
+				err := f.lacks() // what a limit or a filter has refused may be there
+				f.missing = err != nil && !slices.Contains([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EPERM, unix.EACCES}, err)
+			})
+			if f.missing {
+				return fmt.Errorf("%s is of Linux %s: %w", feature, f.since, errors.ErrUnsupported)
+			}
+			return nil
 		}
-		f.once.Do(func() {
-			err := f.lacks() // what a limit or a filter has refused may be there
-			f.missing = err != nil && !slices.Contains([]error{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EPERM, unix.EACCES}, err)
-		})
-		if f.missing {
-			return fmt.Errorf("%s is of Linux %s: %w", feature, f.since, errors.ErrUnsupported)
-		}
-		return nil
 	}
 	return bad("probe "+feature, "no such feature")
 }
@@ -251,7 +249,9 @@ func scarce(err error, want demand) error {
 	}
 	var can [2]unix.CapUserData
 	unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &can[0])
-	locks := (err == unix.EAGAIN || want.locked > 0) && can[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0
+	users, _ := os.ReadFile("/proc/self/uid_map") // the capability counts in the first namespace only
+	all := strings.HasSuffix(string(users), " 4294967295\n") && can[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
+	locks := (err == unix.EAGAIN || want.locked > 0) && !all
 	const status, meminfo = "/proc/self/status", "/proc/meminfo"
 	mode, memory := number("/proc/sys/vm/overcommit_memory", ""), number(meminfo, "MemTotal:")+number(meminfo, "SwapTotal:")
 	for _, limit := range []struct {

@@ -16,7 +16,8 @@ import (
 // mapping do. See memfd_create(2).
 //
 // With SealShrink no mapping of it can fault by truncation: prefer it. SealWrite
-// is set before anything could be written; to seal contents, see [AddSeals].
+// is set before anything could be written; to seal contents, see [AddSeals]. Where
+// the administrator has set vm.memfd_noexec to 2, only SealExec is not EACCES.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 	op := fmt.Sprintf("memfd %q of %d bytes, seals %#x", name, size, int(seals))
 	return newMemfd(op, name, size, seals, 0, pageSize)
@@ -72,8 +73,9 @@ func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintpt
 
 // AddSeals adds seals to a file of [Memfd] or [MemfdHuge], such as SealWrite when
 // its contents are complete; F_ADD_SEALS of fcntl(2). While a mapping could still
-// write to it, SealWrite answers EBUSY; after SealSeal everything answers EPERM. f
-// is used without changing its mode.
+// write to it, SealWrite answers EBUSY; after SealSeal everything answers EPERM.
+// SealExec is for Memfd: added later, to a file that can be executed, it brings
+// the seals of writing and of the size with it. f is used without changing its mode.
 func AddSeals(f *os.File, seals Seal) error {
 	return named(control(f, func(fd int) error { return addSeals(fd, seals) }), "add seals %#x", int(seals))
 }
@@ -82,6 +84,9 @@ func addSeals(fd int, seals Seal) error {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals))
 	if seals&SealFutureWrite != 0 {
 		err = blame("F_SEAL_FUTURE_WRITE", err)
+	}
+	if seals&SealExec != 0 {
+		err = blame("MFD_NOEXEC_SEAL", err)
 	}
 	return err
 }
@@ -108,7 +113,8 @@ func truncate(fd int, size int64) error {
 // and a full disk then shows as a fault. See fallocate(2).
 //
 // Where the file system cannot, the error matches [errors.ErrUnsupported]; a
-// full one answers ENOSPC. f is used without changing its mode.
+// full one answers ENOSPC, and a file that is not open for writing EBADF. f is used
+// without changing its mode.
 func Allocate(f *os.File, offset, size int64) error {
 	op := fmt.Sprintf("allocate %d bytes at offset %d", size, offset)
 	err := control(f, func(fd int) error {

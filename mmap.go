@@ -363,7 +363,7 @@ func move(from, size, to uintptr) error {
 // The kernel may have unmapped it already; then a part of it may be a
 // stranger's, and what is left of it stays.
 func abandonHold(base, size uintptr) {
-	if sys.Msync(base, size, unix.MS_ASYNC) == nil { // it looks for holes
+	if wrong, err := differs(base, size, ProtNone); err == nil && wrong == "" {
 		abandon(base, size)
 	}
 }

@@ -10,10 +10,10 @@ import (
 // can see a pin that was lost without Unpin, and leave the memory to whoever
 // still has its slice; and it can try again when unmapping fails.
 //
-// Attaching a finalizer costs about a tenth of mapping and unmapping a page. Most mappings are closed before the next garbage
-// collection, which is the first that could find them lost. So new regions wait
-// in the nursery, and those still there when a collection has run get their
-// finalizer then.
+// Attaching a finalizer costs about a tenth of mapping and unmapping a page. Most
+// mappings are closed before the next garbage collection, which is the first that
+// could find them lost. So new regions wait in the nursery, and those still there
+// when a collection has run get their finalizer then.
 var nursery struct {
 	sync.Mutex
 	young []*region

@@ -43,10 +43,11 @@ func (t ticket) lockPages(op string, l locking, off, n int) error {
 			return &failure{hint: "a page can neither be read nor written", err: unix.EACCES}
 		}
 		err := l.apply(addr, size, ProtRead)
-		if err == unix.ENOMEM {
-			// No limit, so it is a page; but all of them are marked as locked.
-			sys.Munlock(addr, size)
+		if err == unix.ENOMEM || err == unix.EAGAIN {
+			// At no limit that is known. If it is a page, all of them are marked as
+			// locked by now.
 			if why := r.populate(addr, size, advice); why != nil {
+				sys.Munlock(addr, size)
 				err = why
 			}
 		}

@@ -65,12 +65,6 @@ func (p *Pin) use() bool {
 	}
 }
 
-func (p *Pin) endUse() {
-	if p.users.Add(^uint32(0)) == unpinned {
-		p.r.unpin(p.line)
-	}
-}
-
 // Guard runs fn and returns its error. A memory fault in one of the pinned
 // mappings ends fn, as a panic would, and is returned as a [*FaultError]. A
 // fault anywhere else, and any other panic, goes on as without Guard. Nil pins
@@ -98,8 +92,8 @@ func Guard(fn func() error, pins ...*Pin) (err error) {
 
 func endUses(pins []*Pin) {
 	for _, p := range pins {
-		if p != nil {
-			p.endUse()
+		if p != nil && p.users.Add(^uint32(0)) == unpinned {
+			p.r.unpin(p.line)
 		}
 	}
 }

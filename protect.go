@@ -195,7 +195,8 @@ func (r *region) stopped(err, undo error) error {
 // process. From then on Protect, Over, Resize, Move, Place, Close, growth into the
 // reserve and the methods that destroy contents answer [ErrSealed], and the
 // mapping is never collected. Access, Split, Join of sealed mappings, Forget,
-// Assert, Release, advice and locks go on.
+// Assert, Release, locks and advice go on, except for AdviceDontFork, which answers
+// EPERM where private memory cannot be written.
 func (t ticket) Seal() error {
 	err := t.whole(func(r *region) error {
 		err := blame("mseal", sys.Mseal(r.base, r.size))
