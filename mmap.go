@@ -135,7 +135,7 @@ func (s Spec) mapOpened(p Prot) (t ticket, err error) {
 func (s Spec) lay(b backing, p Prot) (ticket, error) {
 	capacity := b.size
 	if s.reserved {
-		if capacity = uintptr(s.reserve); capacity < b.size {
+		if capacity = uintptr(s.reserve); s.reserve < 0 || capacity < b.size {
 			return ticket{}, bad("map", "the capacity is below the size of %d bytes", b.size)
 		}
 	}

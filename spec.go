@@ -230,8 +230,6 @@ func (s Spec) check(op string, p Prot) error {
 		return bad(op, "nothing can be mapped at address 0")
 	case s.aligned && (s.align <= 0 || s.align&(s.align-1) != 0):
 		return bad(op, "the alignment is no power of two")
-	case s.reserved && s.reserve < 0:
-		return bad(op, "negative capacity")
 	case s.hugePages && s.source != anonymous:
 		return bad(op, "huge pages are for anonymous memory; a file has them from its file system")
 	case s.droppable && (s.source != anonymous || s.shared || s.hugePages || s.lock != unlocked):

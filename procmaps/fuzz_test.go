@@ -66,6 +66,7 @@ func FuzzMaps(f *testing.F) {
 	f.Add([]byte(line + line))                                                // two lines
 	f.Add([]byte(line + "\n" + line))                                         // an empty line is an error
 	f.Add([]byte(line[:20]))                                                  // cut off
+	f.Add([]byte("0000000-00001000 r-xp 0 0:0 00000000000000000000000000"))   // more digits than any number has
 	f.Add([]byte(line + "0040000:-00452000 r-xp 00000000 08:02 173521 /x\n")) // the character after 9
 	f.Add([]byte("00452000-00400000 r-xp 00000000 08:02 173521 /x\n"))        // turned round
 	f.Add([]byte("1-2 ---p 0 0:0 18446744073709551616\n"))                    // one more than fits

@@ -193,7 +193,10 @@ type fields[T string | []byte] struct {
 // number takes a number without sign of at most so many bits, and the byte that
 // ends it. The line may end instead of a space, as qemu-user's do.
 func (f *fields[T]) number(column string, base, bits int, end rune) (n uint64) {
-	head := string(f.rest[:min(len(f.rest), 24)]) // short enough for the stack
+	for len(f.rest) > 1 && f.rest[0] == '0' && f.rest[1] == '0' {
+		f.rest = f.rest[1:]
+	}
+	head := string(f.rest[:min(len(f.rest), 24)]) // which has a whole number, and fits on the stack
 	text, _, ended := strings.Cut(head, string(end))
 	n, err := strconv.ParseUint(text, base, bits)
 	if err != nil || text != strings.ToLower(text) || !ended && (end != ' ' || len(head) < len(f.rest)) {
