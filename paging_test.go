@@ -735,6 +735,9 @@ func TestSetPolicy(t *testing.T) {
 		{PolicyBind, []int{math.MaxInt}}, {PolicyBind, []int{math.MinInt}}, {PolicyBind, []int{node, 2000}}, {PolicyPreferred, []int{900}},
 	} {
 		err := m.SetPolicy(pg, pg, c.p, c.nodes...)
+		if errors.Is(err, errors.ErrUnsupported) {
+			continue // an older kernel does not even look at the nodes
+		}
 		wants(t, fmt.Sprint(c.p, c.nodes), err, os.ErrInvalid, unix.EINVAL)
 		if names(t, err, pg, pg); !slices.Equal(policies(t, m), []string{"default", "default", "default"}) {
 			t.Errorf("%d %v: %q", c.p, c.nodes, policies(t, m))

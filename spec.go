@@ -85,8 +85,9 @@ func FD(fd int, offset int64, size int) Spec {
 func Path(name string) Spec { return Spec{source: path, name: name} }
 
 // Secret is memory that the kernel itself does not map; memfd_secret(2). It is
-// always shared, locked into memory, counts against RLIMIT_MEMLOCK with its
-// whole capacity, and cannot be executed or grow beyond its capacity.
+// always shared, never swapped, and cannot be executed or grow beyond its
+// capacity. The whole capacity counts against RLIMIT_MEMLOCK, though some kernels,
+// 6.1 and 6.12 among them, do not count it.
 func Secret(size int) Spec { return Spec{source: secret, size: size} }
 
 // Shared makes writes reach the file and other mappings of it. The default is
