@@ -132,7 +132,7 @@ type guard struct {
 	left  bool    // by leave: there is nothing to rescue
 	r     *region // the mapping that is guarded, pinned by the caller;
 	line  *stripe // rescue ends that pin
-	pins  *[]*Pin // or other mappings, whose pins rescue does not end
+	pins  []*Pin  // or other mappings, whose pins rescue does not end
 }
 
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
@@ -171,11 +171,9 @@ func (g *guard) claim(p any) error {
 	if g.r != nil && g.r.covers(addr) {
 		return g.r.fault(addr)
 	}
-	if g.pins != nil {
-		for _, pin := range *g.pins {
-			if pin != nil && pin.r.covers(addr) {
-				return pin.r.fault(addr)
-			}
+	for _, pin := range g.pins {
+		if pin != nil && pin.r.covers(addr) {
+			return pin.r.fault(addr)
 		}
 	}
 	if !g.outer && addr >= pageSize {

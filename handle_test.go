@@ -88,7 +88,8 @@ func inChild(t *testing.T, env ...string) (child bool, output string, err error)
 		return true, "", nil
 	}
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(append(os.Environ(), env...), "MMAP_TEST_CHILD="+t.Name())
+	// A child that dies leaves its files to the parent.
+	cmd.Env = append(append(os.Environ(), "TMPDIR="+t.TempDir(), "MMAP_TEST_CHILD="+t.Name()), env...)
 	out, err := cmd.CombinedOutput()
 	return false, string(out), err
 }

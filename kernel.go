@@ -2,10 +2,12 @@ package mmap
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -110,9 +112,9 @@ func (t ticket) Regions() ([]procmaps.Region, error) {
 	return regions, named(err, "regions of %#x+%d", t.r.base, t.r.size)
 }
 
-// differs returns how the kernel's table of [base, base+size) differs from
-// uniform permission p, as a sentence, or "" if it does not.
-func differs(base, size uintptr, p Prot) (string, error) {
+// differs returns an error that says how the kernel's table of [base, base+size)
+// differs from uniform permission p, nil if it does not.
+func differs(base, size uintptr, p Prot) error {
 	at, wrong := base, ""
 	err := survey(base, base+size, func(a area) bool {
 		if a.start == at && a.prot == p {
@@ -124,10 +126,10 @@ func differs(base, size uintptr, p Prot) (string, error) {
 		}
 		return false
 	})
-	if err == nil && wrong == "" && at < base+size {
-		wrong = fmt.Sprintf("nothing is mapped at %#x", at)
+	if err != nil || at >= base+size {
+		return err
 	}
-	return wrong, err
+	return &failure{hint: cmp.Or(wrong, fmt.Sprintf("nothing is mapped at %#x", at)), err: unix.EACCES}
 }
 
 // features are what not every Linux kernel offers: the kernel's names of it,
@@ -233,9 +235,7 @@ func tryMmap(flags, fd int) error {
 
 // A demand is how many bytes more a call has asked for: of address space, of
 // private writable memory, of memory counted as committed, and of locked memory.
-type demand struct {
-	space, data, charged, locked uintptr
-}
+type demand struct{ space, data, charged, locked uintptr }
 
 // scarce explains err, where that is due to a limit that the demand exceeds.
 func scarce(err error, want demand) error {
@@ -275,7 +275,7 @@ func scarce(err error, want demand) error {
 // areas counts the lines of the kernel's table without allocating.
 func areas() (lines uint64) {
 	if fd, err := sys.OpenSelfMaps(); err == nil {
-		var buf [4096]byte
+		var buf [1024]byte
 		for n, _ := unix.Read(fd, buf[:]); n > 0; n, _ = unix.Read(fd, buf[:]) {
 			lines += uint64(bytes.Count(buf[:n], []byte("\n")))
 		}
@@ -307,10 +307,16 @@ func rlimit(resource int) uint64 {
 }
 
 // number returns the number that follows key in a file of the kernel's, 0 if
-// there is none.
+// there is none. It allocates nothing, for the sake of scarce.
 func number(file, key string) (n uint64) {
-	text, _ := os.ReadFile(file)
-	_, rest, _ := strings.Cut("\n"+string(text), "\n"+key)
-	fmt.Sscan(rest, &n)
+	var text [2048]byte
+	if fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		unix.Read(fd, text[:])
+		unix.Close(fd)
+	}
+	_, rest, _ := bytes.Cut(text[:], []byte(key))
+	rest = bytes.TrimLeft(rest, "\t ")
+	end := bytes.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
+	n, _ = strconv.ParseUint(string(rest[:max(end, 0)]), 10, 64)
 	return n
 }

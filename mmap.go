@@ -19,6 +19,7 @@
 package mmap
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/mmarinus/mmap/internal/sys"
@@ -98,8 +99,7 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 	case at != addr+n:
 		return t, &failure{op: op, hint: fmt.Sprintf("nothing is mapped at %#x, or huge pages behind small ones", at), err: unix.ENOMEM}
 	case promises && (len(runs) != 1 || runs[0].prot != known):
-		wrong, _ := differs(addr, n, known)
-		return t, &failure{op: op, hint: wrong, err: unix.EACCES}
+		return t, cmp.Or(named(differs(addr, n, known), "%s", op), error(unix.EACCES))
 	}
 	t = newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, granule, ProtNone)
 	t.r.setRuns(runs)
@@ -363,7 +363,7 @@ func move(from, size, to uintptr) error {
 // The kernel may have unmapped it already; then a part of it may be a
 // stranger's, and what is left of it stays.
 func abandonHold(base, size uintptr) {
-	if wrong, err := differs(base, size, ProtNone); err == nil && wrong == "" {
+	if differs(base, size, ProtNone) == nil {
 		abandon(base, size)
 	}
 }

@@ -82,7 +82,7 @@ func Guard(fn func() error, pins ...*Pin) (err error) {
 		}
 	}
 	defer endUses(pins)
-	g := guard{pins: &pins}
+	g := guard{pins: pins}
 	g.enter()
 	defer g.rescue(&err)
 	err = fn()
