@@ -21,28 +21,28 @@ func Protect[M Known, Old Handle](m Old) (M, error) {
 
 func (t ticket) protect(p Prot, known bool) (ticket, error) {
 	err := t.acquireToChange()
-	if err == nil {
-		// Not by transit: after the system call, each function that returns
-		// costs a mispredicted branch.
-		if err = t.r.protectPages(0, t.r.data(), p); err == nil {
-			return t.pass(), nil
-		}
-		err = t.fallBack(named(err, "protect as %v", p), known)
+	if err != nil {
+		return ticket{}, named(err, "protect as %v", p)
 	}
-	return ticket{}, named(err, "protect as %v", p)
+	// Not by transit: after the system call, each function that returns costs a
+	// mispredicted branch.
+	if err = t.r.protectPages(0, t.r.data(), p); err != nil {
+		return ticket{}, t.fallBack(named(err, "protect as %v", p), known)
+	}
+	return t.pass(), nil
 }
 
 // transit runs f as a transition that changes pages and consumes the ticket;
 // name completes its error.
 func (t ticket) transit(known bool, f func(r *region) error, name func(err error) error) (ticket, error) {
 	err := t.acquireToChange()
-	if err == nil {
-		if err = f(t.r); err == nil {
-			return t.pass(), nil
-		}
-		err = t.fallBack(name(err), known)
+	if err != nil {
+		return ticket{}, name(err)
 	}
-	return ticket{}, name(err)
+	if err = f(t.r); err != nil {
+		return ticket{}, t.fallBack(name(err), known)
+	}
+	return t.pass(), nil
 }
 
 // fallBack ends a transition that failed with err. Where it stopped half-way, the
