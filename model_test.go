@@ -34,12 +34,17 @@ type modelPage struct {
 	object   *modelObject // nil: private anonymous memory
 	index    int          // of the page in the object
 	own      []byte       // what copy-on-write has made of it; nil: not written yet
+	guard    bool         // a guard page
+	attributes
 }
 
 var zeroPage = make([]byte, onePage)
 
 // contents returns what the page holds, and nil if touching it faults.
 func (p *modelPage) contents() []byte {
+	if p.guard {
+		return nil
+	}
 	if p.object == nil {
 		if p.own != nil {
 			return p.own
@@ -121,6 +126,7 @@ type modelRegion struct {
 	more     int
 	pin      *mmap.Pin
 	closing  bool // closed under the pin
+	sealed   bool
 }
 
 func (r *modelRegion) lead() int     { return int(r.addr % uintptr(onePage)) }
@@ -189,6 +195,8 @@ func (r *modelRegion) transfer(off, n int, need mmap.Prot, f func(p *modelPage, 
 		switch {
 		case p.prot&need != need:
 			return done, mmap.ErrPermission
+		case p.guard:
+			return done, guards().cause
 		case p.contents() == nil && p.object.proven:
 			return done, mmap.ErrTruncated
 		case p.contents() == nil:
@@ -480,6 +488,7 @@ func (k *modelKind) accesses(h mmap.Mapping) map[string]error {
 	got["lock"] = h.LockOnFault(0, 0)
 	got["sync"] = h.Sync(0, 0)
 	_, got["resident"] = h.Resident(0, 0)
+	_, got["nodes"] = h.Nodes(0, 0)
 	if w, ok := h.(destroyer); ok {
 		got["discard"] = w.Discard(0, 0)
 	}
@@ -495,6 +504,9 @@ type viewer interface {
 type destroyer interface {
 	Discard(off, n int) error
 	DiscardLocked(off, n int) error
+	Punch(off, n int) error
+	InstallGuardPages(off, n int) error
+	RemoveGuardPages(off, n int) error
 }
 
 type updater interface {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/mmarinus/mmap"
@@ -23,28 +24,45 @@ func TestOperations(t *testing.T) {
 	if testing.Short() {
 		rounds = 4
 	}
+	actions := 0
 	for range rounds {
-		rapid.Check(t, operations(t))
+		rapid.Check(t, operationsAnd(t, nil, &actions))
 	}
+	t.Logf("%d actions", actions)
 }
 
 // operations returns the property of [TestOperations] and [FuzzOperations].
-func operations(tb testing.TB) func(*rapid.T) {
+func operations(tb testing.TB) func(*rapid.T) { return operationsAnd(tb, nil, new(int)) }
+
+// operationsAnd has an action more, and adds the number of all that it runs to
+// done.
+func operationsAnd(tb testing.TB, more func(m *machine) (name string, action func(*rapid.T)), done *int) func(*rapid.T) {
 	table, err := procmaps.Open(0)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { table.Close() })
+	smaps, err := os.Open("/proc/self/smaps")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { smaps.Close() })
+	pagemap, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { pagemap.Close() })
 	arena, dir := newArena(tb), tb.TempDir()
 	return func(t *rapid.T) {
-		m := &machine{table: table, arena: arena, t: t}
+		m := &machine{table: table, smaps: smaps, pagemap: pagemap, arena: arena, t: t}
 		defer func() {
-			if m.end(); !m.done && areas(t, table, arena.start, arena.end) > 0 {
-				arena = newArena(t) // a failed run has left pages in the old one
+			*done += m.actions
+			if m.end(); areas(t, table, arena.start, arena.end) > 0 {
+				arena = newArena(t) // a failed run or Seal has left pages in the old one
 			}
 		}()
 		m.openFiles(dir)
-		t.Repeat(map[string]func(*rapid.T){
+		actions := map[string]func(*rapid.T){
 			"":           m.check,
 			"map":        m.mapNew,
 			"map more":   m.mapNew, // twice as often as the rest
@@ -58,7 +76,8 @@ func operations(tb testing.TB) func(*rapid.T) {
 			"resize":     m.on(anyKind, m.resize),
 			"move":       m.on(anyKind, m.move),
 			"advise":     m.on(anyKind, m.advise),
-			"discard":    m.on(writable, m.discard),
+			"destroy":    m.on(writable, m.destroy),
+			"lose":       m.on(anyKind, m.lose),
 			"prefault":   m.on(anyKind, m.prefault),
 			"grow":       m.on(known, m.grow),
 			"split":      m.on(anyKind, m.split),
@@ -76,7 +95,12 @@ func operations(tb testing.TB) func(*rapid.T) {
 			"stale":      m.useStale,
 			"truncate":   m.truncate,
 			"write file": m.writeFile,
-		})
+		}
+		if more != nil {
+			name, action := more(m)
+			actions[name] = action
+		}
+		t.Repeat(actions)
 		m.done = true
 	}
 }
@@ -84,11 +108,14 @@ func operations(tb testing.TB) func(*rapid.T) {
 // A machine is the model of all mappings of one run.
 type machine struct {
 	table   *procmaps.Table
+	smaps   *os.File
+	pagemap *os.File
 	arena   arena
 	t       *rapid.T
 	files   []modelFile
 	regions []*modelRegion
 	stale   []staleHandle
+	actions int
 	done    bool // nothing has failed
 }
 
@@ -142,13 +169,13 @@ func (m *machine) openFiles(dir string) {
 func (m *machine) end() {
 	for _, r := range m.regions {
 		r.pin.Unpin()
-		if !r.closing {
+		if !r.closing && !r.sealed {
 			if err := r.h.Close(); err != nil && m.done {
 				m.t.Fatal(err)
 			}
 		}
 	}
-	m.regions = nil
+	m.regions = slices.DeleteFunc(m.regions, func(r *modelRegion) bool { return !r.sealed })
 	for _, f := range m.files {
 		f.f.Close()
 		f.readOnly.Close()
@@ -161,6 +188,7 @@ func (m *machine) end() {
 
 // check is the invariant.
 func (m *machine) check(t *rapid.T) {
+	m.actions++
 	for _, r := range m.regions {
 		if r.closing {
 			inert(t, r.h, mmap.ErrClosed)
@@ -168,11 +196,21 @@ func (m *machine) check(t *rapid.T) {
 			m.checkHandle(t, r)
 		}
 		m.checkPin(t, r)
+		m.settle(t, r, func(p *modelPage) bool {
+			return p.attributes&(locked|lockedOnFault) == locked || p.attributes&unsaid != 0
+		})
 	}
 	for _, s := range m.stale {
 		inert(t, s.h, s.err)
 	}
+	for _, f := range m.files {
+		got := make([]byte, len(f.object.data)+1)
+		if n, err := f.f.ReadAt(got, 0); err != io.EOF || !bytes.Equal(got[:n], f.object.data) {
+			t.Fatalf("%s: %d bytes, %v, want %d", f.f.Name(), n, err, len(f.object.data))
+		}
+	}
 	m.compare(t)
+	m.compareAttributes(t)
 }
 
 func (m *machine) checkHandle(t *rapid.T, r *modelRegion) {
@@ -334,6 +372,13 @@ func (r *modelRegion) busy() (reasons []error) {
 	return reasons
 }
 
+// unchangeable adds to that what a seal forbids.
+func (r *modelRegion) unchangeable() []error {
+	reasons := r.busy()
+	because(&reasons, r.sealed, mmap.ErrSealed)
+	return reasons
+}
+
 // on makes an action of one that is for an open mapping of some of the kinds.
 // Where there is none it makes one: a stream that a fuzzer chose can ask for the
 // impossible again and again, which rapid takes for an error in the test.
@@ -358,7 +403,8 @@ func (m *machine) makeRoom(t *rapid.T) {
 	if len(m.regions) < most {
 		return
 	}
-	r := m.regions[rapid.IntRange(0, most-1).Draw(t, "superfluous")]
+	open := slices.DeleteFunc(slices.Clone(m.regions), func(r *modelRegion) bool { return r.sealed })
+	r := open[rapid.IntRange(0, len(open)-1).Draw(t, "superfluous")]
 	r.pin.Unpin()
 	if r.pin = nil; r.closing {
 		m.remove(r)
@@ -535,7 +581,7 @@ func (m *machine) mapNew(t *rapid.T) {
 }
 
 func (m *machine) protect(t *rapid.T, r *modelRegion) {
-	reasons := r.busy()
+	reasons := r.unchangeable()
 	pages := r.pages[:r.data()]
 	if r.kind.unknown && rapid.Bool().Draw(t, "in place") {
 		p := drawProt(t)
@@ -561,7 +607,7 @@ func (m *machine) protectRange(t *rapid.T, r *modelRegion) {
 	off, p := r.drawOffset(t), drawProt(t)
 	end := r.drawOffset(t)
 	n := end - off
-	reasons := r.busy()
+	reasons := r.unchangeable()
 	because(&reasons, p > 7, os.ErrInvalid)
 	var pages []modelPage
 	switch {
@@ -586,7 +632,7 @@ func (m *machine) place(t *rapid.T, r *modelRegion) {
 		size = drawSize(t, 2)
 	}
 	s := m.drawSource(t, size, rapid.SampledFrom([]int{0, -1}).Draw(t, "any lead"))
-	reasons := r.busy()
+	reasons := r.unchangeable()
 	because(&reasons, p > 7, os.ErrInvalid)
 	var fresh []modelPage
 	first := 0
@@ -613,7 +659,7 @@ func (m *machine) place(t *rapid.T, r *modelRegion) {
 func (m *machine) deny(t *rapid.T, r *modelRegion) {
 	i := rapid.IntRange(0, max(0, r.data()-1)).Draw(t, "page")
 	off := i*onePage - r.lead()
-	if r.pin != nil || off < 0 || off >= r.len {
+	if r.pin != nil || r.sealed || off < 0 || off >= r.len {
 		return
 	}
 	f := m.files[rapid.IntRange(0, len(m.files)-1).Draw(t, "file")]
@@ -632,7 +678,7 @@ func (m *machine) deny(t *rapid.T, r *modelRegion) {
 
 func (m *machine) over(t *rapid.T, r *modelRegion) {
 	k := drawKind(t)
-	reasons := r.busy()
+	reasons := r.unchangeable()
 	size, lead := r.len, r.lead()
 	if rapid.IntRange(0, 9).Draw(t, "misfit") == 0 {
 		size, lead = drawSize(t, 3), -1
@@ -660,7 +706,7 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 	if rapid.IntRange(0, 19).Draw(t, "negative") == 0 {
 		size = -1
 	}
-	reasons := r.busy()
+	reasons := r.unchangeable()
 	because(&reasons, size < 0, os.ErrInvalid)
 	want, data := r.pagesFor(max(size, 0)), r.data()
 	p := r.prot
@@ -681,7 +727,7 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 		pages = append([]modelPage(nil), r.pages[:data]...)
 		for i := range want - data {
 			next := last
-			next.index, next.own = last.index+i+1, nil
+			next.index, next.own, next.guard, next.attributes = last.index+i+1, nil, false, 0
 			pages = append(pages, next)
 		}
 	}
@@ -694,6 +740,7 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 	}
 	if want > data {
 		protect(pages[data:], p)
+		set(pages[data:], unsaid, 0)
 	}
 	old := r.addr
 	m.retire(r, r.kind, next)
@@ -713,7 +760,7 @@ func (m *machine) move(t *rapid.T, r *modelRegion) {
 	if base+size > m.arena.end {
 		return
 	}
-	reasons := r.busy()
+	reasons := r.unchangeable()
 	because(&reasons, base%uintptr(onePage) != 0, os.ErrInvalid)
 	because(&reasons, size > 0 && !m.free(base, base+size), os.ErrExist)
 	next, err := r.kind.move(r.h, to)
@@ -734,43 +781,6 @@ func (r *modelRegion) within(off, n int) (pages []modelPage, reasons []error) {
 		return nil, nil
 	}
 	return r.pages[(r.lead()+off)/onePage : r.pagesFor(off+n)], nil
-}
-
-// advise does what changes nothing that the model knows of, but makes the kernel
-// divide its areas.
-func (m *machine) advise(t *rapid.T, r *modelRegion) {
-	off := r.drawOffset(t)
-	n := r.drawOffset(t) - off
-	_, reasons := r.within(off, n)
-	var err error
-	switch a := rapid.SampledFrom([]mmap.Advice{mmap.AdviceRandom, mmap.AdviceSequential, mmap.AdviceNormal, mmap.AdviceDontFork,
-		mmap.AdviceDoFork, mmap.AdviceDontDump, mmap.AdviceDoDump, mmap.AdviceWillNeed, -1, -2, -3}).Draw(t, "advice"); a {
-	case -1:
-		err = r.h.LockOnFault(off, n)
-	case -2:
-		err = r.h.Unlock(off, n)
-	case -3:
-		err = r.h.Sync(off, n)
-	default:
-		err = r.h.Advise(off, n, a)
-	}
-	expect(t, err, reasons)
-}
-
-func (m *machine) discard(t *rapid.T, r *modelRegion) {
-	off := r.drawOffset(t)
-	n := r.drawOffset(t) - off
-	pages, reasons := r.within(off, n)
-	because(&reasons, n > 0 && (off > 0 && !r.boundary(off) || off+n < r.len && !r.boundary(off+n)), os.ErrInvalid)
-	for _, p := range pages {
-		because(&reasons, p.prot&mmap.ProtWrite == 0, mmap.ErrPermission)
-	}
-	because(&reasons, mmap.Probe("MADV_DONTNEED_LOCKED") != nil && n > 0, errors.ErrUnsupported)
-	if expect(t, r.h.(destroyer).DiscardLocked(off, n), reasons) {
-		for i := range pages {
-			pages[i].own = nil
-		}
-	}
 }
 
 func (m *machine) prefault(t *rapid.T, r *modelRegion) {
@@ -814,15 +824,19 @@ func (m *machine) grow(t *rapid.T, r *modelRegion) {
 		opened = r.pages[r.data():want]
 	}
 	because(&reasons, refused(opened, r.kind.prot), mmap.ErrPermission)
+	because(&reasons, r.sealed && len(opened) > 0, mmap.ErrSealed)
 	if expect(t, r.kind.grow(r.h, size), reasons) {
 		protect(opened, r.kind.prot)
+		set(opened, unsaid, 0)
 		r.len, r.room = size, r.room-len(opened)
 	}
 }
 
 func (m *machine) split(t *rapid.T, r *modelRegion) {
 	if len(m.regions) >= most {
-		m.makeRoom(t)
+		if !r.sealed {
+			m.makeRoom(t)
+		}
 		return
 	}
 	off := r.drawOffset(t)
@@ -847,7 +861,7 @@ func (m *machine) split(t *rapid.T, r *modelRegion) {
 	}
 	m.regions = append(m.regions, &modelRegion{
 		h: right, kind: r.kind, addr: r.addr + uintptr(off), len: r.len - off, cap: r.cap - off,
-		pages: r.pages[cut:], room: r.room, prot: r.prot, more: r.more,
+		pages: r.pages[cut:], room: r.room, prot: r.prot, more: r.more, sealed: r.sealed,
 	})
 	m.retire(r, r.kind, left)
 	r.pages, r.room, r.len, r.cap = r.pages[:cut:cut], 0, off, off
@@ -879,6 +893,7 @@ func (m *machine) join(t *rapid.T, a *modelRegion) {
 		l, r = b, a
 	}
 	because(&reasons, a == b || !adjoin(l, r), os.ErrInvalid)
+	because(&reasons, a.sealed != b.sealed, mmap.ErrSealed)
 	next, err := a.kind.join(a.h, b.h)
 	if !expect(t, err, reasons) {
 		inert(t, next, mmap.ErrClosed)
@@ -923,6 +938,9 @@ func (m *machine) assert(t *rapid.T, r *modelRegion) {
 }
 
 func (m *machine) releaseAndAdopt(t *rapid.T, r *modelRegion) {
+	if r.sealed {
+		return // who adopts it does not know
+	}
 	// All is drawn before the release: a stream of a fuzzer that ends in between
 	// would leave pages that nobody owns.
 	k := unknownKind
@@ -959,8 +977,10 @@ func (m *machine) releaseAndAdopt(t *rapid.T, r *modelRegion) {
 }
 
 func (m *machine) close(t *rapid.T, r *modelRegion) {
-	if err := r.h.Close(); err != nil {
-		t.Fatal(err)
+	var reasons []error
+	because(&reasons, r.sealed, mmap.ErrSealed)
+	if !expect(t, r.h.Close(), reasons) {
+		return
 	}
 	if m.bury(r, mmap.ErrClosed); r.pin != nil {
 		r.closing = true // the pages stay until Unpin
