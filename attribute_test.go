@@ -188,10 +188,14 @@ func (m *machine) lock(t *rapid.T, r *modelRegion, off, n int) {
 		because(&reasons, p.prot&(mmap.ProtRead|mmap.ProtWrite) == 0, mmap.ErrPermission)
 	}
 	usable := len(reasons) == 0
-	for _, p := range pages {
-		because(&reasons, usable && p.contents() == nil, mmap.ErrFault)
+	at := m.firstFault(r, off, pages)
+	because(&reasons, usable && at >= 0, mmap.ErrFault)
+	err := r.h.Lock(off, n)
+	var fault *mmap.FaultError
+	if errors.As(err, &fault) && fault.Offset != at {
+		t.Fatalf("%v: fault at %d, want %d", r.h, fault.Offset, at)
 	}
-	if expect(t, r.h.Lock(off, n), reasons) {
+	if expect(t, err, reasons) {
 		set(pages, locked, lockedOnFault)
 	} else if usable {
 		set(pages, 0, locked|lockedOnFault)

@@ -29,13 +29,8 @@ func (t ticket) LockOnFault(off, n int) error {
 
 func (t ticket) lockPages(op string, l locking, off, n int) error {
 	return t.within(op, off, n, false, func(r *region, addr, size uintptr) error {
-		advice, usable := unix.MADV_POPULATE_READ, true
-		r.each(addr-r.base, addr-r.base+size, func(_, _ uintptr, p Prot) {
-			usable = usable && p&(ProtRead|ProtWrite) != 0
-			if !p.allows(ProtRead) {
-				advice = unix.MADV_POPULATE_WRITE
-			}
-		})
+		start, usable := addr-r.base, true
+		r.each(start, start+size, func(_, _ uintptr, p Prot) { usable = usable && p&(ProtRead|ProtWrite) != 0 })
 		switch {
 		case r.flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
 			return bad("", "droppable memory cannot be locked")
@@ -46,7 +41,15 @@ func (t ticket) lockPages(op string, l locking, off, n int) error {
 		if err == unix.ENOMEM || err == unix.EAGAIN {
 			// At no limit that is known. If it is a page, all of them are marked as
 			// locked by now.
-			if why := r.populate(addr, size, advice); why != nil {
+			var why error
+			r.each(start, start+size, func(from, to uintptr, p Prot) {
+				advice := unix.MADV_POPULATE_READ
+				if !p.allows(ProtRead) {
+					advice = unix.MADV_POPULATE_WRITE
+				}
+				why = cmp.Or(why, r.populate(r.base+from, to-from, advice))
+			})
+			if why != nil {
 				sys.Munlock(addr, size)
 				err = why
 			}

@@ -194,7 +194,7 @@ func TestPrefaultFullDisk(t *testing.T) {
 }
 
 // The kernel itself cannot reach secret memory: not to prefault it, and not to
-// lock what is locked anyhow. Fails until Lock and LockOnFault are mended.
+// lock what is locked anyhow.
 func TestPrefaultSecret(t *testing.T) {
 	if !hasSecret(t) {
 		t.Skip("memfd_secret(2) is not available")
@@ -294,7 +294,7 @@ func TestCollapse(t *testing.T) {
 }
 
 // The doc comment promises EINVAL where no whole huge page lies within, also
-// where a boundary does. Fails until Collapse is mended.
+// where a boundary does.
 func TestCollapseStraddling(t *testing.T) {
 	pg, huge := int(pageSize), hugeSize(t)
 	m := mapped[ReadWrite](t, Anonymous(2*huge).Align(huge))
@@ -413,7 +413,7 @@ func TestLockPermission(t *testing.T) {
 }
 
 // A page that a truncation took away is a fault for all that can be accessed,
-// and leaves nothing locked. Fails for what cannot be read until Lock is mended.
+// and leaves nothing locked.
 func TestLockTruncated(t *testing.T) {
 	canLock(t, 3*int(pageSize))
 	lockTruncated[Read](t)
@@ -421,6 +421,19 @@ func TestLockTruncated(t *testing.T) {
 	lockTruncated[Write](t)
 	lockTruncated[WriteExec](t)
 	lockTruncated[Exec](t)
+
+	// Pages that can be read and pages that can be written fault in different
+	// ways.
+	pg := int(pageSize)
+	m, _ := truncatedMapping[ReadWrite](t, true)
+	u := must(Forget(m))
+	defer u.Close()
+	check(t, u.ProtectRange(0, pg, ProtWrite))
+	check(t, u.ProtectRange(pg, pg, ProtRead))
+	faults(t, "pages that differ", u.Lock(0, 3*pg), pg, ErrTruncated)
+	if got := pagesWith(t, u, "lo"); got != "---" {
+		t.Errorf("%s is locked", got)
+	}
 }
 
 func lockTruncated[M Known](t *testing.T) {
@@ -449,7 +462,7 @@ func lockTruncated[M Known](t *testing.T) {
 }
 
 // What the kernel would pass over in silence is an error: such pages are lost at
-// any moment. Fails until Lock and LockOnFault are mended.
+// any moment.
 func TestLockDroppable(t *testing.T) {
 	if err := Probe("MAP_DROPPABLE"); err != nil {
 		t.Skip(err)
@@ -463,7 +476,6 @@ func TestLockDroppable(t *testing.T) {
 }
 
 // A limit is met before memory is taken: there may be less of that.
-// Fails until Lock is mended: pages are taken first.
 func TestLockOverLimit(t *testing.T) {
 	child, out, err := inChild(t, quick)
 	if !child {

@@ -791,18 +791,24 @@ func (m *machine) prefault(t *rapid.T, r *modelRegion) {
 		because(&reasons, p.prot&mmap.ProtRead == 0, mmap.ErrPermission)
 	}
 	because(&reasons, mmap.Probe("MADV_POPULATE_READ") != nil && len(reasons) == 0 && n > 0, errors.ErrUnsupported)
-	at := -1
-	for i := len(pages) - 1; i >= 0; i-- {
-		if pages[i].contents() == nil {
-			at = max(0, ((r.lead()+off)/onePage+i)*onePage-r.lead())
-		}
-	}
+	at := m.firstFault(r, off, pages)
 	because(&reasons, len(reasons) == 0 && at >= 0, mmap.ErrFault)
 	var fault *mmap.FaultError
 	err := r.h.Prefault(off, n)
 	if expect(t, err, reasons); errors.As(err, &fault) && fault.Offset != at {
 		t.Fatalf("%v: fault at %d, want %d", r.h, fault.Offset, at)
 	}
+}
+
+// firstFault returns the offset of the first of the pages from off that faults,
+// and -1 if none does.
+func (m *machine) firstFault(r *modelRegion, off int, pages []modelPage) int {
+	for i := range pages {
+		if pages[i].contents() == nil {
+			return max(0, ((r.lead()+off)/onePage+i)*onePage-r.lead())
+		}
+	}
+	return -1
 }
 
 func (m *machine) isFile(o *modelObject) bool {
