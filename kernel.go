@@ -25,6 +25,7 @@ type area struct {
 	start, end uintptr
 	prot       Prot
 	pageSize   uintptr
+	adrift     bool // nothing of ours holds its old place
 }
 
 // survey calls f with the areas of [start, end) in ascending order, holes left
@@ -48,14 +49,14 @@ func survey(start, end uintptr, f func(a area) bool) error {
 			// nothing of it. The table does not tell how large the pages are.
 			regions, err := regionsOf(start, end)
 			for _, g := range regions {
-				if !f(area{uintptr(g.Start), uintptr(g.End), Prot(g.Perms) & protAll, pageSize}) {
+				if !f(area{uintptr(g.Start), uintptr(g.End), Prot(g.Perms) & protAll, pageSize, false}) {
 					break
 				}
 			}
 			return err
 		}
 		p := Prot(q.VMAFlags) & protAll
-		a := area{max(start, uintptr(q.Start)), min(end, uintptr(q.End)), p, uintptr(q.PageSize)}
+		a := area{max(start, uintptr(q.Start)), min(end, uintptr(q.End)), p, uintptr(q.PageSize), false}
 		if start = a.end; !f(a) {
 			return nil
 		}

@@ -374,7 +374,9 @@ func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) 
 //
 // One move is of one area, for that of several can stop half-way; and each but
 // the last, after which nothing can fail, leaves its old range mapped, so that
-// nobody else comes to be there and there is a way back.
+// nobody else comes to be there and there is a way back. Not so the locked ones:
+// that would take the lock from all of the kernel's area, which may reach into
+// another mapping, and count the pages as locked twice ever after.
 func (r *region) relocate(size, to, want uintptr) error {
 	var areas []area
 	if err := survey(r.base, r.base+size, func(a area) bool { areas = append(areas, a); return true }); err != nil {
@@ -387,8 +389,12 @@ func (r *region) relocate(size, to, want uintptr) error {
 	}
 	for i, a := range areas {
 		at, length, flags := to+a.start-r.base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED|unix.MREMAP_DONTUNMAP
+		locked := sys.Msync(a.start, length, unix.MS_INVALIDATE) == unix.EBUSY
+		if locked || i == len(areas)-1 {
+			flags = unix.MREMAP_MAYMOVE | unix.MREMAP_FIXED
+		}
 		if i == len(areas)-1 {
-			length, flags = length+want-size, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
+			length += want - size
 		}
 		if _, err := sys.Mremap(a.start, a.end-a.start, length, flags, at); err != nil {
 			abandonHold(at, length)
@@ -400,7 +406,12 @@ func (r *region) relocate(size, to, want uintptr) error {
 			}
 			return scarce(r.moveBack(areas[:i], to, err), demand{space: 2 * want}) // the kernel counts the held place, too
 		}
+		if locked && i < len(areas)-1 {
+			_, failed := r.fill(a.start-r.base, a.end-r.base)
+			areas[i].adrift = failed != nil
+		}
 	}
+	r.lost.Store(false)
 	for _, a := range areas[:max(len(areas), 1)-1] {
 		abandon(a.start, a.end-a.start)
 	}
@@ -412,8 +423,19 @@ func (r *region) relocate(size, to, want uintptr) error {
 // allocated meanwhile.
 func (r *region) moveBack(areas []area, to uintptr, err error) error {
 	var stuck error
+	r.lost.Store(false)
 	for _, a := range areas {
-		if back := move(to+a.start-r.base, a.end-a.start, a.start); back != nil {
+		var back error
+		if hole := true; a.adrift {
+			if hole, back = r.fill(a.start-r.base, a.end-r.base); !hole {
+				back = unix.EEXIST
+				r.lost.Store(true)
+			}
+		}
+		if back == nil {
+			back = move(to+a.start-r.base, a.end-a.start, a.start)
+		}
+		if back != nil {
 			r.fill(a.start-r.base, a.end-r.base)
 			stuck = &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.base), err: back}
 		}

@@ -3,6 +3,7 @@ package mmap
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
@@ -493,6 +494,48 @@ func TestRemapAddressLimit(t *testing.T) {
 	}
 	check(t, u.Close())
 	check(t, big.Close())
+}
+
+// Locks come along, those of a neighbour in the same area stay, and the kernel's
+// count is right afterwards.
+func TestRemapLocked(t *testing.T) {
+	if !byItself(t) {
+		return // VmLck is of the process
+	}
+	pg := int(pageSize)
+	canLock(t, 8*pg)
+	before := vmLocked()
+	for name, use := range map[string]func(u Unknown) (Unknown, error){
+		"move":   func(u Unknown) (Unknown, error) { return Move(u, spot(t, 4)) },
+		"grow":   func(u Unknown) (Unknown, error) { return Resize(u, 64*pg) },
+		"shrink": func(u Unknown) (Unknown, error) { return Resize(u, 3*pg) },
+	} {
+		for _, locks := range []string{"xx----", "xxx--x", "xxx---", "-----x", "--xx--", "xxxxxx", "---xx-"} {
+			what := name + " of " + locks
+			at := spot(t, 8)
+			left, u, err := Split(must(MapUnknown(Anonymous(6*pg).At(at), ProtRead|ProtWrite)), 2*pg)
+			check(t, err)
+			wall := mapped[Read](t, Anonymous(pg).At(at+6*pageSize))
+			check(t, u.ProtectRange(3*pg, pg, ProtRead))
+			for i, c := range locks {
+				if c == 'x' && i < 2 {
+					check(t, left.LockOnFault(i*pg, pg))
+				} else if c == 'x' {
+					check(t, u.LockOnFault((i-2)*pg, pg))
+				}
+			}
+			next, err := use(u)
+			check(t, err)
+			got := pagesWith(t, left, "lo") + pagesWith(t, next, "lo")
+			if n := min(6, len(got)); got[:n] != locks[:n] {
+				t.Errorf("%s: %s is locked", what, got)
+			}
+			check(t, errors.Join(left.Close(), next.Close(), wall.Close()))
+			if after := vmLocked(); after != before {
+				t.Errorf("%s: %d bytes are locked, were %d", what, after, before)
+			}
+		}
+	}
 }
 
 // An ordinary user who has locked pages, and may lock no more.
