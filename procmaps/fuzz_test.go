@@ -2,6 +2,7 @@ package procmaps
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"slices"
 	"strconv"
@@ -55,26 +56,40 @@ func inKernelForm(line string) bool {
 	return len(line) > at && line[at] != ' ' && strings.Trim(line[len(head):at], " ") == ""
 }
 
+// most bounds what the fuzzer chooses. The engine makes an interesting input
+// shorter by trying to leave out every range of its bytes, for up to a minute
+// each, in which nothing else goes on: of 200 bytes that takes about a second.
+const most = 200
+
+// FuzzMaps parses any text, and compares with the slow parser.
 func FuzzMaps(f *testing.F) {
+	add := func(text string) { f.Add([]byte(text), uint16(0)) }
 	for _, test := range kernelLines {
-		f.Add([]byte(test.line + "\n")) // what 64-bit kernels print
+		add(test.line + "\n") // what 64-bit kernels print
 	}
 	for _, test := range otherLines {
-		f.Add([]byte(test.line)) // 32-bit kernels, emulators; no newline at the end
+		add(test.line) // 32-bit kernels, emulators; no newline at the end
 	}
 	const line = "00400000-00452000 r-xp 00000000 08:02 173521 /x\n"
-	f.Add([]byte(line + line))                                                // two lines
-	f.Add([]byte(line + "\n" + line))                                         // an empty line is an error
-	f.Add([]byte(line[:20]))                                                  // cut off
-	f.Add([]byte("0000000-00001000 r-xp 0 0:0 00000000000000000000000000"))   // more digits than any number has
-	f.Add([]byte(line + "0040000:-00452000 r-xp 00000000 08:02 173521 /x\n")) // the character after 9
-	f.Add([]byte("00452000-00400000 r-xp 00000000 08:02 173521 /x\n"))        // turned round
-	f.Add([]byte("1-2 ---p 0 0:0 18446744073709551616\n"))                    // one more than fits
-	f.Add([]byte("1-00000000000000002 ---p 0 0:0 0\n"))                       // 17 digits, yet it fits
-	f.Add([]byte("1-2 ---p 0 0:0 0 \\012 (deleted) (deleted)\n"))             // nothing but what is rewritten
-	f.Add([]byte("1-2 ---p 0 0:0 0  (deleted)\r\x00\xff"))                    // bytes that are no text
+	add(line + line)                                                // two lines
+	add(line + "\n" + line)                                         // an empty line is an error
+	add(line[:20])                                                  // cut off
+	add("0000000-00001000 r-xp 0 0:0 00000000000000000000000000")   // more digits than any number has
+	add(line + "0040000:-00452000 r-xp 00000000 08:02 173521 /x\n") // the character after 9
+	add("00452000-00400000 r-xp 00000000 08:02 173521 /x\n")        // turned round
+	add("1-2 ---p 0 0:0 18446744073709551616\n")                    // one more than fits
+	add("1-00000000000000002 ---p 0 0:0 0\n")                       // 17 digits, yet it fits
+	add("1-2 ---p 0 ffffffff:100000000 0\n")                        // of the device numbers, one has 32 bits
+	add("1-2 ---p 0 0:0 0 \\012 (deleted) (deleted)\n")             // nothing but what is rewritten
+	add("1-2 ---p 0 0:0 0  (deleted)\r\x00\xff")                    // bytes that are no text
+	f.Add([]byte(line+"1-2 ---p 0 0:0 0 /x"), uint16(4<<10))        // a name longer than a buffer of the reader
+	f.Add([]byte(line+"1-2 ---p 0 0:0 "), uint16(9<<10))            // a number that is
 
-	f.Fuzz(func(t *testing.T, text []byte) {
+	f.Fuzz(func(t *testing.T, text []byte, longer uint16) {
+		if len(text) > most || longer > 10<<10 {
+			t.Skip("takes too long to make shorter")
+		}
+		text = append(bytes.Clone(text), bytes.Repeat([]byte{'7'}, int(longer))...)
 		var got []Region
 		var failed error
 		for r, err := range Scan(bytes.NewReader(text)) {
@@ -114,6 +129,58 @@ func FuzzMaps(f *testing.F) {
 		for _, r := range got {
 			if again, err := Parse(r.String()); err != nil || again != r {
 				t.Fatalf("%#v\nprints as %q,\nwhich parses as %#v, %v", r, r.String(), again, err)
+			}
+		}
+	})
+}
+
+// FuzzRegion prints a region as kernels do, and parses that.
+func FuzzRegion(f *testing.F) {
+	f.Add(uint64(0x400000), uint64(0x452000), uint8(5), uint64(0), uint32(8), uint32(2), uint64(173521), "/bin/cat", false)
+	f.Add(^uint64(0xfff), ^uint64(0), uint8(15), ^uint64(0xfff), ^uint32(0), ^uint32(0), ^uint64(0), "/x", true) // the widest numbers
+	f.Add(uint64(0), uint64(1), uint8(0), uint64(0), uint32(0), uint32(0), uint64(0), "", false)                 // the narrowest, and no name
+	f.Add(uint64(2), uint64(1), uint8(0), uint64(0), uint32(0), uint32(0), uint64(0), "", false)                 // turned round
+	f.Add(uint64(1), uint64(2), uint8(0), uint64(0), uint32(0), uint32(0), uint64(0), "", true)                  // deleted, but without a name
+	f.Add(uint64(1<<32-1), uint64(1<<32), uint8(8), uint64(0), uint32(0), uint32(1), uint64(9), "a\nb\n", true)  // escaped, and a ninth digit
+	f.Add(uint64(1), uint64(2), uint8(1), uint64(0), uint32(0), uint32(0), uint64(7), `/\012`, false)            // not told from a newline
+	f.Add(uint64(1), uint64(2), uint8(1), uint64(0), uint32(0), uint32(0), uint64(7), "/x (deleted)", false)     // nor this from what the kernel appends
+	f.Add(uint64(1), uint64(2), uint8(1), uint64(0), uint32(0), uint32(0), uint64(7), "  /a  b ", false)         // only a relative name can begin with a space
+
+	f.Fuzz(func(t *testing.T, start, end uint64, perms uint8, offset uint64, major, minor uint32, inode uint64, name string, gone bool) {
+		if len(name) > most {
+			t.Skip("takes too long to make shorter")
+		}
+		r := Region{start, end, Perms(perms % 16), offset, major, minor, inode, name, gone && name != ""}
+		column := name
+		for i := strings.IndexByte(column, '\n'); i >= 0; i = strings.IndexByte(column, '\n') {
+			column = column[:i] + "\\" + "012" + column[i+1:]
+		}
+		if r.Deleted {
+			column += " (deleted)"
+		}
+		numbers := fmt.Sprintf("%08x-%08x %c%c%c%c %08x %02x:%02x %d ", start, end, "-r"[perms&1], "-w"[perms>>1&1], "-x"[perms>>2&1], "ps"[perms>>3&1], offset, major, minor, inode)
+		// What cannot be told apart comes out as what the kernel more likely meant.
+		want := r
+		want.Name = strings.TrimLeft(column, " ")
+		if cut := len(want.Name) - len(" (deleted)"); cut >= 0 && want.Name[cut:] == " (deleted)" {
+			want.Name, want.Deleted = want.Name[:cut], true
+		} else {
+			want.Deleted = false
+		}
+		want.Name = strings.Join(strings.Split(want.Name, `\012`), "\n")
+		if start >= end {
+			want = Region{}
+		}
+		for _, width := range []int{0, 48, 72} { // of an emulator, of a 32-bit kernel, of a 64-bit one
+			line := numbers
+			if column != "" {
+				line = fmt.Sprintf("%-*s %s", width, numbers, column)
+			}
+			if got, err := Parse(line + "\n"); got != want || (err == nil) != (start < end) {
+				t.Fatalf("Parse(%q)\n got %#v, %v\nwant %#v", line, got, err, want)
+			}
+			if width == 72 && r.String() != line {
+				t.Fatalf("String:\n got %q\nwant %q", r.String(), line)
 			}
 		}
 	})
