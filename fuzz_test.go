@@ -1,6 +1,7 @@
 package mmap_test
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -64,6 +65,7 @@ const (
 	fileRange
 	fileReadOnly
 	descriptorRange
+	sealedMemfd
 	wholePath
 	secretMemory
 	nilFile
@@ -106,7 +108,7 @@ type mapArgs struct {
 	options                 uint16
 	size, offset            int64
 	addr                    uint64
-	align, reserve          int64
+	align, reserve, huge    int64
 }
 
 func (a mapArgs) has(option uint16) bool { return a.options&option != 0 }
@@ -116,7 +118,7 @@ func (a mapArgs) has(option uint16) bool { return a.options&option != 0 }
 func FuzzMap(f *testing.F) {
 	page := int64(onePage)
 	add := func(a mapArgs) {
-		f.Add(a.source, a.placement, a.prot, a.options, a.size, a.offset, a.addr, a.align, a.reserve)
+		f.Add(a.source, a.placement, a.prot, a.options, a.size, a.offset, a.addr, a.align, a.reserve, a.huge)
 	}
 	add(mapArgs{source: noSource})                                                                               // the zero Spec
 	add(mapArgs{source: anonymousMemory, prot: 3, size: page})                                                   // the plainest
@@ -137,28 +139,42 @@ func FuzzMap(f *testing.F) {
 	add(mapArgs{source: anonymousMemory, prot: 3, size: page, reserve: 9 * page, options: optDroppable | optReserve})
 	add(mapArgs{source: anonymousMemory, prot: 3, size: page, options: optNoReserve | optOnFault})
 	add(mapArgs{source: fileRange, prot: 1, size: 3 * page, offset: 7, options: optCached})
-	add(mapArgs{source: fileRange, prot: 3, size: page, options: optShared | optSynchronous})                      // not on persistent memory
-	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: at, addr: math.MaxUint64 &^ 0xfffff})     // the end of the address space
-	add(mapArgs{source: anonymousMemory, prot: 3, size: 2 * page, placement: atInArena, addr: 31 * uint64(page)})  // onto a page that is taken
-	add(mapArgs{source: anonymousMemory, prot: 3, size: 2 * page, placement: ontoInArena, addr: 4 * uint64(page)}) // replaces
-	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: near, addr: 0x12_3456_7891})              // a hint to be rounded
-	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: twice, addr: 1 << 30})                    // two placements
-	add(mapArgs{source: fileRange, prot: 1, size: 100, offset: page + 7})                                          // an unaligned offset
-	add(mapArgs{source: fileRange, prot: 1, size: 9 * page, offset: page})                                         // past the end of the file
-	add(mapArgs{source: fileRange, prot: 1, size: 1, offset: math.MaxInt64})                                       // the largest offset
-	add(mapArgs{source: fileRange, prot: 1, size: page, offset: -1})                                               // a negative one
-	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 7, placement: atInArena, addr: 7})                 // congruent
-	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 7, placement: atInArena, addr: 8})                 // not congruent
-	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 7, align: 64, options: optAlign})                  // no alignment is possible
-	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 64, align: 64, options: optAlign})                 // and here it is
-	add(mapArgs{source: fileReadOnly, prot: 3, size: page, options: optShared})                                    // what the file does not allow
-	add(mapArgs{source: fileReadOnly, prot: 2, size: page, options: optShared | optReserve, reserve: 2 * page})    // the same, by mprotect
-	add(mapArgs{source: descriptorRange, prot: 3, size: page, offset: page, options: optShared})                   // by number
-	add(mapArgs{source: wholePath, prot: 3, options: optShared})                                                   // opened for writing
-	add(mapArgs{source: secretMemory, prot: 3, size: page})                                                        // locked and shared
-	add(mapArgs{source: nilFile, prot: 1, size: 1})                                                                // no file
-	add(mapArgs{source: closedFile, prot: 1, size: 1})                                                             // no file any more
-	add(mapArgs{source: noDescriptor, prot: 1, size: 1})                                                           // EBADF
+	add(mapArgs{source: fileRange, prot: 3, size: page, options: optShared | optSynchronous})                       // not on persistent memory
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: at, addr: math.MaxUint64 &^ 0xfffff})      // the end of the address space
+	add(mapArgs{source: anonymousMemory, prot: 3, size: 2 * page, placement: atInArena, addr: 31 * uint64(page)})   // onto a page that is taken
+	add(mapArgs{source: anonymousMemory, prot: 3, size: 2 * page, placement: ontoInArena, addr: 4 * uint64(page)})  // replaces
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: near, addr: 0x12_3456_7891})               // a hint to be rounded
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: twice, addr: 1 << 30})                     // two placements
+	add(mapArgs{source: fileRange, prot: 1, size: 100, offset: page + 7})                                           // an unaligned offset
+	add(mapArgs{source: fileRange, prot: 1, size: 9 * page, offset: page})                                          // past the end of the file
+	add(mapArgs{source: fileRange, prot: 1, size: 1, offset: math.MaxInt64})                                        // the largest offset
+	add(mapArgs{source: fileRange, prot: 1, size: page, offset: -1})                                                // a negative one
+	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 7, placement: atInArena, addr: 7})                  // congruent
+	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 7, placement: atInArena, addr: 8})                  // not congruent
+	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 7, align: 64, options: optAlign})                   // no alignment is possible
+	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 64, align: 64, options: optAlign})                  // and here it is
+	add(mapArgs{source: fileReadOnly, prot: 3, size: page, options: optShared})                                     // what the file does not allow
+	add(mapArgs{source: fileReadOnly, prot: 2, size: page, options: optShared | optReserve, reserve: 2 * page})     // the same, by mprotect
+	add(mapArgs{source: descriptorRange, prot: 3, size: page, offset: page, options: optShared})                    // by number
+	add(mapArgs{source: wholePath, prot: 3, options: optShared})                                                    // opened for writing
+	add(mapArgs{source: secretMemory, prot: 3, size: page})                                                         // locked and shared
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, options: optHuge, huge: 2 << 20})                     // 2 MiB
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, options: optHuge, huge: 3 << 20})                     // no such size
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, options: optHuge, huge: math.MinInt64})               // a single bit, and negative
+	add(mapArgs{source: anonymousMemory, prot: 255, size: page, options: optUnknown})                               // more bits than there are permissions
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: at, addr: 1<<47 - uint64(page)})           // the last page of amd64
+	add(mapArgs{source: anonymousMemory, prot: 3, size: 2 * page, placement: at, addr: 1<<47 - uint64(page)})       // and one more
+	add(mapArgs{source: anonymousMemory, prot: 3, size: page, placement: near, addr: math.MaxUint64})               // a hint that cannot be rounded up
+	add(mapArgs{source: fileRange, prot: 1, size: page, offset: 7, placement: at, addr: math.MaxUint64 - 4088})     // congruent, and at the end
+	add(mapArgs{source: fileRange, prot: 1, size: page, offset: math.MaxInt64 - page + 1})                          // ends one past the largest offset
+	add(mapArgs{source: descriptorRange, prot: 1, size: page, offset: math.MaxInt64 - page})                        // ends at it, within a page
+	add(mapArgs{source: fileRange, prot: 1, size: page, reserve: math.MaxInt64, offset: page, options: optReserve}) // the capacity ends past it
+	add(mapArgs{source: sealedMemfd, prot: 3, size: page, offset: 9})                                               // private, for the file is sealed
+	add(mapArgs{source: sealedMemfd, prot: 2, size: page, options: optShared})                                      // what the seal forbids
+	add(mapArgs{source: wholePath, prot: 1, options: optReserve, reserve: 9 * page})                                // a file, and room for more of it
+	add(mapArgs{source: nilFile, prot: 1, size: 1})                                                                 // no file
+	add(mapArgs{source: closedFile, prot: 1, size: 1})                                                              // no file any more
+	add(mapArgs{source: noDescriptor, prot: 1, size: 1})                                                            // EBADF
 
 	dir := f.TempDir()
 	name := filepath.Join(dir, "file")
@@ -179,6 +195,16 @@ func FuzzMap(f *testing.F) {
 		f.Fatal(err)
 	}
 	gone.Close()
+	sealed, err := mmap.Memfd("sealed", int64(len(contents)), 0)
+	if err == nil {
+		_, err = sealed.Write(contents)
+	}
+	if err == nil {
+		err = mmap.AddSeals(sealed, mmap.SealShrink|mmap.SealGrow|mmap.SealWrite)
+	}
+	if err != nil {
+		f.Fatal(err)
+	}
 	table, err := procmaps.Open(0)
 	if err != nil {
 		f.Fatal(err)
@@ -194,15 +220,16 @@ func FuzzMap(f *testing.F) {
 		table.Close()
 		file.Close()
 		readOnly.Close()
+		sealed.Close()
 	})
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(int(file.Fd()), &fs); err != nil {
 		f.Fatal(err)
 	}
 
-	f.Fuzz(func(t *testing.T, source, placement, prot uint8, options uint16, size, offset int64, addr uint64, align, reserve int64) {
-		a := mapArgs{source % sources, placement % placements, prot % 9, options, size, offset, addr, align, reserve}
-		if int64(int(size)) != size || int64(int(align)) != align || int64(int(reserve)) != reserve || uint64(uintptr(addr)) != addr {
+	f.Fuzz(func(t *testing.T, source, placement, prot uint8, options uint16, size, offset int64, addr uint64, align, reserve, huge int64) {
+		a := mapArgs{source % sources, placement % placements, prot, options, size, offset, addr, align, reserve, huge}
+		if int64(int(huge)) != huge || int64(int(size)) != size || int64(int(align)) != align || int64(int(reserve)) != reserve || uint64(uintptr(addr)) != addr {
 			t.Skip("wider than an int of this processor")
 		}
 		if a.source == wholePath {
@@ -232,6 +259,8 @@ func FuzzMap(f *testing.F) {
 			spec = mmap.File(readOnly, a.offset, n)
 		case descriptorRange:
 			spec = mmap.FD(int(file.Fd()), a.offset, n)
+		case sealedMemfd:
+			spec = mmap.File(sealed, a.offset, n)
 		case wholePath:
 			spec = mmap.Path(name)
 		case secretMemory:
@@ -279,7 +308,7 @@ func FuzzMap(f *testing.F) {
 			{optReserve, func(s mmap.Spec) mmap.Spec { return s.Reserve(int(a.reserve)) }},
 			{optPopulate, mmap.Spec.Populate},
 			{optLock, mmap.Spec.Lock},
-			{optHuge, func(s mmap.Spec) mmap.Spec { return s.HugePages(0) }},
+			{optHuge, func(s mmap.Spec) mmap.Spec { return s.HugePages(int(a.huge)) }},
 			{optOnFault, mmap.Spec.LockOnFault},
 			{optNoReserve, mmap.Spec.NoReserve},
 			{optLow, mmap.Spec.Low},
@@ -300,6 +329,8 @@ func FuzzMap(f *testing.F) {
 			a.placement == at && where < uintptr(onePage) || a.has(optReserve) && a.reserve < a.size ||
 			a.has(optAlign) && (a.align <= 0 || a.align&(a.align-1) != 0 || a.source < secretMemory && int64(lead)%a.align != 0) ||
 			a.has(optDroppable) && (a.source != anonymousMemory || a.options&(optShared|optHuge|optLock|optOnFault) != 0) ||
+			a.has(optHuge) && (a.source != anonymousMemory || a.huge != 0 && (a.huge <= int64(onePage) || a.huge&(a.huge-1) != 0)) ||
+			a.source == sealedMemfd && a.has(optShared) && p&mmap.ProtWrite != 0 && a.size > 0 ||
 			a.has(optSynchronous) && (!a.has(optShared) || a.source == anonymousMemory || a.source == secretMemory || a.placement == at || a.placement == atInArena) ||
 			a.has(optLow) && a.placement >= at
 		if err != nil {
@@ -333,7 +364,7 @@ func FuzzMap(f *testing.F) {
 			got := make([]byte, min(a.size, 4*int64(onePage)))
 			n, err := r.ReadAt(got, 0)
 			want := make([]byte, len(got))
-			if a.source == fileRange || a.source == fileReadOnly || a.source == descriptorRange || a.source == wholePath {
+			if a.source >= fileRange && a.source <= wholePath {
 				want = want[:min(max(int64(len(contents))-a.offset, 0), int64(len(got)))]
 				copy(want, contents[min(a.offset, int64(len(contents))):])
 			}
@@ -359,7 +390,7 @@ func checkMapError(t *testing.T, err error, a mapArgs, bad bool) {
 		t.Fatalf("%v: EINVAL and os.ErrInvalid are not the same", err)
 	}
 	// A range past the largest offset is found before a bad alignment.
-	if bad && !errors.Is(err, os.ErrInvalid) && errno != unix.EOVERFLOW && errno != unix.EBADF {
+	if bad && !errors.Is(err, os.ErrInvalid) && errno != unix.EOVERFLOW && errno != unix.EBADF && (a.source != sealedMemfd || !errors.Is(err, mmap.ErrPermission) && errno != unix.ENOMEM) {
 		t.Fatalf("%v is no bad argument", err)
 	}
 	if a.source == closedFile && !bad && !a.has(optHuge) && errno != unix.EOVERFLOW && (!errors.Is(err, os.ErrClosed) || errno != unix.EBADF) {
@@ -1569,7 +1600,7 @@ func (p *plan) musts() []specRule {
 		{p.align != nil && *p.align > 0 && p.fixed() && p.addr%uint64(*p.align) != 0, os.ErrInvalid},
 		{p.capacity() < p.size || p.capacity() < 0, os.ErrInvalid},
 		{p.huge != nil && !p.anonymous(), os.ErrInvalid},
-		{p.huge != nil && (*p.huge < 0 || *p.huge&(*p.huge-1) != 0), os.ErrInvalid},
+		{p.huge != nil && *p.huge != 0 && (*p.huge <= int64(page) || *p.huge&(*p.huge-1) != 0), os.ErrInvalid},
 		{p.droppable && (!p.anonymous() || p.shared || p.huge != nil || p.lock != ""), os.ErrInvalid},
 		{p.droppable && mmap.Probe("MAP_DROPPABLE") != nil && p.capacity() > 0, errors.ErrUnsupported},
 		{p.synchronous && (!p.shared || !p.isFile()), os.ErrInvalid},
@@ -1696,12 +1727,14 @@ func (f *specTest) outcome(t *testing.T, s mmap.Spec, p *plan) (o outcome, faile
 
 // vmFlags returns the flags of the kernel's area around addr.
 func vmFlags(t failer, addr uintptr) []string {
-	text, err := os.ReadFile("/proc/self/smaps")
+	file, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		t.Fatalf("smaps: %v", err)
 	}
+	defer file.Close()
 	inside := false
-	for line := range strings.Lines(string(text)) {
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		line := lines.Text()
 		if line[0] < 'A' || line[0] >= 'a' { // the others begin with a capital
 			r, err := procmaps.Parse(line)
 			inside = err == nil && r.Contains(uint64(addr))
@@ -1736,7 +1769,7 @@ func (p *plan) expected() outcome {
 		{"ht", p.huge != nil},
 		{"lf", p.source != specSecret && (p.lock == "lf" || p.lock == "lo" && p.prot&(mmap.ProtRead|mmap.ProtWrite) == 0)},
 		{"lo", p.source == specSecret || p.lock != ""},
-		{"nr", p.noReserve || p.droppable || p.shared && p.anonymous() && p.huge == nil && p.capacity() > p.size},
+		{"nr", p.noReserve || p.droppable || p.shared && p.anonymous() && p.huge == nil && pagesFor(0, int(p.capacity())) > pagesFor(0, int(p.size))},
 	} {
 		if flag.has {
 			flags = append(flags, flag.name)
@@ -1849,7 +1882,7 @@ func FuzzSpecs(f *testing.F) {
 				t.Skip("wider than an int of this processor")
 			}
 		}
-		if len(steps) > 30 {
+		if len(steps) > 16 {
 			t.Skip("all is said twice by then")
 		}
 		if p.source == specPath {
