@@ -697,6 +697,10 @@ type pageState struct {
 	mapped, cut   bool // cut: an area begins here
 }
 
+// seeding reports whether a target only runs its seeds. Then there can be many:
+// the engine would spend seconds on them before it begins.
+func seeding() bool { return flag.Lookup("test.fuzz").Value.String() == "" }
+
 // pictured is what the kernel has at the pages of an arena.
 type pictured [arenaPages]pageState
 
@@ -825,6 +829,31 @@ func FuzzRanges(f *testing.F) {
 	seed("resize", a) // farther than the file
 	a.source, a.mask, a.other, a.size, a.off = privateMemory, 5, 1, uint32(4*page), int64(8*page)
 	seed("resize", a) // of several areas
+
+	if seeding() {
+		random := rand.New(rand.NewPCG(4, 0))
+		near := func(most int) int {
+			return max(0, random.IntN(most+1)*page+[]int{0, 0, 0, 1, -1, 100, -100}[random.IntN(7)])
+		}
+		for range 60 * len(rangeOps) {
+			a := rangeArgs{source: uint8(random.IntN(rangeSources)), prot: 3, size: uint32(near(4)), mask: uint16(random.Uint32() & random.Uint32()), other: uint8(random.IntN(8)),
+				off: int64(near(4)), arg: uint8(random.Uint32()), known: random.IntN(4) == 0}
+			if random.IntN(2) == 0 {
+				a.lead = []uint16{1, 100, uint16(page - 1)}[random.IntN(3)]
+			}
+			if random.IntN(2) == 0 {
+				a.reserve = uint32(near(2))
+			}
+			a.off = max(0, a.off-int64(random.IntN(2)*int(a.lead)))
+			switch a.n = int64(near(3)); random.IntN(3) {
+			case 0:
+				a.n = int64(a.size) - a.off // to the end
+			case 1:
+				a.n = max(0, a.n-int64(a.lead)) // to a page boundary, from the start
+			}
+			seed(rangeOps[random.IntN(len(rangeOps))].name, a)
+		}
+	}
 
 	fixed := &arenaTest{arena: newArena(f)}
 	var err error
@@ -971,7 +1000,35 @@ func (r *rangeTest) run() {
 	default:
 		r.within()
 	}
+	r.checkAccount()
 }
+
+// checkAccount compares what the library believes of each page with what the
+// kernel has.
+func (r *rangeTest) checkAccount() {
+	if r.len = r.h.Len(); pagesFor(r.lead, r.len) > arenaPages-firstPage {
+		return
+	}
+	pages := r.picture(r.T, r.h.Addr()-uintptr(r.lead)-uintptr(firstPage*onePage))
+	u, ok := r.h.(mmap.Unknown)
+	for i := range pagesFor(r.lead, r.len) {
+		p := mmap.Prot(pages[firstPage+i].perms &^ procmaps.Shared)
+		if !ok {
+			if r.h.Prot() != p {
+				r.Fatalf("after %s of %d bytes at %d: page %d is %v, of %v", r.name, r.n, r.off, i, p, r.h)
+			}
+			continue
+		}
+		off, n := r.bytesOf(i, i+1)
+		view, update := u.ViewRange(off, n, idle), u.UpdateRange(off, n, idle)
+		if (view == nil) != (p&mmap.ProtRead != 0) || (update == nil) != (p&3 == 3) {
+			r.Fatalf("after %s of %d bytes at %d: page %d is %v, but %v, %v", r.name, r.n, r.off, i, p, view, update)
+		}
+	}
+}
+
+// idle is a view that looks at nothing.
+func idle([]byte) error { return nil }
 
 // prepare gives the mapping its contents and permissions.
 func (r *rangeTest) prepare(u mmap.Unknown) {
@@ -1850,6 +1907,19 @@ func FuzzSpecs(f *testing.F) {
 	bad(func(a *specArgs) { a.steps, a.prot = "k", 8 })                                        // no such permission
 	bad(func(a *specArgs) { a.steps, a.prot = "kr", 0 })                                       // locked, and nothing to fault in
 	bad(func(a *specArgs) { a.steps, a.prot, a.source = "s", 2, specReadOnly })                // what the file does not allow
+
+	if seeding() {
+		random := rand.New(rand.NewPCG(5, 0))
+		for range 200 {
+			a := plain
+			a.source, a.order, a.kept = uint8(1+random.IntN(specSecret)), random.Uint64(), uint8(random.Uint32())
+			for range 2 + random.IntN(5) {
+				step := specSteps[random.IntN(len(specSteps))]
+				a.steps += step.letters[random.IntN(len(step.letters)):][:1]
+			}
+			add(a)
+		}
+	}
 
 	dir := f.TempDir()
 	fixed := &specTest{arena: newArena(f), name: filepath.Join(dir, "file")}
