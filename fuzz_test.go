@@ -330,7 +330,6 @@ func FuzzMap(f *testing.F) {
 			a.has(optAlign) && (a.align <= 0 || a.align&(a.align-1) != 0 || a.source < secretMemory && int64(lead)%a.align != 0) ||
 			a.has(optDroppable) && (a.source != anonymousMemory || a.options&(optShared|optHuge|optLock|optOnFault) != 0) ||
 			a.has(optHuge) && (a.source != anonymousMemory || a.huge != 0 && (a.huge <= int64(onePage) || a.huge&(a.huge-1) != 0)) ||
-			a.source == sealedMemfd && a.has(optShared) && p&mmap.ProtWrite != 0 && a.size > 0 ||
 			a.has(optSynchronous) && (!a.has(optShared) || a.source == anonymousMemory || a.source == secretMemory || a.placement == at || a.placement == atInArena) ||
 			a.has(optLow) && a.placement >= at
 		if err != nil {
@@ -346,7 +345,8 @@ func FuzzMap(f *testing.F) {
 				t.Fatalf("page %#x is mapped after Close: %v", at, area)
 			})
 		}()
-		if bad || a.source == closedFile || a.source == noDescriptor {
+		forbidden := (a.source == fileReadOnly || a.source == sealedMemfd) && a.has(optShared) && p&mmap.ProtWrite != 0 && a.size > 0
+		if bad || forbidden || a.source == closedFile || a.source == noDescriptor {
 			t.Fatalf("%v as %v: %v", spec, p, h)
 		}
 		if h.Len() != int(a.size) || h.Cap() != int(a.reserve) || h.Prot() != p || h.Addr()%uintptr(onePage) != uintptr(lead) {
@@ -390,7 +390,7 @@ func checkMapError(t *testing.T, err error, a mapArgs, bad bool) {
 		t.Fatalf("%v: EINVAL and os.ErrInvalid are not the same", err)
 	}
 	// A range past the largest offset is found before a bad alignment.
-	if bad && !errors.Is(err, os.ErrInvalid) && errno != unix.EOVERFLOW && errno != unix.EBADF && (a.source != sealedMemfd || !errors.Is(err, mmap.ErrPermission) && errno != unix.ENOMEM) {
+	if bad && !errors.Is(err, os.ErrInvalid) && errno != unix.EOVERFLOW && errno != unix.EBADF {
 		t.Fatalf("%v is no bad argument", err)
 	}
 	if a.source == closedFile && !bad && !a.has(optHuge) && errno != unix.EOVERFLOW && (!errors.Is(err, os.ErrClosed) || errno != unix.EBADF) {
@@ -766,6 +766,8 @@ func FuzzRanges(f *testing.F) {
 		a := four
 		a.off, a.n = int64(page), int64(2*page)
 		seed(op.name, a) // whole pages in the middle
+		a.n = int64(4 * page)
+		seed(op.name, a) // more than there is from there on
 		a.source, a.lead, a.size = sharedFile, 100, uint32(3*page)
 		a.off, a.n = int64(page-100), int64(page)
 		seed(op.name, a) // the same with a file offset that is unaligned
@@ -817,6 +819,14 @@ func FuzzRanges(f *testing.F) {
 	seed("invalidate", a) // and in it
 	a.arg = 2
 	seed("invalidate", a) // and behind it
+	a = four
+	a.source, a.lead, a.n = sharedFile, 100, int64(page-100)
+	seed("punch", a) // the file has other bytes before it, on the first page
+	a.lead, a.size, a.n = 0, uint32(page+5), int64(page+5)
+	seed("punch", a) // and here behind it, on the last
+	a = four
+	a.mask, a.reserve, a.off = 8, uint32(2*page), int64(5*page)
+	seed("resize", a) // into the reserve, which becomes as the last page is
 	a = four
 	a.size, a.reserve, a.off = uint32(4*page-5), uint32(page), int64(4*page-5)
 	seed("split", a) // the reserve cannot be divided from the last page
