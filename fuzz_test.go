@@ -1076,7 +1076,7 @@ func (r *rangeTest) prepare(u mmap.Unknown) {
 			r.guards[i] = true
 		}
 	}
-	if lock := r.LockRange(); r.data > 0 && lock[1] > 0 {
+	if lock := r.lockRange(); r.data > 0 && lock[1] > 0 {
 		if err := u.LockOnFault(lock[0], lock[1]); err != nil {
 			r.Skip("the limit of locked memory")
 		}
@@ -1103,11 +1103,11 @@ func (r *rangeTest) prepare(u mmap.Unknown) {
 	}
 }
 
-// locked returns which page Invalidate is to find locked.
+// lockedPage returns which page Invalidate is to find locked.
 func (r *rangeTest) lockedPage() int { return int(r.arg) % max(r.data, 1) }
 
-// LockRange returns the bytes that are to be locked before the operation.
-func (r *rangeTest) LockRange() (is [2]int) {
+// lockRange returns the bytes that are to be locked before the operation.
+func (r *rangeTest) lockRange() (is [2]int) {
 	switch r.name {
 	case "unlock":
 		is[1] = r.len
@@ -2012,7 +2012,7 @@ func FuzzSpecs(f *testing.F) {
 		}
 
 		first := fixed.source(&p)
-		last := plan(p)
+		last := p
 		spec, keptSpec, keptPlan := first, first, last
 		var before outcome
 		var groups [12][]byte
