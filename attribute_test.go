@@ -36,7 +36,7 @@ const (
 	unsaid // of pages that have been added: whatever the next look shows
 )
 
-var vmFlags = map[string]attributes{
+var attributeNames = map[string]attributes{
 	"lo": locked, "lf": lockedOnFault, "rr": adviceRandom, "sr": adviceSequential, "dc": dontFork, "dd": dontDump,
 	"??": lockedOnFault, // its name before Linux 6.2
 }
@@ -61,7 +61,7 @@ func (m *machine) compareAttributes(t *rapid.T) {
 		}
 		var got attributes
 		for _, name := range strings.Fields(string(line)[len("VmFlags:"):]) {
-			got |= vmFlags[name]
+			got |= attributeNames[name]
 		}
 		for _, r := range m.regions {
 			for at := max(start, r.base()); at < min(end, r.end()); at += uintptr(onePage) {
