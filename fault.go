@@ -20,7 +20,8 @@ type FaultError struct {
 	// start of the page.
 	Addr uintptr
 	// Offset in bytes from the start of the mapping: in ReadAt and WriteAt,
-	// where the copy stopped; in a view, the byte at Addr.
+	// where the copy stopped; in a view, the byte at Addr, or the first one
+	// where a page begins before the mapping.
 	Offset int
 	// Err is the cause, [ErrTruncated], [ErrPermission] or [ErrGuard], or else
 	// ErrFault.
@@ -40,7 +41,8 @@ func (e *FaultError) Unwrap() error { return e.Err }
 // fault describes a fault at an address that the region covers. The caller
 // still pins the region, so the kernel's table shows what the access found.
 func (r *region) fault(addr uintptr) *FaultError {
-	return &FaultError{Addr: addr, Offset: int(addr - r.addr.Load()), Err: cause(addr)}
+	start := r.addr.Load() // on s390x addr is that of the page, which may begin before
+	return &FaultError{Addr: addr, Offset: int(max(addr, start) - start), Err: cause(addr)}
 }
 
 // cause returns why touching addr faulted, where that can be proven, and

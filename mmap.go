@@ -338,9 +338,6 @@ const holding = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
 
 // reserveAligned holds size bytes of address space at a multiple of align.
 func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
-	if size+align < size {
-		return 0, unix.ENOMEM
-	}
 	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding|flags, -1, 0)
 	if err != nil {
 		return 0, scarce(err, demand{space: size + align})
