@@ -1,0 +1,1334 @@
+package mmap_test
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/procmaps"
+	"pgregory.net/rapid"
+)
+
+// TestConcurrent runs short random programs of several goroutines that share
+// handles, many times each, and looks for an order of the operations that
+// explains every answer, every byte read, and the kernel's table at the end.
+func TestConcurrent(t *testing.T) {
+	rounds := 3
+	if testing.Short() {
+		rounds = 1
+	}
+	for range rounds {
+		rapid.Check(t, concurrent(t))
+	}
+}
+
+func concurrent(tb testing.TB) func(*rapid.T) {
+	table, err := procmaps.Open(0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { table.Close() })
+	f, err := mmap.Memfd("concurrent", storedPages*int64(onePage), 0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { f.Close() })
+	arena, repeats := newArena(tb), 20
+	return func(t *rapid.T) {
+		p := drawProgram(t)
+		if p.procs > 0 {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(p.procs))
+		}
+		for i := range repeats {
+			r := &trial{table: table, arena: arena, file: f, program: p, t: t}
+			if why := r.run(uint64(i)); why != "" {
+				// What failed once may fail in one of many runs.
+				arena, repeats = newArena(tb), 1000
+				t.Fatalf("%s\nprogram: %v\n%v", why, p, r)
+			}
+		}
+	}
+}
+
+// The limits of a program.
+const (
+	mostRegions = 12
+	mostPages   = 12 // of a region
+	mostThreads = 4
+	storedPages = 64 // of the file
+	mostHandles = 64
+)
+
+// What a program does. The order matters: see the methods below.
+type verb uint8
+
+const (
+	// A view or a pin holds the region from here to the end of the hold.
+	doView verb = iota
+	doUpdate
+	doPin
+	// Accesses hold it while they run.
+	doRead
+	doWrite
+	doGrow
+	doRegions
+	doAdvise
+	doLock
+	doUnlock
+	doSync
+	doPrefault
+	doDiscard
+	// Transitions want nobody to hold it.
+	doProtect
+	doOver
+	doForget
+	doAssert
+	doRange
+	doPlace
+	doResize
+	doMove
+	doSplit
+	doJoin
+	doRelease
+	// The rest.
+	doClose
+	doLen
+	doProt
+	doLoad  // within a hold
+	doStore // within a hold
+	doWait  // until somebody else has done something
+	doEnd   // of a hold
+	doAdopt // after doRelease
+	doTable // at the end
+)
+
+var verbNames = [...]string{"view", "update", "pin", "read", "write", "grow", "regions", "advise", "lock", "unlock", "sync", "prefault", "discard",
+	"protect", "over", "forget", "assert", "protect range", "place", "resize", "move", "split", "join", "release",
+	"close", "len", "prot", "load", "store", "wait", "end", "adopt", "table"}
+
+func (v verb) String() string   { return verbNames[v] }
+func (v verb) accesses() bool   { return v <= doDiscard }
+func (v verb) transition() bool { return v >= doProtect && v <= doRelease }
+
+// What is drawn more often than once.
+var verbs = append([]verb{doRead, doRead, doWrite, doWrite, doView, doView, doUpdate, doUpdate, doPin, doPin, doEnd, doGrow, doClose,
+	doProtect, doProtect, doOver, doOver, doRange, doPlace, doMove, doJoin, doForget}, func() (all []verb) {
+	for v := doView; v <= doEnd; v++ {
+		all = append(all, v)
+	}
+	return all
+}()...)
+
+// A step is an operation as it is drawn: on which handle it is depends on the
+// run.
+type step struct {
+	verb       verb
+	pick, with int // of handles
+	page, n    int
+	span       int // the next steps that happen within a view
+	prot       mmap.Prot
+	source     int
+	twice      bool // unpin also ends another pin
+}
+
+func (s step) String() string {
+	return fmt.Sprintf("%v(%d %d: %d+%d %v from %d, span %d)", s.verb, s.pick, s.with, s.page, s.n, s.prot, s.source, s.span)
+}
+
+// Sources are private and shared memory, and a private and a shared mapping of
+// a file.
+const (
+	sharedSource = 1
+	fileSource   = 2
+)
+
+type startRegion struct {
+	page, len, cap int
+	kind           int // 0: Unknown, else known
+	prot           mmap.Prot
+	source, index  int
+}
+
+type script struct {
+	procs   int // GOMAXPROCS; 0: as it is
+	regions []startRegion
+	threads [][]step
+}
+
+func (p *script) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "on %d processors, regions %+v\n", p.procs, p.regions)
+	for i, s := range p.threads {
+		fmt.Fprintf(&b, "  goroutine %d: %v\n", i, s)
+	}
+	return b.String()
+}
+
+func drawProgram(t *rapid.T) *script {
+	n := func(name string, least, most int) int { return rapid.IntRange(least, most).Draw(t, name) }
+	p := &script{procs: rapid.SampledFrom([]int{0, 0, 0, 0, 1, 4}).Draw(t, "processors")}
+	at := 8
+	for i := range n("regions", 1, 2) {
+		r := startRegion{page: at, len: n("len", 1, 3), kind: n("kind", 0, 2), prot: drawFew(t), source: n("source", 0, 3), index: 4 * i * n("apart", 0, 1)}
+		r.cap = r.len + max(0, n("reserve", -1, 2))
+		at += r.cap // neighbours, for Join
+		p.regions = append(p.regions, r)
+	}
+	for i := range n("goroutines", 2, mostThreads) {
+		p.threads = append(p.threads, nil)
+		for range n("steps", 2, 6) {
+			p.threads[i] = append(p.threads[i], step{
+				verb: rapid.SampledFrom(verbs).Draw(t, "verb"), pick: n("pick", 0, 11), with: n("with", 0, 3),
+				page: n("page", 0, 2), n: n("n", 1, 4), span: n("span", 0, 4), prot: drawFew(t), source: n("source", 0, 3),
+			})
+		}
+	}
+	return p
+}
+
+func drawFew(t *rapid.T) mmap.Prot { return rapid.SampledFrom([]mmap.Prot{3, 3, 1, 0}).Draw(t, "prot") }
+
+// A handle that was issued in a run. Which region it belongs to, and the how
+// manieth of that it is, is known without any order: a transition's result is
+// the next of the same region.
+type issued struct {
+	h           mmap.Mapping
+	kind        *modelKind
+	id          int
+	region, gen int
+	addr        uintptr
+	len         int
+}
+
+// A call is an operation as it happened.
+type call struct {
+	step
+	thread   int
+	on, with *issued
+	inv, ret time.Duration
+	got      answer
+	err      error
+	count    int    // pages copied; the length, in pages; permissions
+	bytes    []byte // the first of each page read, or the one that is written
+	made     [2]*issued
+	target   int64          // of a move
+	pages    map[int64]seen // what the kernel's table says of pages
+	end      *call          // of the hold
+	mayBusy  bool
+	crowded  bool
+}
+
+type answer uint8
+
+const (
+	done answer = iota
+	moved
+	closed
+	busy
+	overCapacity
+	exists
+	denied
+	invalid
+	atEnd
+	strange // what nothing explains
+)
+
+var answers = []error{nil, mmap.ErrMoved, mmap.ErrClosed, mmap.ErrBusy, mmap.ErrCapacity, os.ErrExist, mmap.ErrPermission, os.ErrInvalid, io.EOF}
+
+func answerOf(err error) answer {
+	fault := (*mmap.FaultError)(nil)
+	switch i := slices.IndexFunc(answers, func(a error) bool { return errors.Is(err, a) }); {
+	case err == nil:
+		return done
+	case errors.As(err, &fault):
+		return strange
+	case errors.Is(err, io.ErrShortWrite):
+		return atEnd
+	case i > 0:
+		return answer(i)
+	}
+	return strange
+}
+
+func (c *call) String() string {
+	on := ""
+	for _, h := range []*issued{c.on, c.with} {
+		if h != nil {
+			on += fmt.Sprintf(" #%d", h.id)
+		}
+	}
+	s := fmt.Sprintf("%9.3f-%9.3f µs  goroutine %d: %v%s page %d+%d %v from %d: %v, count %d %v", micros(c.inv), micros(c.ret), c.thread,
+		c.verb, on, c.page, c.n, c.prot, c.source, c.err, c.count, c.bytes)
+	for _, h := range c.made {
+		if h != nil {
+			s += fmt.Sprintf("; made #%d, %s of region %d.%d at %#x, %d pages", h.id, h.kind.name, h.region, h.gen, h.addr, h.len)
+		}
+	}
+	if c.verb == doMove {
+		s += fmt.Sprintf(" to page %d", c.target)
+	}
+	if c.pages != nil {
+		s += fmt.Sprintf(" %v", c.pages)
+	}
+	return s
+}
+
+func micros(d time.Duration) float64 { return float64(d) / 1000 }
+
+// What the kernel's table says of a page.
+type seen struct {
+	perms procmaps.Perms
+	index int // of the page in the file; -1: anonymous
+}
+
+// The specification: what is true between two steps of the operations. It is
+// comparable, and copied for each guess.
+type world struct {
+	file    [storedPages]byte
+	regions [mostRegions]place
+	at      [mostThreads + 1]struct{ call, step uint8 }
+}
+
+type place struct {
+	gen, pins, len, cap uint8
+	closed, owned       bool // not unmapped yet
+	base                int64
+	cells               [mostPages]cell
+}
+
+// A cell is a page. Its contents are one byte, at its start.
+type cell struct {
+	prot   mmap.Prot
+	source uint8
+	index  uint8 // in the file
+	own    bool  // not the file's byte, but this
+	value  byte
+}
+
+func freshCell(source, index int, p mmap.Prot) cell {
+	return cell{prot: p, source: uint8(source), index: uint8(index), own: source < fileSource}
+}
+
+func (w *world) load(c *cell) byte {
+	if c.own {
+		return c.value
+	}
+	return w.file[c.index]
+}
+
+func (w *world) store(c *cell, v byte) {
+	if c.source == fileSource {
+		c.own = true
+	}
+	if c.own {
+		c.value = v
+	} else {
+		w.file[c.index] = v
+	}
+}
+
+// refusal is the answer of a handle that is no longer good.
+func (r *place) refusal(h *issued) answer {
+	switch {
+	case r.gen != uint8(h.gen):
+		return moved
+	case r.closed:
+		return closed
+	}
+	return done
+}
+
+func (r *place) unpin() {
+	r.pins--
+	r.owned = r.owned && !(r.closed && r.pins == 0)
+}
+
+// allowed returns how many of n pages allow p, before one that does not.
+func (r *place) allowed(page, n int, p mmap.Prot) int {
+	for i := range n {
+		if r.cells[page+i].prot&p != p {
+			return i
+		}
+	}
+	return n
+}
+
+// step takes the next step of a call, and reports whether there can be one with
+// the answer that the call had.
+func (w *world) step(c *call) bool {
+	at := &w.at[c.thread]
+	fits, ends := w.next(c, int(at.step))
+	if at.step++; ends {
+		at.call, at.step = at.call+1, 0
+	}
+	return fits
+}
+
+func (w *world) next(c *call, step int) (fits, ends bool) {
+	if c.verb == doTable {
+		return w.table(c), true
+	}
+	r := &w.regions[c.on.region]
+	if c.verb.accesses() {
+		return w.access(c, r, step)
+	}
+	switch why := r.refusal(c.on); c.verb {
+	case doEnd:
+		r.unpin()
+		return c.got == done, true
+	case doLoad, doStore:
+		if c.got != done || c.page >= int(r.len) {
+			return false, true
+		}
+		return w.touch(c, &r.cells[c.page], 0), true
+	case doLen, doProt:
+		want := 0
+		if why == done && c.verb == doLen {
+			want = int(r.len)
+		} else if why == done {
+			all := r.cells[0].prot
+			for _, c := range r.cells[:r.len] {
+				all &= c.prot
+			}
+			want = int(all)
+		}
+		return c.count == want, true
+	case doClose:
+		if why == done {
+			r.closed, r.owned = true, r.pins > 0
+		}
+		return c.got == why, true
+	case doAdopt:
+		adopted := &w.regions[c.made[0].region]
+		*adopted = *r
+		adopted.gen, adopted.closed, adopted.len = 0, false, r.cap
+		r.owned = false
+		return c.got == done, true
+	case doJoin:
+		return w.join(c, r, &w.regions[c.with.region]), true
+	default:
+		switch c.got {
+		case moved, closed:
+			return why == c.got, true
+		case busy:
+			return why == done && c.mayBusy, true
+		}
+		if why != done || r.pins > 0 {
+			return false, true
+		}
+		before := *r
+		want := w.transit(c, r)
+		if c.got == exists && c.crowded {
+			*r = before
+			return true, true
+		}
+		fits = c.got == want
+		for _, m := range c.made {
+			fits = fits && (m == nil || m.len == int(w.regions[m.region].len))
+		}
+		return fits, true
+	}
+}
+
+// access pins, looks, touches page by page, and unpins. A hold ends with a call
+// of its own.
+func (w *world) access(c *call, r *place, step int) (fits, ends bool) {
+	touches := 0
+	switch {
+	case c.verb == doRead || c.verb == doWrite:
+		touches = c.count
+	case c.verb == doDiscard && c.got == done:
+		touches = c.n
+	}
+	switch {
+	case step == 0:
+		if why := r.refusal(c.on); why != done || c.got == moved || c.got == closed {
+			return why == c.got, true
+		}
+		r.pins++
+		return true, c.verb == doPin
+	case step == 1:
+		return c.got == w.enter(c, r), c.verb <= doUpdate && c.got == done
+	case step < 2+touches:
+		return w.touch(c, &r.cells[c.page+step-2], step-2), false
+	}
+	r.unpin()
+	return true, true
+}
+
+// enter returns the answer of an access with the length that the region has now.
+func (w *world) enter(c *call, r *place) answer {
+	length := int(r.len)
+	inside := c.page <= length && c.n <= length-c.page
+	switch c.verb {
+	case doView, doUpdate:
+		need := mmap.ProtRead
+		if c.verb == doUpdate {
+			need |= mmap.ProtWrite
+		}
+		if r.allowed(0, length, need) < length {
+			return denied
+		}
+		if c.count != length {
+			return strange
+		}
+	case doRead, doWrite:
+		need := mmap.ProtRead
+		if c.verb == doWrite {
+			need = mmap.ProtWrite
+		}
+		all := max(0, min(c.n, length-c.page))
+		n := r.allowed(c.page, all, need)
+		switch {
+		case c.count != n:
+			return strange
+		case n < all:
+			return denied
+		case n < c.n:
+			return atEnd
+		}
+	case doGrow:
+		if c.n < length {
+			return invalid
+		} else if c.n > int(r.cap) {
+			return overCapacity
+		}
+		r.open(c.n)
+	case doRegions:
+		for i, cell := range r.cells[:length] {
+			if c.pages[r.base+int64(i)] != cell.seen() {
+				return strange
+			}
+		}
+	case doAdvise, doLock, doUnlock, doSync:
+		if !inside {
+			return invalid
+		}
+	case doPrefault:
+		if !inside {
+			return invalid
+		} else if r.allowed(c.page, c.n, mmap.ProtRead) < c.n {
+			return denied
+		}
+	case doDiscard:
+		if !inside {
+			return invalid
+		} else if r.allowed(c.page, c.n, mmap.ProtWrite) < c.n {
+			return denied
+		}
+	}
+	return done
+}
+
+// open makes pages of the reserve accessible.
+func (r *place) open(n int) {
+	for i := int(r.len); i < n; i++ {
+		r.cells[i].prot = r.cells[r.len-1].prot
+	}
+	r.len = uint8(n)
+}
+
+func (w *world) touch(c *call, at *cell, i int) bool {
+	switch c.verb {
+	case doRead, doLoad:
+		return c.bytes[i] == w.load(at)
+	case doWrite, doStore:
+		w.store(at, c.bytes[0])
+	case doDiscard:
+		if at.source == fileSource {
+			at.own = false
+		} else if at.source != sharedSource && at.own {
+			at.value = 0
+		}
+	}
+	return true
+}
+
+// transit makes a transition happen, and returns the answer.
+func (w *world) transit(c *call, r *place) answer {
+	length := int(r.len)
+	inside := c.page <= length && c.n <= length-c.page
+	next := *r
+	next.gen++
+	switch c.verb {
+	case doProtect:
+		for i := range length {
+			next.cells[i].prot = c.prot
+		}
+	case doOver:
+		if c.n != length {
+			return invalid
+		}
+		for i := range int(r.cap) {
+			next.cells[i] = freshCell(c.source, c.page+i, c.prot)
+			if i >= length {
+				next.cells[i].prot = 0
+			}
+		}
+	case doAssert:
+		for _, cell := range r.cells[:length] {
+			if cell.prot != c.prot {
+				return denied
+			}
+		}
+	case doRange, doPlace:
+		if !inside {
+			return invalid
+		}
+		next.gen--
+		for i := c.page; i < c.page+c.n; i++ {
+			if next.cells[i].prot = c.prot; c.verb == doPlace {
+				next.cells[i] = freshCell(c.source, i, c.prot)
+			}
+		}
+	case doResize:
+		if c.n > int(r.cap) {
+			last := r.cells[length-1]
+			if last.source == sharedSource {
+				return invalid
+			}
+			for i := length; i < c.n; i++ {
+				next.cells[i] = freshCell(int(last.source), int(last.index)+i-length+1, last.prot)
+			}
+			next.len, next.base = uint8(c.n), c.target
+		} else if c.n > length {
+			next.open(c.n)
+		}
+		next.len, next.cap = uint8(c.n), uint8(c.n)
+		clear(next.cells[c.n:])
+	case doMove:
+		for i := range w.regions {
+			o := &w.regions[i]
+			if o.owned && o.base < c.target+int64(r.cap) && c.target < o.base+int64(o.cap) {
+				return exists
+			}
+		}
+		next.base = c.target
+	case doSplit:
+		if c.n >= length {
+			return invalid
+		}
+		right := &w.regions[c.made[1].region]
+		*right = place{len: r.len - uint8(c.n), cap: r.cap - uint8(c.n), owned: true, base: r.base + int64(c.n)}
+		copy(right.cells[:], r.cells[c.n:])
+		next.len, next.cap = uint8(c.n), uint8(c.n)
+		clear(next.cells[c.n:])
+	}
+	*r = next // forget, and release: whose pages are nobody's now
+	return done
+}
+
+func (w *world) join(c *call, a, b *place) bool {
+	why, other := a.refusal(c.on), b.refusal(c.with)
+	switch {
+	case a == b && c.on.gen == c.with.gen:
+		return c.got == invalid
+	case a == b:
+		return c.got == moved
+	}
+	switch c.got {
+	case moved, closed:
+		return why == c.got || other == c.got
+	case busy:
+		return (why == done || other == done) && c.mayBusy
+	}
+	if why != done || other != done || a.pins > 0 || b.pins > 0 {
+		return false
+	}
+	if a.base > b.base {
+		a, b = b, a
+	}
+	if a.cap > a.len || a.base+int64(a.len) != b.base {
+		return c.got == invalid
+	}
+	if c.got != done {
+		return false
+	}
+	copy(a.cells[a.len:], b.cells[:b.cap])
+	a.len, a.cap, a.gen = a.len+b.len, a.cap+b.cap, a.gen+1
+	b.gen, b.owned = b.gen+1, false
+	return c.made[0].len == int(a.len)
+}
+
+func (c *cell) seen() seen {
+	s := seen{procmaps.Perms(c.prot), -1}
+	if c.source&sharedSource != 0 {
+		s.perms |= procmaps.Shared
+	}
+	if c.source >= fileSource {
+		s.index = int(c.index)
+	}
+	return s
+}
+
+// table compares the kernel's table, when nothing else happens.
+func (w *world) table(c *call) bool {
+	mapped := 0
+	for i := range w.regions {
+		r := &w.regions[i]
+		if !r.owned {
+			continue
+		}
+		for j, cell := range r.cells[:r.cap] {
+			if s, ok := c.pages[r.base+int64(j)]; !ok || s != cell.seen() {
+				return false
+			}
+			mapped++
+		}
+	}
+	return mapped == len(c.pages)
+}
+
+// A search looks for an order of the steps that the specification allows: one
+// goroutine's calls in their order, and no call before one that had ended when it
+// began.
+type search struct {
+	calls    [][]*call
+	seed     maphash.Seed
+	failed   map[uint64]struct{}
+	deepest  [mostThreads + 1]uint8 // calls done when it went furthest
+	furthest int
+}
+
+// Clocks of two processors differ, and stores take a moment to be seen.
+const slack = 300 * time.Nanosecond
+
+const mostStates = 1 << 19
+
+func (s *search) order(w *world) bool {
+	key := maphash.Comparable(s.seed, *w)
+	if _, ok := s.failed[key]; ok {
+		return false
+	}
+	// The one that ended first goes first.
+	var ready [mostThreads + 1]*call
+	n, sum := 0, 0
+	for g, calls := range s.calls {
+		if i := int(w.at[g].call); i < len(calls) {
+			ready[n] = calls[i]
+			n++
+		}
+		sum += int(w.at[g].call)
+	}
+	if sum > s.furthest {
+		s.furthest = sum
+		for g := range s.calls {
+			s.deepest[g] = w.at[g].call
+		}
+	}
+	if n == 0 || len(s.failed) > mostStates {
+		return true
+	}
+	slices.SortFunc(ready[:n], func(a, b *call) int { return cmp.Compare(a.ret, b.ret) })
+	for _, c := range ready[:n] {
+		if w.at[c.thread].step == 0 && slices.ContainsFunc(ready[:n], func(o *call) bool { return o != c && o.ret+slack < c.inv }) {
+			continue
+		}
+		next := *w
+		if next.step(c) && s.order(&next) {
+			return true
+		}
+	}
+	s.failed[key] = struct{}{}
+	return false
+}
+
+// A trial is one run of a program.
+type trial struct {
+	table   *procmaps.Table
+	arena   arena
+	file    *os.File
+	program *script
+	t       *rapid.T
+
+	start   time.Time
+	handles [mostHandles]atomic.Pointer[issued]
+	issues  atomic.Int32
+	regions atomic.Int32
+	ready   atomic.Int32
+	workers []*worker
+	search  search
+}
+
+func (r *trial) String() string {
+	var all []*call
+	for _, w := range r.workers {
+		all = append(all, w.calls...)
+	}
+	slices.SortStableFunc(all, func(a, b *call) int { return cmp.Compare(a.inv, b.inv) })
+	var b strings.Builder
+	for i := range r.issues.Load() {
+		if h := r.handles[i].Load(); h.gen == 0 {
+			fmt.Fprintf(&b, "#%d: %s, region %d at page %d, %d pages\n", h.id, h.kind.name, h.region, r.number(h.addr), h.len)
+		}
+	}
+	for _, c := range all {
+		fmt.Fprintln(&b, c)
+	}
+	fmt.Fprintf(&b, "explained at most, of each goroutine: %v\n", r.search.deepest)
+	return b.String()
+}
+
+func (r *trial) number(addr uintptr) int64 {
+	return (int64(addr) - int64(r.arena.start)) / int64(onePage)
+}
+
+// run returns what is wrong, or nothing.
+func (r *trial) run(seed uint64) string {
+	world := r.setUp()
+	r.start = time.Now()
+	var all sync.WaitGroup
+	for g, steps := range r.program.threads {
+		w := &worker{trial: r, thread: g, rnd: rand.New(rand.NewPCG(seed, uint64(g)))}
+		r.workers = append(r.workers, w)
+		all.Go(func() {
+			for r.ready.Add(1); int(r.ready.Load()) < len(r.program.threads); {
+				runtime.Gosched()
+			}
+			w.run(steps, nil, nil)
+		})
+	}
+	ended := make(chan struct{})
+	go func() { all.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		return "somebody waits for ever"
+	}
+	r.finish()
+	for _, w := range r.workers {
+		r.search.calls = append(r.search.calls, w.calls)
+	}
+	r.judge()
+	r.search.seed, r.search.failed = maphash.MakeSeed(), map[uint64]struct{}{}
+	if !r.search.order(world) {
+		return "no order of these operations has these outcomes"
+	}
+	return ""
+}
+
+// setUp makes the mappings that the program begins with.
+func (r *trial) setUp() *world {
+	w := &world{}
+	for i := range 16 {
+		w.file[i] = byte(200 + i)
+	}
+	for i := range w.file {
+		if _, err := r.file.WriteAt(w.file[i:i+1], int64(i*onePage)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	for i, s := range r.program.regions {
+		spec := sourceSpec(r.file, s.source, s.index, s.len).At(r.arena.page(s.page))
+		if s.cap > s.len {
+			spec = spec.Reserve(s.cap * onePage)
+		}
+		kind := modelKinds[3]
+		h, err := kind.create(spec, 0)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		p := &w.regions[i]
+		*p = place{len: uint8(s.len), cap: uint8(s.cap), owned: true, base: int64(s.page)}
+		for j := range s.cap {
+			p.cells[j] = freshCell(s.source, s.index+j, 0)
+			if j < s.len {
+				p.cells[j].prot = s.prot
+				v := byte(220 + 4*i + j)
+				w.store(&p.cells[j], v)
+				if _, err := h.(io.WriterAt).WriteAt([]byte{v}, int64(j*onePage)); err != nil {
+					r.t.Fatal(err)
+				}
+			}
+		}
+		if s.prot != 3 {
+			kind = modelKinds[s.prot]
+			if h, err = kind.protect(h); err != nil {
+				r.t.Fatal(err)
+			}
+		}
+		if s.kind == 0 {
+			if h, err = kind.forget(h); err != nil {
+				r.t.Fatal(err)
+			}
+			kind = unknownKind
+		}
+		r.issue(h, kind, i, 0)
+	}
+	r.regions.Store(int32(len(r.program.regions)))
+	return w
+}
+
+func sourceSpec(f *os.File, source, index, n int) mmap.Spec {
+	s := mmap.Anonymous(n * onePage)
+	if source >= fileSource {
+		s = mmap.File(f, int64(index*onePage), n*onePage)
+	}
+	if source&sharedSource != 0 {
+		s = s.Shared()
+	}
+	return s
+}
+
+// issue makes a handle known to all.
+func (r *trial) issue(h mmap.Mapping, kind *modelKind, region, gen int) *issued {
+	i := &issued{h: h, kind: kind, id: int(r.issues.Add(1)) - 1, region: region, gen: gen, addr: h.Addr(), len: h.Len() / onePage}
+	r.handles[i.id].Store(i)
+	return i
+}
+
+// pick returns a handle that can be used, rather one of the last.
+func (r *trial) pick(n int, usable func(*modelKind) bool) *issued {
+	count := int(r.issues.Load())
+	at := n / 3 % count
+	if n%3 > 0 {
+		at = max(0, count-1-n/3%3)
+	}
+	for i := range count {
+		if h := r.handles[(at+i)%count].Load(); h != nil && usable(h.kind) {
+			return h
+		}
+	}
+	return nil
+}
+
+// A worker is a goroutine of a trial.
+type worker struct {
+	*trial
+	thread int
+	rnd    *rand.Rand
+	calls  []*call
+	pins   []held
+	beat   atomic.Uint32 // calls that have ended
+}
+
+type held struct {
+	pin   *mmap.Pin
+	began *call
+}
+
+func (w *worker) begin(s step, on *issued) *call {
+	c := &call{step: s, thread: w.thread, on: on, inv: time.Since(w.start)}
+	w.calls = append(w.calls, c)
+	return c
+}
+
+func (w *worker) end(c *call, err error) {
+	c.ret = time.Since(w.start)
+	c.err, c.got = err, answerOf(err)
+	w.beat.Add(1)
+}
+
+// run takes steps, within a view of b, of a handle, if that is not nil.
+func (w *worker) run(steps []step, b []byte, of *issued) {
+	for i := 0; i < len(steps); i++ {
+		switch n := w.rnd.IntN(12); {
+		case n == 0:
+			runtime.Gosched()
+		case n < 5:
+			for until := time.Since(w.start) + time.Duration(w.rnd.IntN(1<<(6+2*n))); time.Since(w.start) < until; {
+			}
+		}
+		if int(w.issues.Load()) > mostHandles-2*mostThreads-2 {
+			return
+		}
+		if s := steps[i]; s.verb <= doUpdate {
+			inner := steps[i+1 : min(len(steps), i+1+s.span)]
+			w.view(s, inner)
+			i += len(inner)
+		} else {
+			w.take(s, b, of)
+		}
+	}
+}
+
+func (w *worker) view(s step, inner []step) {
+	on := w.pick(s.pick, map[verb]func(*modelKind) bool{doView: readable, doUpdate: updatable}[s.verb])
+	if on == nil {
+		return
+	}
+	view := func(f func(b []byte) error) error { return on.h.(viewer).View(f) }
+	if s.verb == doUpdate {
+		view = func(f func(b []byte) error) error { return on.h.(updater).Update(f) }
+	}
+	c, inside := w.begin(s, on), false
+	err := view(func(b []byte) error {
+		c.count, inside = len(b)/onePage, true
+		w.end(c, nil)
+		w.run(inner, b, on)
+		c.end = w.begin(step{verb: doEnd}, on)
+		return nil
+	})
+	switch {
+	case !inside:
+		w.end(c, err)
+	case c.end == nil: // by a fault
+		c.end = w.begin(step{verb: doEnd}, on)
+		fallthrough
+	default:
+		w.end(c.end, err)
+	}
+}
+
+// take does what a step says, if there is a handle for it.
+func (w *worker) take(s step, b []byte, of *issued) {
+	usable := anyKind
+	switch s.verb {
+	case doEnd:
+		w.unpin()
+		return
+	case doLoad, doStore:
+		w.peek(s, b, of)
+		return
+	case doWait:
+		w.wait()
+		return
+	case doRead:
+		usable = readable
+	case doWrite, doDiscard:
+		usable = writable
+	case doGrow, doForget:
+		usable = known
+	case doAssert, doRange, doPlace:
+		usable = unknown
+	}
+	if on := w.pick(s.pick, usable); on == nil {
+		return
+	} else if s.verb.transition() {
+		w.transition(s, on)
+	} else {
+		w.use(s, on)
+	}
+}
+
+// use does what a step says with a handle.
+func (w *worker) use(s step, on *issued) {
+	p := make([]byte, s.n*onePage)
+	first, size := s.page*onePage, len(p)
+	c, err := w.begin(s, on), error(nil)
+	switch s.verb {
+	case doPin:
+		var pin *mmap.Pin
+		if pin, err = on.h.Pin(); err == nil {
+			w.pins = append(w.pins, held{pin, c})
+		}
+	case doRead:
+		c.count, err = on.h.(io.ReaderAt).ReadAt(p, int64(first))
+	case doWrite:
+		// Each writes what nobody else does.
+		c.bytes = []byte{byte(len(w.calls) + 40*w.thread)}
+		for i := range p {
+			p[i] = c.bytes[0]
+		}
+		c.inv = time.Since(w.start)
+		c.count, err = on.h.(io.WriterAt).WriteAt(p, int64(first))
+	case doGrow:
+		err = on.kind.grow(on.h, size)
+	case doRegions:
+		var regions []procmaps.Region
+		regions, err = on.h.Regions()
+		c.pages = map[int64]seen{}
+		for _, area := range regions {
+			w.note(c, uintptr(area.Start), uintptr(area.End), area)
+		}
+	case doAdvise:
+		err = on.h.Advise(first, size, mmap.AdviceRandom)
+	case doLock:
+		err = on.h.LockOnFault(first, size)
+	case doUnlock:
+		err = on.h.Unlock(first, size)
+	case doSync:
+		err = on.h.Sync(first, size)
+	case doPrefault:
+		err = on.h.Prefault(first, size)
+	case doDiscard:
+		err = on.h.(destroyer).DiscardLocked(first, size)
+	case doClose:
+		err = on.h.Close()
+	case doLen:
+		c.count = on.h.Len()
+	case doProt:
+		c.count = int(on.h.Prot())
+	}
+	w.end(c, err)
+	if s.verb == doRead {
+		for i := 0; i < c.count; i += onePage {
+			c.bytes = append(c.bytes, p[i])
+		}
+	}
+	if s.verb != doProt {
+		c.count /= onePage
+	}
+}
+
+// transition tries one, and issues what it makes.
+func (w *worker) transition(s step, on *issued) {
+	to := modelKinds[s.prot]
+	var right mmap.Mapping
+	var spare, size int
+	next, kind := on.h, on.kind
+	with, err := on, error(nil)
+	switch s.verb {
+	case doOver:
+		s.n = max(1, on.h.Len()/onePage)
+	case doSplit:
+		if s.n = min(s.n, on.h.Len()/onePage-1); s.n < 1 {
+			return
+		}
+	case doJoin:
+		with = w.pick(s.with*3+1, func(k *modelKind) bool { return k == kind })
+	}
+	if s.verb == doSplit || s.verb == doRelease {
+		if spare = int(w.regions.Add(1)) - 1; spare >= mostRegions {
+			return
+		}
+	}
+	spec := sourceSpec(w.file, s.source, s.page, s.n)
+	addr := w.arena.page(20 + 4*s.page)
+	c := w.begin(s, on)
+	switch s.verb {
+	case doProtect:
+		next, err = to.protect(on.h)
+		kind = to
+	case doOver:
+		next, err = to.over(on.h, spec)
+		kind = to
+	case doForget:
+		next, err = kind.forget(on.h)
+		kind = unknownKind
+	case doAssert:
+		next, err = to.assert(on.h.(mmap.Unknown))
+		kind = to
+	case doRange:
+		err = on.h.(mmap.Unknown).ProtectRange(s.page*onePage, s.n*onePage, s.prot)
+	case doPlace:
+		err = on.h.(mmap.Unknown).Place(s.page*onePage, spec, s.prot)
+	case doResize:
+		next, err = kind.resize(on.h, s.n*onePage)
+	case doMove:
+		c.target = w.number(addr)
+		next, err = kind.move(on.h, addr)
+	case doSplit:
+		next, right, err = kind.split(on.h, s.n*onePage)
+	case doJoin:
+		c.with = with
+		next, err = kind.join(on.h, with.h)
+	case doRelease:
+		addr, size, err = on.h.Release()
+	}
+	w.end(c, err)
+	if (s.verb == doResize || s.verb == doMove) && err != nil && next != on.h {
+		c.got = strange // the handle is lost
+	}
+	if err != nil {
+		return
+	}
+	switch s.verb {
+	case doRange, doPlace:
+	case doRelease:
+		c := w.begin(step{verb: doAdopt}, on)
+		next, err = unknownKind.adopt(addr, size)
+		w.end(c, err)
+		c.made[0] = &issued{kind: unknownKind, region: spare}
+		if err == nil {
+			c.made[0] = w.issue(next, unknownKind, spare, 0)
+		}
+	case doSplit:
+		c.made[1] = w.issue(right, kind, spare, 0)
+		fallthrough
+	default:
+		left := on
+		if with.addr < on.addr {
+			left = with
+		}
+		c.made[0] = w.issue(next, kind, left.region, left.gen+1)
+		if s.verb == doResize {
+			c.target = w.number(c.made[0].addr)
+		}
+	}
+}
+
+// unpin ends the goroutine's last pin.
+func (w *worker) unpin() {
+	if n := len(w.pins); n > 0 {
+		last := w.pins[n-1]
+		w.pins = w.pins[:n-1]
+		last.began.end = w.begin(step{verb: doEnd}, last.began.on)
+		last.pin.Unpin()
+		w.end(last.began.end, nil)
+	}
+}
+
+// peek loads or stores within the view, or else within the last pin.
+func (w *worker) peek(s step, b []byte, of *issued) {
+	guard := func(f func() error) error { return f() }
+	if b == nil {
+		if len(w.pins) == 0 {
+			return
+		}
+		last := w.pins[len(w.pins)-1]
+		b, of = last.pin.Bytes(), last.began.on
+		guard = func(f func() error) error { return mmap.Guard(f, last.pin) }
+	}
+	if _, ok := of.h.(updater); s.verb == doStore && (!ok || of.kind.unknown) || (s.page+1)*onePage > len(b) {
+		return
+	}
+	words, err := mmap.Slice[uint32](b)
+	if err != nil {
+		panic(err)
+	}
+	word := &words[s.page*onePage/4]
+	c := w.begin(s, of)
+	var value [4]byte
+	if s.verb == doStore {
+		for i := range value {
+			value[i] = byte(1 + len(w.calls) + 40*w.thread)
+		}
+		err = guard(func() error { atomic.StoreUint32(word, binary.NativeEndian.Uint32(value[:])); return nil })
+	} else {
+		err = guard(func() error { binary.NativeEndian.PutUint32(value[:], atomic.LoadUint32(word)); return nil })
+	}
+	w.end(c, err)
+	c.bytes = value[:1]
+}
+
+// wait until another goroutine has done something, but not for ever.
+func (w *worker) wait() {
+	sum := func() (n uint32) {
+		for _, o := range w.workers {
+			if o != w {
+				n += o.beat.Load()
+			}
+		}
+		return n
+	}
+	before := sum()
+	for until := time.Since(w.start) + 50*time.Microsecond; sum() < before+2 && time.Since(w.start) < until; {
+		runtime.Gosched()
+	}
+}
+
+// note notes what the kernel's table says.
+func (w *worker) note(c *call, start, end uintptr, area procmaps.Region) {
+	for at := start; at < end; at += uintptr(onePage) {
+		s := seen{area.Perms, -1}
+		if area.Inode != 0 && !strings.HasPrefix(area.Name, "/dev/zero") {
+			s.index = int((area.Offset + uint64(at) - area.Start) / uint64(onePage))
+		}
+		c.pages[w.number(at)] = s
+	}
+}
+
+// finish looks at everything, and closes it.
+func (r *trial) finish() {
+	w := &worker{trial: r, thread: len(r.workers), rnd: rand.New(rand.NewPCG(0, 0))}
+	time.Sleep(2 * slack)
+	live := []*issued{}
+	for i := range r.issues.Load() {
+		h := r.handles[i].Load()
+		for _, s := range []step{{verb: doLen}, {verb: doProt}, {verb: doRead, n: mostPages}} {
+			if s.verb != doRead || readable(h.kind) {
+				w.use(s, h)
+			}
+		}
+		live = append(live, h)
+	}
+	c := w.begin(step{verb: doTable}, nil)
+	c.pages = map[int64]seen{}
+	note := func(start, end uintptr) {
+		walk(r.t, r.table, start, end, func(at uintptr, area procmaps.Region) {
+			w.note(c, at, at+uintptr(onePage), area)
+		})
+	}
+	note(r.arena.start, r.arena.end)
+	for _, h := range live {
+		if at := h.h.Addr(); at != 0 && (at < r.arena.start || at >= r.arena.end) {
+			note(at, at+uintptr(h.h.Cap()))
+		}
+	}
+	w.end(c, nil)
+	for _, h := range live {
+		w.use(step{verb: doClose}, h)
+	}
+	for _, o := range r.workers {
+		for w.pins = o.pins; len(w.pins) > 0; {
+			w.unpin()
+		}
+	}
+	c = w.begin(step{verb: doTable}, nil)
+	c.pages = map[int64]seen{}
+	note(r.arena.start, r.arena.end)
+	w.end(c, nil)
+	r.workers = append(r.workers, w)
+}
+
+// judge notes for each call what else happened at the same time, that may have
+// been in its way.
+func (r *trial) judge() {
+	type span struct {
+		c        *call
+		inv, ret time.Duration
+	}
+	var all []span
+	for _, calls := range r.search.calls {
+		for _, c := range calls {
+			s := span{c, c.inv - slack, c.ret + slack}
+			if c.end != nil {
+				s.ret = c.end.ret + slack
+			}
+			all = append(all, s)
+		}
+	}
+	beside := func(c *call, f func(o *call) bool) bool {
+		return slices.ContainsFunc(all, func(s span) bool {
+			return s.c != c && s.inv < c.ret && c.inv < s.ret && f(s.c)
+		})
+	}
+	for changed := true; changed; {
+		changed = false
+		for _, s := range all {
+			c := s.c
+			c.crowded = beside(c, func(o *call) bool { return o.thread != c.thread })
+			if c.got == busy && !c.mayBusy && beside(c, func(o *call) bool { return o.holds() && o.shares(c) }) {
+				c.mayBusy, changed = true, true
+			}
+		}
+	}
+}
+
+// holds reports whether a call may have held its region against a transition,
+// for a moment at least. Of two that were refused, one must have met a third.
+func (c *call) holds() bool {
+	refused := c.got == moved || c.got == closed
+	switch {
+	case c.verb.accesses(), c.verb == doJoin && c.got != busy:
+		return true
+	case c.verb.transition() || c.verb == doClose:
+		return !refused && (c.got != busy || c.mayBusy)
+	}
+	return false
+}
+
+func (c *call) shares(o *call) bool {
+	for _, a := range []*issued{c.on, c.with} {
+		for _, b := range []*issued{o.on, o.with} {
+			if a != nil && b != nil && a.region == b.region {
+				return true
+			}
+		}
+	}
+	return false
+}
