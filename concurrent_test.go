@@ -19,6 +19,7 @@ import (
 
 	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/procmaps"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -54,10 +55,13 @@ func concurrent(tb testing.TB) func(*rapid.T) {
 		}
 		for i := range repeats {
 			r := &trial{table: table, arena: arena, file: f, program: p, t: t}
-			if why := r.run(uint64(i)); why != "" {
+			switch why := r.run(uint64(i)); {
+			case why == hangs: // and would again, when rapid tries to make it shorter
+				tb.Fatalf("%s\n%v", why, r)
+			case why != "":
 				// What failed once may fail in one of many runs.
 				arena, repeats = newArena(tb), 1000
-				t.Fatalf("%s\nprogram: %v\n%v", why, p, r)
+				t.Fatalf("%s\n%v", why, r)
 			}
 		}
 	}
@@ -141,7 +145,6 @@ type step struct {
 	span       int // the next steps that happen within a view
 	prot       mmap.Prot
 	source     int
-	twice      bool // unpin also ends another pin
 }
 
 func (s step) String() string {
@@ -163,14 +166,16 @@ type startRegion struct {
 }
 
 type script struct {
-	procs   int // GOMAXPROCS; 0: as it is
+	procs   int  // GOMAXPROCS; 0: as it is
+	striped bool // the first region's pins are counted in several places
+	pinned  bool // and one since before that, which the first goroutine has
 	regions []startRegion
 	threads [][]step
 }
 
 func (p *script) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "on %d processors, regions %+v\n", p.procs, p.regions)
+	fmt.Fprintf(&b, "on %d processors, striped %v, pinned %v, regions %+v\n", p.procs, p.striped, p.pinned, p.regions)
 	for i, s := range p.threads {
 		fmt.Fprintf(&b, "  goroutine %d: %v\n", i, s)
 	}
@@ -179,7 +184,10 @@ func (p *script) String() string {
 
 func drawProgram(t *rapid.T) *script {
 	n := func(name string, least, most int) int { return rapid.IntRange(least, most).Draw(t, name) }
-	p := &script{procs: rapid.SampledFrom([]int{0, 0, 0, 0, 1, 4}).Draw(t, "processors")}
+	p := &script{
+		procs:   rapid.SampledFrom([]int{0, 0, 0, 0, 1, 4}).Draw(t, "processors"),
+		striped: rapid.Bool().Draw(t, "striped"), pinned: n("pinned", 0, 5) == 5,
+	}
 	at := 8
 	for i := range n("regions", 1, 2) {
 		r := startRegion{page: at, len: n("len", 1, 3), kind: n("kind", 0, 2), prot: drawFew(t), source: n("source", 0, 3), index: 4 * i * n("apart", 0, 1)}
@@ -187,12 +195,15 @@ func drawProgram(t *rapid.T) *script {
 		at += r.cap // neighbours, for Join
 		p.regions = append(p.regions, r)
 	}
+	// A few kinds of operations meet more often than all of them.
+	some := rapid.SliceOfN(rapid.SampledFrom(verbs), 2, 9).Draw(t, "verbs")
+	few := func(name string, of ...int) int { return rapid.SampledFrom(of).Draw(t, name) }
 	for i := range n("goroutines", 2, mostThreads) {
 		p.threads = append(p.threads, nil)
 		for range n("steps", 2, 6) {
 			p.threads[i] = append(p.threads[i], step{
-				verb: rapid.SampledFrom(verbs).Draw(t, "verb"), pick: n("pick", 0, 11), with: n("with", 0, 3),
-				page: n("page", 0, 2), n: n("n", 1, 4), span: n("span", 0, 4), prot: drawFew(t), source: n("source", 0, 3),
+				verb: rapid.SampledFrom(some).Draw(t, "verb"), pick: n("pick", 0, 11), with: n("with", 0, 3),
+				page: few("page", 0, 0, 0, 1, 1, 2), n: few("n", 1, 1, 1, 2, 2, 3, 4), span: n("span", 0, 4), prot: drawFew(t), source: n("source", 0, 3),
 			})
 		}
 	}
@@ -770,6 +781,7 @@ func (r *trial) String() string {
 	}
 	slices.SortStableFunc(all, func(a, b *call) int { return cmp.Compare(a.inv, b.inv) })
 	var b strings.Builder
+	fmt.Fprint(&b, r.program)
 	for i := range r.issues.Load() {
 		if h := r.handles[i].Load(); h.gen == 0 {
 			fmt.Fprintf(&b, "#%d: %s, region %d at page %d, %d pages\n", h.id, h.kind.name, h.region, r.number(h.addr), h.len)
@@ -786,6 +798,8 @@ func (r *trial) number(addr uintptr) int64 {
 	return (int64(addr) - int64(r.arena.start)) / int64(onePage)
 }
 
+const hangs = "somebody waits for ever"
+
 // run returns what is wrong, or nothing.
 func (r *trial) run(seed uint64) string {
 	world := r.setUp()
@@ -794,9 +808,18 @@ func (r *trial) run(seed uint64) string {
 	for g, steps := range r.program.threads {
 		w := &worker{trial: r, thread: g, rnd: rand.New(rand.NewPCG(seed, uint64(g)))}
 		r.workers = append(r.workers, w)
+		if g == 0 && r.program.pinned {
+			w.use(step{verb: doPin}, r.handles[0].Load())
+		}
 		all.Go(func() {
-			for r.ready.Add(1); int(r.ready.Load()) < len(r.program.threads); {
-				runtime.Gosched()
+			w.meet(1)
+			if r.program.striped {
+				for range 30 { // the first two that collide make the stripes
+					if pin, err := r.handles[0].Load().h.Pin(); err == nil {
+						pin.Unpin()
+					}
+				}
+				w.meet(2)
 			}
 			w.run(steps, nil, nil)
 		})
@@ -805,8 +828,8 @@ func (r *trial) run(seed uint64) string {
 	go func() { all.Wait(); close(ended) }()
 	select {
 	case <-ended:
-	case <-time.After(time.Minute):
-		return "somebody waits for ever"
+	case <-time.After(20 * time.Second):
+		return hangs
 	}
 	r.finish()
 	for _, w := range r.workers {
@@ -826,10 +849,13 @@ func (r *trial) setUp() *world {
 	for i := range 16 {
 		w.file[i] = byte(200 + i)
 	}
-	for i := range w.file {
+	for i := range 16 {
 		if _, err := r.file.WriteAt(w.file[i:i+1], int64(i*onePage)); err != nil {
 			r.t.Fatal(err)
 		}
+	}
+	if err := unix.Fallocate(int(r.file.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(16*onePage), int64((storedPages-16)*onePage)); err != nil {
+		r.t.Fatal(err)
 	}
 	for i, s := range r.program.regions {
 		spec := sourceSpec(r.file, s.source, s.index, s.len).At(r.arena.page(s.page))
@@ -913,6 +939,13 @@ type worker struct {
 	calls  []*call
 	pins   []held
 	beat   atomic.Uint32 // calls that have ended
+}
+
+// meet waits for all others.
+func (w *worker) meet(times int) {
+	for w.ready.Add(1); int(w.ready.Load()) < times*len(w.program.threads); {
+		runtime.Gosched()
+	}
 }
 
 type held struct {
@@ -1016,6 +1049,9 @@ func (w *worker) take(s step, b []byte, of *issued) {
 
 // use does what a step says with a handle.
 func (w *worker) use(s step, on *issued) {
+	if s.verb == doGrow {
+		s.n = max(0, on.h.Len()/onePage+s.n-2)
+	}
 	p := make([]byte, s.n*onePage)
 	first, size := s.page*onePage, len(p)
 	c, err := w.begin(s, on), error(nil)
@@ -1090,6 +1126,12 @@ func (w *worker) transition(s step, on *issued) {
 		}
 	case doJoin:
 		with = w.pick(s.with*3+1, func(k *modelKind) bool { return k == kind })
+		for i := range w.issues.Load() {
+			if h := w.handles[i].Load(); s.with > 0 && h != nil && h.kind == kind &&
+				(h.addr+uintptr(h.len*onePage) == on.addr || on.addr+uintptr(on.len*onePage) == h.addr) {
+				with = h // the last neighbour
+			}
+		}
 	}
 	if s.verb == doSplit || s.verb == doRelease {
 		if spare = int(w.regions.Add(1)) - 1; spare >= mostRegions {
@@ -1235,7 +1277,8 @@ func (w *worker) note(c *call, start, end uintptr, area procmaps.Region) {
 // finish looks at everything, and closes it.
 func (r *trial) finish() {
 	w := &worker{trial: r, thread: len(r.workers), rnd: rand.New(rand.NewPCG(0, 0))}
-	time.Sleep(2 * slack)
+	for from := time.Since(r.start); time.Since(r.start) < from+2*slack; {
+	}
 	live := []*issued{}
 	for i := range r.issues.Load() {
 		h := r.handles[i].Load()
@@ -1331,4 +1374,115 @@ func (c *call) shares(o *call) bool {
 		}
 	}
 	return false
+}
+
+// Whoever ends the last pin of a closed mapping unmaps it, and nobody else: what
+// comes to be there at once, stays.
+func TestLastUnpin(t *testing.T) {
+	a := newArena(t)
+	for range 300 {
+		m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.start))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		var working atomic.Int32
+		work := func(f func()) {
+			working.Add(1)
+			all.Go(func() { defer working.Add(-1); f() })
+		}
+		for range 4 {
+			pin, err := m.Pin()
+			if err != nil {
+				t.Fatal(err)
+			}
+			work(func() {
+				again, _ := m.Pin() // or it is closed
+				if err := mmap.Guard(func() error { pin.Bytes()[0]++; return nil }, pin); err != nil {
+					t.Error(err)
+				}
+				again.Unpin()
+				pin.Unpin()
+			})
+		}
+		work(func() {
+			if err := m.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		for {
+			last := working.Load() == 0
+			next, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.start))
+			if err == nil {
+				if all.Wait(); second(next.WriteAt([]byte{1}, 0)) != nil || next.Close() != nil {
+					t.Fatal("a mapping was unmapped with the one before it")
+				}
+				break
+			}
+			if last {
+				t.Fatal("nobody has unmapped it: ", err)
+			}
+		}
+	}
+}
+
+func second(_ int, err error) error { return err }
+
+// The collector runs all the time, and takes nothing that is in use.
+func TestCollectorBeside(t *testing.T) {
+	a := newArena(t)
+	var all sync.WaitGroup
+	var stop atomic.Bool
+	for g := range 3 {
+		all.Go(func() {
+			for i := g; !stop.Load(); i += 3 {
+				m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.page(i % arenaPages)))
+				if errors.Is(err, os.ErrExist) {
+					runtime.Gosched() // not collected yet
+					continue
+				}
+				v := byte(i | 1)
+				if err == nil {
+					err = second(m.WriteAt([]byte{v}, 0))
+				}
+				if i%2 == 0 && err == nil {
+					err = m.View(func(b []byte) error { // the last that is heard of m
+						runtime.Gosched()
+						if b[0] != v {
+							return errors.New("other contents in a view")
+						}
+						return nil
+					})
+				} else if pin, failed := m.Pin(); failed == nil {
+					err = mmap.Guard(func() error {
+						runtime.Gosched()
+						if pin.Bytes()[0] != v {
+							return errors.New("other contents under a pin")
+						}
+						return nil
+					}, pin)
+					pin.Unpin()
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for range 20 {
+		runtime.GC()
+	}
+	stop.Store(true)
+	all.Wait()
+	table, err := procmaps.Open(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	for i := 0; areas(t, table, a.start, a.end) > 0; i++ {
+		if runtime.GC(); i == 100 {
+			t.Fatal("what is lost was not collected")
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
