@@ -169,13 +169,14 @@ type script struct {
 	procs   int  // GOMAXPROCS; 0: as it is
 	striped bool // the first region's pins are counted in several places
 	pinned  bool // and one since before that, which the first goroutine has
+	bursts  int  // how often each step is taken
 	regions []startRegion
 	threads [][]step
 }
 
 func (p *script) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "on %d processors, striped %v, pinned %v, regions %+v\n", p.procs, p.striped, p.pinned, p.regions)
+	fmt.Fprintf(&b, "on %d processors, striped %v, pinned %v, each step %d times, regions %+v\n", p.procs, p.striped, p.pinned, p.bursts, p.regions)
 	for i, s := range p.threads {
 		fmt.Fprintf(&b, "  goroutine %d: %v\n", i, s)
 	}
@@ -186,7 +187,8 @@ func drawProgram(t *rapid.T) *script {
 	n := func(name string, least, most int) int { return rapid.IntRange(least, most).Draw(t, name) }
 	p := &script{
 		procs:   rapid.SampledFrom([]int{0, 0, 0, 0, 1, 4}).Draw(t, "processors"),
-		striped: rapid.Bool().Draw(t, "striped"), pinned: n("pinned", 0, 5) == 5,
+		striped: rapid.Bool().Draw(t, "striped"), pinned: n("pinned", 0, 3) == 3,
+		bursts: rapid.SampledFrom([]int{1, 1, 1, 8}).Draw(t, "bursts"),
 	}
 	at := 8
 	for i := range n("regions", 1, 2) {
@@ -310,7 +312,10 @@ type seen struct {
 type world struct {
 	file    [storedPages]byte
 	regions [mostRegions]place
-	at      [mostThreads + 1]struct{ call, step uint8 }
+	at      [mostThreads + 1]struct {
+		call uint16
+		step uint8
+	}
 }
 
 type place struct {
@@ -710,7 +715,7 @@ type search struct {
 	calls    [][]*call
 	seed     maphash.Seed
 	failed   map[uint64]struct{}
-	deepest  [mostThreads + 1]uint8 // calls done when it went furthest
+	deepest  [mostThreads + 1]uint16 // calls done when it went furthest
 	furthest int
 }
 
@@ -811,15 +816,12 @@ func (r *trial) run(seed uint64) string {
 		if g == 0 && r.program.pinned {
 			w.use(step{verb: doPin}, r.handles[0].Load())
 		}
+		if g == 0 && r.program.striped {
+			stripe(r.handles[0].Load().h)
+		}
 		all.Go(func() {
-			w.meet(1)
-			if r.program.striped {
-				for range 30 { // the first two that collide make the stripes
-					if pin, err := r.handles[0].Load().h.Pin(); err == nil {
-						pin.Unpin()
-					}
-				}
-				w.meet(2)
+			for w.ready.Add(1); int(w.ready.Load()) < len(w.program.threads); {
+				runtime.Gosched()
 			}
 			w.run(steps, nil, nil)
 		})
@@ -841,6 +843,18 @@ func (r *trial) run(seed uint64) string {
 		return "no order of these operations has these outcomes"
 	}
 	return ""
+}
+
+// stripe has a mapping's pins counted in several places from now on, by filling
+// up the first.
+func stripe(h mmap.Mapping) {
+	var pins [1 << 12]*mmap.Pin
+	for i := range pins {
+		pins[i], _ = h.Pin()
+	}
+	for _, p := range pins {
+		p.Unpin()
+	}
 }
 
 // setUp makes the mappings that the program begins with.
@@ -941,13 +955,6 @@ type worker struct {
 	beat   atomic.Uint32 // calls that have ended
 }
 
-// meet waits for all others.
-func (w *worker) meet(times int) {
-	for w.ready.Add(1); int(w.ready.Load()) < times*len(w.program.threads); {
-		runtime.Gosched()
-	}
-}
-
 type held struct {
 	pin   *mmap.Pin
 	began *call
@@ -975,15 +982,14 @@ func (w *worker) run(steps []step, b []byte, of *issued) {
 			for until := time.Since(w.start) + time.Duration(w.rnd.IntN(1<<(6+2*n))); time.Since(w.start) < until; {
 			}
 		}
-		if int(w.issues.Load()) > mostHandles-2*mostThreads-2 {
-			return
-		}
 		if s := steps[i]; s.verb <= doUpdate {
 			inner := steps[i+1 : min(len(steps), i+1+s.span)]
 			w.view(s, inner)
 			i += len(inner)
 		} else {
-			w.take(s, b, of)
+			for range w.program.bursts {
+				w.take(s, b, of)
+			}
 		}
 	}
 }
@@ -1038,7 +1044,8 @@ func (w *worker) take(s step, b []byte, of *issued) {
 	case doAssert, doRange, doPlace:
 		usable = unknown
 	}
-	if on := w.pick(s.pick, usable); on == nil {
+	on := w.pick(s.pick, usable)
+	if on == nil || s.verb.transition() && int(w.issues.Load()) > mostHandles-2*mostThreads {
 		return
 	} else if s.verb.transition() {
 		w.transition(s, on)
@@ -1308,6 +1315,7 @@ func (r *trial) finish() {
 	}
 	for _, o := range r.workers {
 		for w.pins = o.pins; len(w.pins) > 0; {
+			w.peek(step{verb: doLoad}, nil, nil)
 			w.unpin()
 		}
 	}
@@ -1380,36 +1388,45 @@ func (c *call) shares(o *call) bool {
 // comes to be there at once, stays.
 func TestLastUnpin(t *testing.T) {
 	a := newArena(t)
-	for range 300 {
+	for i := range 300 {
 		m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.start))
 		if err != nil {
 			t.Fatal(err)
 		}
-		var all sync.WaitGroup
-		var working atomic.Int32
-		work := func(f func()) {
-			working.Add(1)
-			all.Go(func() { defer working.Add(-1); f() })
+		if i%4 > 0 {
+			stripe(m)
 		}
+		var all sync.WaitGroup
+		var ready, working atomic.Int32
 		for range 4 {
-			pin, err := m.Pin()
-			if err != nil {
-				t.Fatal(err)
-			}
-			work(func() {
-				again, _ := m.Pin() // or it is closed
+			all.Go(func() {
+				pin, err := m.Pin()
+				if err != nil {
+					t.Error(err)
+				}
+				working.Add(1)
+				for ready.Add(1); ready.Load() < 5; {
+					runtime.Gosched()
+				}
 				if err := mmap.Guard(func() error { pin.Bytes()[0]++; return nil }, pin); err != nil {
 					t.Error(err)
 				}
-				again.Unpin()
 				pin.Unpin()
+				working.Add(-1)
 			})
 		}
-		work(func() {
-			if err := m.Close(); err != nil {
-				t.Error(err)
-			}
-		})
+		for ready.Load() < 4 {
+			runtime.Gosched()
+		}
+		if i%2 == 0 { // or beside the others
+			err = m.Close()
+		}
+		if ready.Add(1); i%2 == 1 {
+			err = m.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		for {
 			last := working.Load() == 0
 			next, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.start))
@@ -1424,6 +1441,60 @@ func TestLastUnpin(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Reads at full speed beside changes in place, and beside growth from two sides:
+// for what goes wrong in a moment between two instructions only.
+func TestReadsBesideChanges(t *testing.T) {
+	const times = 1500
+	u, err := mmap.MapUnknown(mmap.Anonymous(onePage), mmap.ProtRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	stripe(u)
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).Reserve(times * onePage))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	var all, readers sync.WaitGroup
+	var stop atomic.Bool
+	for range 2 {
+		readers.Go(func() {
+			p := make([]byte, 1)
+			for !stop.Load() {
+				if err := second(u.ReadAt(p, 0)); err != nil && answerOf(err) != denied {
+					t.Error(err)
+				}
+				if err := second(m.ReadAt(p, int64(m.Len()-1))); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Go(func() {
+		for i := range times {
+			if err := u.Protect(mmap.Prot(i & 1)); err != nil && !errors.Is(err, mmap.ErrBusy) {
+				t.Error(err)
+			}
+		}
+	})
+	var size atomic.Int32
+	for range 2 {
+		all.Go(func() {
+			for n := int(size.Add(1)); n <= times; n = int(size.Add(1)) {
+				// The other one can have been faster.
+				err := mmap.Grow(m, n*onePage)
+				if got := m.Len() / onePage; err != nil && answerOf(err) != invalid || got < n {
+					t.Errorf("%d pages after growth to %d: %v", got, n, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	stop.Store(true)
+	readers.Wait()
 }
 
 func second(_ int, err error) error { return err }
