@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -27,7 +28,7 @@ import (
 // handles, many times each, and looks for an order of the operations that
 // explains every answer, every byte read, and the kernel's table at the end.
 func TestConcurrent(t *testing.T) {
-	rounds := 3
+	rounds := 2
 	if testing.Short() {
 		rounds = 1
 	}
@@ -48,6 +49,9 @@ func concurrent(tb testing.TB) func(*rapid.T) {
 	}
 	tb.Cleanup(func() { f.Close() })
 	arena, repeats := newArena(tb), 20
+	if sys.Race {
+		repeats = 5 // each takes many times as long
+	}
 	return func(t *rapid.T) {
 		p := drawProgram(t)
 		if p.procs > 0 {
@@ -127,7 +131,7 @@ func (v verb) String() string   { return verbNames[v] }
 func (v verb) accesses() bool   { return v <= doDiscard }
 func (v verb) transition() bool { return v >= doProtect && v <= doRelease }
 
-// What is drawn more often than once.
+// Some are drawn more often.
 var verbs = append([]verb{doRead, doRead, doWrite, doWrite, doView, doView, doUpdate, doUpdate, doPin, doPin, doEnd, doGrow, doClose,
 	doProtect, doProtect, doOver, doOver, doRange, doPlace, doMove, doJoin, doForget}, func() (all []verb) {
 	for v := doView; v <= doEnd; v++ {
@@ -214,8 +218,8 @@ func drawProgram(t *rapid.T) *script {
 
 func drawFew(t *rapid.T) mmap.Prot { return rapid.SampledFrom([]mmap.Prot{3, 3, 1, 0}).Draw(t, "prot") }
 
-// A handle that was issued in a run. Which region it belongs to, and the how
-// manieth of that it is, is known without any order: a transition's result is
+// A handle that was issued in a run. Which region it belongs to, and which one
+// in its row, is known without any order: a transition's result is
 // the next of the same region.
 type issued struct {
 	h           mmap.Mapping
@@ -1446,6 +1450,12 @@ func TestLastUnpin(t *testing.T) {
 // Reads at full speed beside changes in place, and beside growth from two sides:
 // for what goes wrong in a moment between two instructions only.
 func TestReadsBesideChanges(t *testing.T) {
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end) && !t.Failed(); {
+		readBesideChanges(t)
+	}
+}
+
+func readBesideChanges(t *testing.T) {
 	const times = 1500
 	u, err := mmap.MapUnknown(mmap.Anonymous(onePage), mmap.ProtRead)
 	if err != nil {
