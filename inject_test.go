@@ -1,0 +1,968 @@
+package mmap
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/procmaps"
+	"golang.org/x/sys/unix"
+)
+
+var everyFault = flag.Bool("everyfault", false, "TestInjectedFaults fails every call of an operation, and not only the first, the second and the last")
+
+// An operation of the library. prepare makes what it needs, and returns it.
+type operation struct {
+	name    string
+	says    string // what its errors begin with
+	prepare func(b *bed) func() error
+}
+
+// A bed is what one operation works on.
+type bed struct {
+	t     testing.TB
+	f     *os.File  // of eight pages
+	was   []Mapping // what is to be unchanged if the operation fails
+	made  []Mapping // what it made
+	after []func()  // undoes the rest of what prepare did
+	final bool      // what it does cannot be done again
+	ends  bool      // it ends the mapping, even if it fails
+}
+
+// on registers a mapping to work on, with contents of its own in every page.
+func on[M Mapping](b *bed, m M) M {
+	b.was = append(b.was, m)
+	if w, ok := any(m).(io.WriterAt); ok {
+		p := make([]byte, pageSize)
+		for off := 0; off < m.Len(); off += len(p) {
+			for i := range p {
+				p[i] = byte(i + off/len(p) + 1)
+			}
+			w.WriteAt(p[:min(len(p), m.Len()-off)], int64(off))
+		}
+	}
+	return m
+}
+
+// got registers what an operation made.
+func (b *bed) got(m Mapping, err error) error {
+	if err == nil {
+		b.made = append(b.made, m)
+	}
+	return err
+}
+
+// gotFile closes a file that an operation made.
+func (b *bed) gotFile(f *os.File, err error) error {
+	if err == nil {
+		f.Close()
+	}
+	return err
+}
+
+// quilt maps five pages that the kernel has as many areas for.
+func (b *bed) quilt() Unknown {
+	pg := int(pageSize)
+	u := on(b, must(MapUnknown(Anonymous(5*pg).At(spot(b.t, 16)+4*pageSize), ProtRead|ProtWrite)))
+	check(b.t, u.Place(pg, File(b.f, int64(pg), pg).Shared(), ProtRead))
+	check(b.t, u.ProtectRange(2*pg, pg, ProtNone))
+	check(b.t, u.LockOnFault(3*pg, pg))
+	check(b.t, u.ProtectRange(4*pg, pg, ProtRead|ProtWrite|ProtExec))
+	return u
+}
+
+// wall maps the page behind a mapping, so that it cannot grow there.
+func (b *bed) wall(m Mapping) {
+	w := must(Map[None](Anonymous(1).At(page(m.Addr() + uintptr(m.Cap()) + pageSize - 1))))
+	b.after = append(b.after, func() { w.Close() })
+}
+
+// cut makes a file of three pages and cuts it off after half of one, when it is
+// mapped.
+func (b *bed) cut(p Prot, s func(Spec) Spec) Unknown {
+	pg := int(pageSize)
+	f := must(os.CreateTemp(filepath.Dir(b.f.Name()), "cut"))
+	b.after = append(b.after, func() { f.Close(); os.Remove(f.Name()) })
+	check(b.t, f.Truncate(int64(3*pg)))
+	u := must(MapUnknown(s(File(f, 0, 3*pg)), p))
+	b.was = append(b.was, u)
+	check(b.t, f.Truncate(int64(pg)/2))
+	return u
+}
+
+// faulting makes an operation of an access that is to stop at off, with one of the
+// causes: it succeeds if that is so.
+func faulting(n int, err error, off int, causes ...error) error {
+	var fault *FaultError
+	if errors.As(err, &fault) && (fault.Offset != off || n >= 0 && n != off || !slices.Contains(causes, fault.Err)) {
+		return fmt.Errorf("another fault, after %d bytes: %w", n, err)
+	} else if fault != nil {
+		return nil
+	}
+	return err
+}
+
+// operations are all that make system calls, and some that make none.
+func operations(t testing.TB) (ops []operation) {
+	pg := int(pageSize)
+	add := func(name, says string, prepare func(b *bed) func() error) {
+		ops = append(ops, operation{name, says, prepare})
+	}
+	// Every kind of Spec.
+	specs := []struct {
+		name string
+		spec func(b *bed) Spec
+	}{
+		{"anonymous", func(*bed) Spec { return Anonymous(3 * pg) }},
+		{"shared", func(*bed) Spec { return Anonymous(3 * pg).Shared() }},
+		{"file", func(b *bed) Spec { return File(b.f, int64(pg), 3*pg) }},
+		{"shared file", func(b *bed) Spec { return File(b.f, 7, 3*pg).Shared() }},
+		{"descriptor", func(b *bed) Spec { return FD(int(b.f.Fd()), 0, pg) }},
+		{"path", func(b *bed) Spec { return Path(b.f.Name()) }},
+		{"shared path", func(b *bed) Spec { return Path(b.f.Name()).Shared() }},
+		{"secret", func(*bed) Spec { return Secret(2 * pg) }},
+		{"secret with a reserve", func(*bed) Spec { return Secret(pg).Reserve(3 * pg) }},
+		{"near", func(b *bed) Spec { return Anonymous(pg).Near(spot(b.t, 4)) }},
+		{"at", func(b *bed) Spec { return Anonymous(pg).At(spot(b.t, 4)) }},
+		{"onto", func(b *bed) Spec {
+			at := spot(b.t, 4)
+			must(sys.Mmap(at, 2*pageSize, unix.PROT_READ, holding, -1, 0))
+			b.after = append(b.after, func() { sys.Munmap(at, 2*pageSize) })
+			return Anonymous(2 * pg).UnsafeOnto(at)
+		}},
+		{"aligned", func(*bed) Spec { return Anonymous(pg).Align(64 * mib) }},
+		{"aligned file", func(b *bed) Spec { return File(b.f, 0, pg).Align(64 * mib) }},
+		{"reserve", func(*bed) Spec { return Anonymous(pg).Reserve(4 * pg) }},
+		{"reserve, empty", func(*bed) Spec { return Anonymous(0).Reserve(4 * pg) }},
+		{"reserve of a file", func(b *bed) Spec { return File(b.f, 5, pg).Shared().Reserve(4 * pg) }},
+		{"populated", func(*bed) Spec { return Anonymous(2 * pg).Populate() }},
+		{"populated with a reserve", func(*bed) Spec { return Anonymous(pg).Populate().Reserve(3 * pg) }},
+		{"populated from the cache", func(b *bed) Spec { return File(b.f, 0, 2*pg).PopulateCached() }},
+		{"locked", func(*bed) Spec { return Anonymous(2 * pg).Lock() }},
+		{"locked with a reserve", func(*bed) Spec { return Anonymous(pg).Lock().Reserve(3 * pg) }},
+		{"locked on fault", func(b *bed) Spec { return File(b.f, 0, 2*pg).LockOnFault() }},
+		{"not reserved", func(*bed) Spec { return Anonymous(2 * pg).NoReserve() }},
+	}
+	if runtime.GOARCH == "amd64" {
+		specs = append(specs, struct {
+			name string
+			spec func(b *bed) Spec
+		}{"low", func(*bed) Spec { return Anonymous(2 * pg).Low() }})
+	}
+	if Probe("MAP_DROPPABLE") == nil {
+		specs = append(specs, struct {
+			name string
+			spec func(b *bed) Spec
+		}{"droppable", func(*bed) Spec { return Anonymous(2 * pg).Droppable() }})
+	}
+	for _, s := range specs {
+		add("map "+s.name, "map ", func(b *bed) func() error {
+			spec := s.spec(b)
+			return func() error { return b.got(Map[ReadWrite](spec)) }
+		})
+	}
+	add("map unknown", "map ", func(b *bed) func() error {
+		return func() error { return b.got(MapUnknown(File(b.f, 9, 2*pg), ProtRead)) }
+	})
+	add("map executable", "map ", func(b *bed) func() error {
+		return func() error { return b.got(Map[ReadExec](Anonymous(pg))) }
+	})
+
+	// Transitions.
+	add("protect", "protect as r--", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(3*pg))))
+		return func() error { return b.got(Protect[Read](m)) }
+	})
+	add("protect, reserve", "protect as r-x", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(pg).Reserve(4*pg))))
+		return func() error { return b.got(Protect[ReadExec](m)) }
+	})
+	add("protect several areas", "protect as r--", func(b *bed) func() error {
+		u := b.quilt()
+		return func() error { return b.got(Protect[Read](u)) }
+	})
+	add("unknown protect", "protect ", func(b *bed) func() error {
+		u := b.quilt()
+		return func() error { return u.Protect(ProtRead) }
+	})
+	add("protect a range", "protect ", func(b *bed) func() error {
+		u := b.quilt()
+		return func() error { return u.ProtectRange(pg, 3*pg, ProtNone) }
+	})
+	overs := map[string]func(b *bed) Spec{
+		"anonymous": func(*bed) Spec { return Anonymous(3 * pg) }, "file": func(b *bed) Spec { return File(b.f, 0, 3*pg) },
+		"shared file": func(b *bed) Spec { return FD(int(b.f.Fd()), int64(pg), 3*pg).Shared() }, "locked": func(*bed) Spec { return Anonymous(3 * pg).Lock() },
+		"populated": func(*bed) Spec { return Anonymous(3 * pg).Populate() }, "secret": func(*bed) Spec { return Secret(3 * pg) },
+	}
+	for name, s := range overs {
+		add("over by "+name, "map ", func(b *bed) func() error {
+			m := on(b, must(Map[ReadWrite](Anonymous(3*pg))))
+			return func() error { return b.got(Over[ReadWrite](m, s(b))) }
+		})
+		add("over with a reserve by "+name, "map ", func(b *bed) func() error {
+			m := on(b, must(Map[ReadWrite](Anonymous(3*pg).Reserve(5*pg))))
+			return func() error { return b.got(Over[ReadWrite](m, s(b))) }
+		})
+		add("place "+name, "place ", func(b *bed) func() error {
+			u := on(b, must(MapUnknown(Anonymous(5*pg), ProtRead|ProtWrite)))
+			return func() error { return u.Place(pg, s(b), ProtRead) }
+		})
+	}
+	add("over several areas", "map ", func(b *bed) func() error {
+		u := b.quilt()
+		return func() error { return b.got(Over[Read](u, File(b.f, 0, 5*pg))) }
+	})
+	add("place onto several areas", "place ", func(b *bed) func() error {
+		u := b.quilt()
+		return func() error { return u.Place(0, Anonymous(4*pg), ProtRead|ProtWrite) }
+	})
+	resizes := []struct {
+		name string
+		from func(b *bed) Mapping
+		to   int
+	}{
+		{"longer", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(2*pg)))) }, 5 * pg},
+		{"longer, moves", func(b *bed) Mapping {
+			m := on(b, must(Map[ReadWrite](Anonymous(2*pg).At(spot(t, 4)))))
+			b.wall(m)
+			return m
+		}, 5 * pg},
+		{"longer, locked", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(2*pg).Lock()))) }, 5 * pg},
+		{"longer, file", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](File(b.f, 0, 2*pg).Shared()))) }, 5 * pg},
+		{"longer from nothing", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(0).Lock()))) }, 2 * pg},
+		{"longer, several areas", func(b *bed) Mapping { u := b.quilt(); b.wall(u); return u }, 7 * pg},
+		{"longer within the reserve", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Reserve(5*pg)))) }, 3 * pg},
+		{"longer within the locked reserve", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Lock().Reserve(5*pg)))) }, 3 * pg},
+		{"longer than the reserve", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Reserve(3*pg)))) }, 6 * pg},
+		{"shorter", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(5*pg)))) }, pg + 1},
+		{"shorter, several areas", func(b *bed) Mapping { return b.quilt() }, 2 * pg},
+		{"to nothing", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(5*pg).Reserve(6*pg)))) }, 0},
+	}
+	for _, c := range resizes {
+		add("resize "+c.name, "resize to ", func(b *bed) func() error {
+			switch m := c.from(b).(type) {
+			case Unknown:
+				return func() error { return b.got(Resize(m, c.to)) }
+			case ReadWrite:
+				return func() error { return b.got(Resize(m, c.to)) }
+			}
+			panic("another type")
+		})
+	}
+	for name, s := range map[string]func(b *bed) Spec{
+		"anonymous": func(*bed) Spec { return Anonymous(pg) }, "file": func(b *bed) Spec { return File(b.f, 3, pg) }, "locked": func(*bed) Spec { return Anonymous(pg).Lock() },
+		"locked on fault": func(*bed) Spec { return Anonymous(pg).LockOnFault() }, "shared": func(*bed) Spec { return Anonymous(pg).Shared() },
+	} {
+		add("grow "+name, "grow to ", func(b *bed) func() error {
+			m := on(b, must(Map[ReadWrite](s(b).Reserve(5*pg))))
+			return func() error { return Grow(m, 4*pg) }
+		})
+	}
+	add("move", "move to ", func(b *bed) func() error {
+		m, to := on(b, must(Map[ReadWrite](Anonymous(3*pg).Reserve(4*pg)))), spot(t, 8)
+		return func() error { return b.got(Move(m, to)) }
+	})
+	add("move several areas", "move to ", func(b *bed) func() error {
+		u, to := b.quilt(), spot(t, 8)
+		return func() error { return b.got(Move(u, to)) }
+	})
+	add("forget, split, join, release", "", func(b *bed) func() error {
+		m := must(Map[ReadWrite](Anonymous(3 * pg)))
+		b.final = true
+		return func() error {
+			u, err := Forget(m)
+			check(t, err)
+			l, r, err := Split(u, pg)
+			check(t, err)
+			u, err = Join(l, r)
+			check(t, err)
+			at, size, err := u.Release()
+			b.after = append(b.after, func() { sys.Munmap(at, uintptr(size)) })
+			return err
+		}
+	})
+	add("close the middle part", "unmap ", func(b *bed) func() error {
+		m := must(Map[ReadWrite](Anonymous(3 * pg)))
+		left, rest, err := Split(m, pg)
+		check(t, err)
+		middle, right, err := Split(rest, pg)
+		check(t, err)
+		for _, m := range []ReadWrite{left, middle, right} {
+			on(b, m)
+		}
+		return middle.Close
+	})
+	add("assert", "assert rw-", func(b *bed) func() error {
+		u := on(b, must(MapUnknown(Anonymous(3*pg), ProtRead|ProtWrite)))
+		return func() error { return b.got(Assert[ReadWrite](u)) }
+	})
+	add("adopt", "adopt ", func(b *bed) func() error {
+		at, size, err := must(Map[ReadWrite](Anonymous(3 * pg))).Release()
+		check(t, err)
+		b.after = append(b.after, func() { sys.Munmap(at, uintptr(size)) })
+		return func() error { return b.got(UnsafeAdopt[ReadWrite](at, size)) }
+	})
+	add("adopt several areas", "adopt ", func(b *bed) func() error {
+		u := b.quilt()
+		at, size, err := u.Release()
+		check(t, err)
+		b.after = append(b.after, func() { sys.Munmap(at, uintptr(size)) })
+		return func() error { return b.got(UnsafeAdopt[Unknown](at, size)) }
+	})
+	add("regions", "regions of ", func(b *bed) func() error {
+		u := b.quilt()
+		return func() error {
+			regions, err := u.Regions()
+			if err == nil && len(regions) != 5 {
+				return fmt.Errorf("%d regions", len(regions))
+			}
+			return err
+		}
+	})
+	add("close", "unmap ", func(b *bed) func() error { return on(b, must(Map[ReadWrite](Anonymous(3*pg)))).Close })
+	add("close under a pin", "unmap ", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(3*pg))))
+		pin := must(m.Pin())
+		b.ends = true
+		check(t, m.Close())
+		return func() error {
+			pin.Unpin()
+			if err := m.Close(); !errors.Is(err, ErrClosed) {
+				return err
+			}
+			return nil
+		}
+	})
+	add("collection", "", func(b *bed) func() error {
+		m := must(Map[ReadWrite](Anonymous(3 * pg)))
+		graduate()
+		runtime.SetFinalizer(m.r, nil)
+		b.final = true
+		return func() error { m.r.collect(); return nil }
+	})
+
+	// Ranges.
+	ranges := []struct {
+		name, says string
+		do         func(m ReadWrite) error
+	}{
+		{"lock", "lock of ", func(m ReadWrite) error { return m.Lock(0, 2*pg) }},
+		{"lock on fault", "lock on fault of ", func(m ReadWrite) error { return m.LockOnFault(0, 2*pg) }},
+		{"unlock", "unlock of ", func(m ReadWrite) error { return m.Unlock(0, 2*pg) }},
+		{"sync", "sync of ", func(m ReadWrite) error { return m.Sync(0, 2*pg) }},
+		{"start of sync", "start of sync of ", func(m ReadWrite) error { return m.StartSync(0, 2*pg) }},
+		{"invalidate", "invalidation of ", func(m ReadWrite) error { return m.Invalidate(0, 2*pg) }},
+		{"prefault", "MADV_POPULATE_READ of ", func(m ReadWrite) error { return m.Prefault(0, 3*pg) }},
+		{"prefault for writing", "MADV_POPULATE_WRITE of ", func(m ReadWrite) error { return m.PrefaultWrite(0, 3*pg) }},
+		{"discard", "MADV_DONTNEED of ", func(m ReadWrite) error { return m.Discard(pg, pg) }},
+		{"discard locked", "MADV_DONTNEED_LOCKED of ", func(m ReadWrite) error { return m.DiscardLocked(pg, pg) }},
+		{"free", "MADV_FREE of ", func(m ReadWrite) error { return m.Free(pg, pg) }},
+		{"wipe on fork", "MADV_WIPEONFORK of ", func(m ReadWrite) error { return m.WipeOnFork(pg, pg) }},
+		{"install guard pages", "MADV_GUARD_INSTALL of ", func(m ReadWrite) error { return m.InstallGuardPages(pg, pg) }},
+		{"remove guard pages", "MADV_GUARD_REMOVE of ", func(m ReadWrite) error { return m.RemoveGuardPages(pg, pg) }},
+		{"resident", "residency of ", func(m ReadWrite) error { return second(m.Resident(0, 3*pg)) }},
+		{"resident pages", "residency of ", func(m ReadWrite) error { return second2(m.ResidentPages(0, 3*pg)) }},
+		{"policy", "policy of ", func(m ReadWrite) error { return m.SetPolicy(0, 2*pg, PolicyBind, 0) }},
+		{"nodes", "nodes of ", func(m ReadWrite) error { return second2(m.Nodes(0, 3*pg)) }},
+		{"name", "name ", func(m ReadWrite) error { return m.SetName("injected") }},
+	}
+	for a := range Advice(len(adviceNames)) {
+		if name := adviceNames[a]; name != "" {
+			ranges = append(ranges, struct {
+				name, says string
+				do         func(m ReadWrite) error
+			}{"advise " + name, name + " of ", func(m ReadWrite) error { return m.Advise(0, 2*pg, a) }})
+		}
+	}
+	for _, c := range ranges {
+		add(c.name, c.says, func(b *bed) func() error {
+			m := on(b, must(Map[ReadWrite](Anonymous(3*pg))))
+			return func() error { return c.do(m) }
+		})
+	}
+	add("sync of a file", "sync of ", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](File(b.f, 0, 3*pg).Shared())))
+		return func() error { return m.Sync(0, 3*pg) }
+	})
+	add("punch", "MADV_REMOVE of ", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(3*pg).Shared())))
+		return func() error { return m.Punch(pg, pg) }
+	})
+	add("collapse", "MADV_COLLAPSE of ", func(b *bed) func() error {
+		huge := max(int(number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "")), pg)
+		m := must(Map[ReadWrite](Anonymous(huge).Align(huge)))
+		b.was = append(b.was, m)
+		check(t, second(m.WriteAt([]byte{1}, 0)))
+		return func() error { return m.Collapse(0, huge) }
+	})
+	add("prefault past the end of the file", "", func(b *bed) func() error {
+		u := b.cut(ProtRead, Spec.Shared)
+		return func() error { return faulting(-1, u.Prefault(0, 3*pg), pg, ErrTruncated, ErrFault) }
+	})
+	add("lock past the end of the file", "lock of ", func(b *bed) func() error {
+		u := b.cut(ProtRead|ProtWrite, Spec.Shared)
+		return func() error { return faulting(-1, u.Lock(0, 3*pg), pg, ErrTruncated, ErrFault) }
+	})
+	add("seal", "seal", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(pg))))
+		b.final = true
+		b.after = append(b.after, func() { m.Release() })
+		return m.Seal
+	})
+
+	// Accesses whose cause is to be found.
+	add("read past the end of the file", "", func(b *bed) func() error {
+		u := b.cut(ProtRead, Spec.Shared)
+		return func() error {
+			n, err := u.ReadAt(make([]byte, 3*pg), 0)
+			return faulting(n, err, pg, ErrTruncated, ErrFault)
+		}
+	})
+	add("write past the end of the file", "", func(b *bed) func() error {
+		u := b.cut(ProtRead|ProtWrite, Spec.Shared)
+		return func() error {
+			n, err := u.WriteAt(make([]byte, 3*pg), 0)
+			return faulting(n, err, pg, ErrTruncated, ErrFault)
+		}
+	})
+	add("store into what can be read", "", func(b *bed) func() error {
+		m := on(b, must(Map[Read](File(b.f, 0, 2*pg))))
+		return func() error {
+			err := m.View(func(p []byte) error { p[pg] = 1; return nil })
+			return faulting(-1, err, pg, ErrPermission, ErrFault)
+		}
+	})
+	add("read a guard page", "", func(b *bed) func() error {
+		if err := Probe("MADV_GUARD_INSTALL"); err != nil {
+			return func() error { return err }
+		}
+		m := on(b, must(Map[ReadWrite](Anonymous(3*pg))))
+		check(t, m.InstallGuardPages(pg, pg))
+		return func() error {
+			n, err := m.ReadAt(make([]byte, 3*pg), 0)
+			return faulting(n, err, pg, ErrGuard, ErrFault)
+		}
+	})
+
+	// Files.
+	for name, seals := range map[string]Seal{"memfd": 0, "sealed memfd": SealShrink | SealGrow, "memfd that cannot be executed": SealExec | SealFutureWrite} {
+		add(name, "memfd ", func(b *bed) func() error {
+			return func() error { return b.gotFile(Memfd("injected", int64(pg), seals)) }
+		})
+	}
+	add("add seals", "add seals ", func(b *bed) func() error {
+		f := must(Memfd("injected", int64(pg), 0))
+		b.after = append(b.after, func() { f.Close() })
+		return func() error { return AddSeals(f, SealWrite) }
+	})
+	add("allocate", "allocate ", func(b *bed) func() error {
+		f := must(Memfd("injected", int64(pg), 0))
+		b.after = append(b.after, func() { f.Close() })
+		return func() error { return Allocate(f, 0, int64(3*pg)) }
+	})
+	return ops
+}
+
+// A call is a system call that the library makes, and the errnos of its man page,
+// and those besides that it is known to answer.
+type call struct {
+	name   string
+	errnos string
+}
+
+// calls are those, by number.
+func calls() map[uintptr]call {
+	const opening = "EACCES EBADF EBUSY EDQUOT EEXIST EFAULT EFBIG EINTR EINVAL EISDIR ELOOP EMFILE ENAMETOOLONG ENFILE ENODEV ENOENT ENOMEM ENOSPC ENOTDIR ENXIO EOPNOTSUPP EOVERFLOW EPERM EROFS ETXTBSY EWOULDBLOCK"
+	const locks = "EAGAIN EINVAL ENOMEM EPERM"
+	const reads = "EAGAIN EBADF EFAULT EINTR EINVAL EIO EISDIR"
+	const stats = "EACCES EBADF EFAULT EINVAL ELOOP ENAMETOOLONG ENOENT ENOMEM ENOTDIR EOVERFLOW"
+	const limits = "EFAULT EINVAL EPERM ESRCH"
+	all := map[uintptr]call{
+		unix.SYS_MREMAP:   {"mremap", "EAGAIN EFAULT EINVAL ENOMEM EPERM"}, // EPERM of sealed pages, as with the next three
+		unix.SYS_MUNMAP:   {"munmap", "EINVAL ENOMEM EPERM"},
+		unix.SYS_MPROTECT: {"mprotect", "EACCES EFAULT EINVAL ENOMEM EPERM"},
+		unix.SYS_MADVISE:  {"madvise", "EACCES EAGAIN EBADF EBUSY EFAULT EHWPOISON EINTR EINVAL EIO ENOMEM EPERM"},
+		unix.SYS_MSYNC:    {"msync", "EBUSY EINTR EINVAL EIO ENOMEM ENOSPC"}, // of the file system
+		unix.SYS_MLOCK:    {"mlock", locks}, unix.SYS_MLOCK2: {"mlock2", locks}, unix.SYS_MUNLOCK: {"munlock", locks},
+		unix.SYS_MINCORE:      {"mincore", "EAGAIN EFAULT EINVAL ENOMEM"},
+		unix.SYS_MBIND:        {"mbind", "EFAULT EINVAL EIO ENOMEM EPERM"},
+		unix.SYS_MOVE_PAGES:   {"move_pages", "E2BIG EACCES EFAULT EINVAL ENODEV EPERM ESRCH"},
+		unix.SYS_MEMFD_CREATE: {"memfd_create", "EFAULT EINVAL EMFILE ENFILE ENOMEM EACCES"}, // EACCES of vm.memfd_noexec
+		447:                   {"memfd_secret", "EINVAL EMFILE ENFILE ENOMEM ENOSYS"},
+		462:                   {"mseal", "EINVAL ENOMEM EPERM"},
+		unix.SYS_FALLOCATE:    {"fallocate", "EBADF EFBIG EINTR EINVAL EIO ENODEV ENOSPC ENOSYS EOPNOTSUPP EPERM ESPIPE ETXTBSY"},
+		unix.SYS_FCNTL:        {"fcntl", "EACCES EAGAIN EBADF EBUSY EDEADLK EFAULT EINTR EINVAL EMFILE ENOLCK ENOTDIR EPERM"},
+		unix.SYS_FSTAT:        {"fstat", stats},
+		unix.SYS_FSTATFS:      {"fstatfs", "EACCES EBADF EFAULT EINTR EIO ELOOP ENAMETOOLONG ENOENT ENOMEM ENOSYS ENOTDIR EOVERFLOW"},
+		unix.SYS_FTRUNCATE:    {"ftruncate", "EACCES EBADF EFAULT EFBIG EINTR EINVAL EIO EISDIR EPERM EROFS ETXTBSY"},
+		unix.SYS_OPENAT:       {"openat", opening},
+		unix.SYS_READ:         {"read", reads},
+		unix.SYS_PREAD64:      {"pread64", reads + " ENXIO EOVERFLOW ESPIPE"},
+		unix.SYS_CLOSE:        {"close", "EBADF EDQUOT EINTR EIO ENOSPC"},
+		unix.SYS_IOCTL:        {"ioctl", "EBADF EFAULT EINVAL ENOTTY E2BIG ENAMETOOLONG ENOMEM ESRCH"}, // the last four of PROCMAP_QUERY
+		unix.SYS_PRCTL:        {"prctl", "EACCES EBADF EBUSY EFAULT EINVAL ENODEV ENOMEM ENXIO EOPNOTSUPP EPERM ERANGE"},
+		unix.SYS_CAPGET:       {"capget", limits}, unix.SYS_PRLIMIT64: {"prlimit64", limits},
+		unix.SYS_EPOLL_CTL: {"epoll_ctl", "EBADF EEXIST EINVAL ELOOP ENOENT ENOMEM ENOSPC EPERM"},
+	}
+	mapping := "EACCES EAGAIN EBADF EEXIST EINVAL ENFILE ENODEV ENOMEM EOPNOTSUPP EOVERFLOW EPERM ETXTBSY"
+	switch runtime.GOARCH {
+	case "amd64":
+		all[9], all[262] = call{"mmap", mapping}, call{"newfstatat", stats}
+	case "arm64", "riscv64", "loong64":
+		all[222], all[79] = call{"mmap", mapping}, call{"newfstatat", stats}
+	case "s390x":
+		all[90], all[293] = call{"mmap", mapping}, call{"newfstatat", stats}
+	case "ppc64le":
+		all[90], all[291] = call{"mmap", mapping}, call{"newfstatat", stats}
+	case "386", "arm":
+		all[192], all[221], all[194], all[197] = call{"mmap2", mapping}, call{"fcntl64", all[unix.SYS_FCNTL].errnos}, call{"ftruncate64", all[unix.SYS_FTRUNCATE].errnos}, call{"fstat64", stats}
+		fs, at := uintptr(269), uintptr(300)
+		if runtime.GOARCH == "arm" {
+			fs, at = 267, 327
+		}
+		all[fs], all[at] = call{"fstatfs64", all[unix.SYS_FSTATFS].errnos}, call{"fstatat64", stats}
+	}
+	return all
+}
+
+// A trial fails one call of an operation.
+type trial struct {
+	op     *operation
+	number uintptr
+	call   string
+	errno  syscall.Errno
+	at     int // which of the calls of that number, from 1
+	how    int
+}
+
+func (c trial) String() string {
+	return fmt.Sprintf("%s, %s #%d %s %s", c.op.name, c.call, c.at, unix.ErrnoName(c.errno), [...]string{"", "once", "onwards", "and everything after"}[c.how])
+}
+
+// An injector runs operations on the filtered thread.
+type injector struct {
+	t     testing.TB
+	f     *os.File
+	mem   *os.File
+	work  chan func()
+	calls map[uintptr]call
+	bad   int
+}
+
+// run runs f on the filtered thread, with a call failing as asked, and returns how
+// many were failed.
+func (j *injector) run(c trial, f func() error) (failed int, err error) {
+	done := make(chan struct{})
+	j.work <- func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+			n, _, _ := unix.RawSyscall(ctl, disarm, 0, 0)
+			failed = int(n)
+		}()
+		unix.RawSyscall6(ctl, arm, c.number, uintptr(c.errno), uintptr(c.at), uintptr(c.how), 0)
+		err = f()
+	}
+	<-done
+	return failed, err
+}
+
+// seen returns the calls that were made while the last run lasted.
+func (j *injector) seen() (numbers []uintptr) {
+	done := make(chan struct{})
+	j.work <- func() {
+		defer close(done)
+		for i := uintptr(0); ; i++ {
+			n, _, e := unix.RawSyscall(ctl, nth, i, 0)
+			if e != 0 {
+				return
+			}
+			numbers = append(numbers, n)
+		}
+	}
+	<-done
+	return numbers
+}
+
+// glance describes the pages of a mapping as the kernel has them: permissions,
+// place in the file, and a sum of the contents.
+func (j *injector) glance(m Mapping, base, size uintptr) (pages []string) {
+	p := make([]byte, pageSize)
+	for _, r := range must(regionsOf(base, base+size)) {
+		for at := r.Start; at < r.End; at += uint64(pageSize) {
+			n, _ := j.mem.ReadAt(p, int64(at))
+			pages = append(pages, fmt.Sprintf("%#x %v %d at %#x: %d:%08x", at, r.Perms, r.Inode, r.Offset+at-r.Start, n, crc32.ChecksumIEEE(p[:n])))
+		}
+	}
+	return pages
+}
+
+// access reads and writes a mapping, without changing it, and tells how that went.
+func access(m Mapping) string {
+	r, _ := m.(io.ReaderAt)
+	w, _ := m.(io.WriterAt)
+	p := make([]byte, m.Len())
+	var n, written int
+	var err, failed error
+	if r != nil {
+		n, err = r.ReadAt(p, 0)
+	}
+	if w != nil {
+		written, failed = w.WriteAt(p[:n], 0)
+	}
+	return fmt.Sprintf("%v, cap %d: read %d:%08x %v, wrote %d %v", m, m.Cap(), n, crc32.ChecksumIEEE(p[:n]), err, written, failed)
+}
+
+// differing says how the account of a mapping's pages differs from the kernel's
+// table, "" if it does not.
+func differing(m Mapping) string {
+	t := m.inside()
+	if !t.good() || t.r.lost.Load() {
+		return ""
+	}
+	r, table := t.r, procmaps.Region{}
+	var want, got []string
+	add := func(to *[]string, start, end uint64, p Prot) {
+		for ; start < end; start += uint64(pageSize) {
+			*to = append(*to, fmt.Sprintf("%#x %v", start, p))
+		}
+	}
+	r.each(0, r.data(), func(start, end uintptr, p Prot) { add(&want, uint64(r.base+start), uint64(r.base+end), p) })
+	add(&want, uint64(r.base+r.data()), uint64(r.base+r.size), ProtNone)
+	for _, table = range must(regionsOf(r.base, r.base+r.size)) {
+		add(&got, table.Start, table.End, Prot(table.Perms)&protAll)
+	}
+	if !slices.Equal(want, got) {
+		return fmt.Sprintf("the account has\n%s\nand the kernel\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
+	}
+	return ""
+}
+
+// holdings are what the process has: areas, descriptors, locked memory.
+type holdings struct {
+	areas  []procmaps.Region
+	files  []string
+	locked int
+}
+
+func held() (h holdings) {
+	text := must(os.ReadFile("/proc/self/maps"))
+	for r, err := range procmaps.Scan(bytes.NewReader(text)) {
+		if err == nil {
+			h.areas = append(h.areas, r)
+		}
+	}
+	fds := must(os.ReadDir("/proc/self/fd"))
+	for _, fd := range fds {
+		name, err := os.Readlink("/proc/self/fd/" + fd.Name())
+		if err == nil && !strings.HasSuffix(name, "/fd") {
+			h.files = append(h.files, fd.Name()+" "+name)
+		}
+	}
+	h.locked = vmLocked()
+	return h
+}
+
+// more returns what there is now that was not there before: pages, files, locks.
+func (h holdings) more(before holdings) (what []string) {
+	for _, r := range h.areas {
+		left := r.Start
+		for _, b := range before.areas {
+			if b.End <= left || b.Start >= r.End {
+				continue
+			}
+			if b.Start > left {
+				what = append(what, fmt.Sprintf("%#x-%#x %v", left, b.Start, r))
+			}
+			left = b.End
+		}
+		if left < r.End {
+			what = append(what, fmt.Sprintf("%#x-%#x %v", left, r.End, r))
+		}
+	}
+	for _, f := range h.files {
+		if !slices.Contains(before.files, f) {
+			what = append(what, "descriptor "+f)
+		}
+	}
+	if h.locked != before.locked {
+		what = append(what, fmt.Sprintf("%d bytes are locked, not %d", h.locked, before.locked))
+	}
+	return what
+}
+
+// try makes one trial and returns what is wrong, and whether the operation
+// succeeded all the same.
+func (j *injector) try(c trial) (wrong []string, failed int, err error) {
+	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	before := held()
+	b := &bed{t: j.t, f: j.f}
+	f := c.op.prepare(b)
+	type view struct {
+		base, size uintptr
+		pages      []string
+		use        string
+	}
+	look := func(m Mapping, base, size uintptr) view { return view{base, size, j.glance(m, base, size), access(m)} }
+	var views []view
+	for _, m := range b.was {
+		r := m.inside().r
+		views = append(views, look(m, r.base, r.size))
+	}
+	failed, err = j.run(c, f)
+	var stopped *PartialError
+	switch {
+	case c.how == never:
+		if err != nil {
+			say("without a fault: %v", err)
+		}
+	case failed == 0:
+		say("the call was not made")
+	case err == nil:
+		if excused(c) == "" {
+			say("it succeeds although the call failed")
+		}
+	default:
+		if errors.As(err, &stopped) && c.how == once && !mayStop(c) {
+			say("it stopped half-way: %v", err)
+		}
+		if !errors.Is(err, c.errno) && !translated(c, err) {
+			say("the error does not match: %v", err)
+		}
+		if c.op.says == "" || !strings.HasPrefix(err.Error(), "mmap: "+c.op.says) {
+			say("the error does not say what failed: %v", err)
+		}
+		for i, m := range b.was {
+			if stopped != nil {
+				j.stopped(m, stopped, say)
+				continue
+			}
+			after := look(m, views[i].base, views[i].size)
+			if !slices.Equal(after.pages, views[i].pages) {
+				say("after %v it was\n%s\nand is\n%s", err, strings.Join(views[i].pages, "\n"), strings.Join(after.pages, "\n"))
+			}
+			if after.use != views[i].use {
+				say("after %v it was %s and is %s", err, views[i].use, after.use)
+			}
+		}
+		if stopped == nil && !(b.final && c.how != once) {
+			if err := f(); err != nil {
+				say("afterwards, without a fault: %v", err)
+			}
+		}
+	}
+	for _, m := range append(slices.Clone(b.was), b.made...) {
+		if d := differing(m); d != "" {
+			say("%s", d)
+		}
+	}
+	for _, m := range append(slices.Clone(b.was), b.made...) {
+		if err := m.Close(); err != nil && !errors.Is(err, ErrMoved) && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrSealed) {
+			say("close: %v", err)
+		}
+	}
+	for _, f := range slices.Backward(b.after) {
+		f()
+	}
+	if c.call == "close" {
+		// The kernel would have closed them.
+		for _, f := range held().files {
+			if n := 0; !slices.Contains(before.files, f) {
+				fmt.Sscan(f, &n)
+				unix.Close(n)
+			}
+		}
+	}
+	return append(wrong, left(before)...), failed, err
+}
+
+// left returns what there is more than before. What could not be unmapped is the
+// collector's.
+func left(before holdings) (more []string) {
+	for range 4 {
+		if more = held().more(before); len(more) == 0 {
+			break
+		}
+		runtime.GC()
+		time.Sleep(100 * time.Microsecond)
+	}
+	return more
+}
+
+// stopped fails unless m is what the documentation says of a change that stopped
+// half-way.
+func (j *injector) stopped(m Mapping, e *PartialError, say func(string, ...any)) {
+	r := m.inside().r
+	if now := must(regionsOf(r.base, r.base+r.size)); !slices.Equal(now, e.Regions) {
+		say("the error has the regions %v, the kernel %v", e.Regions, now)
+	}
+	if _, known := m.known(); !known {
+		return
+	}
+	var stopped *PartialError
+	if _, err := m.Pin(); !errors.As(err, &stopped) {
+		say("half-way, and yet pinned: %v", err)
+	}
+	if _, err := m.Regions(); err != nil {
+		say("half-way: %v", err)
+	}
+}
+
+// excused says why an operation may succeed although a call failed, "" if it may not.
+func excused(c trial) string {
+	return ""
+}
+
+// mayStop reports whether one failure can leave an operation half-way.
+func mayStop(c trial) bool { return false }
+
+// translated reports whether the documentation has another error for the errno.
+func translated(c trial, err error) bool { return false }
+
+// TestInjectedFaults fails every system call that an operation makes.
+func TestInjectedFaults(t *testing.T) {
+	if os.Getenv("MMAP_TEST_CHILD") == t.Name() {
+		testInjected(t)
+		return
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	check(t, err)
+	theirs := os.NewFile(uintptr(pair[1]), "the child's end")
+	var out bytes.Buffer
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-everyfault=", *everyFault))
+	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "MMAP_TEST_CHILD="+t.Name(), quick)
+	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{theirs}, &out, &out
+	check(t, cmd.Start())
+	theirs.Close()
+	listener, err := receiveDescriptor(pair[0])
+	unix.Close(pair[0])
+	if err == nil {
+		check(t, supervise(listener))
+		unix.Close(listener)
+	}
+	err = cmd.Wait()
+	switch {
+	case err == nil && strings.Contains(out.String(), "--- SKIP: "+t.Name()):
+		t.Skip(out.String())
+	case err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()):
+		t.Errorf("%v\n%s", err, out.String())
+	default:
+		t.Log(out.String())
+	}
+}
+
+func testInjected(t *testing.T) {
+	const socket = 3 // the first of ExtraFiles
+	j := &injector{t: t, work: make(chan func()), calls: calls()}
+	j.f, _ = scratch(t, 8*int(pageSize))
+	j.mem = must(os.Open("/proc/self/mem"))
+	defer j.mem.Close()
+	for i := range features { // once and for all, and not while a call fails
+		Probe(strings.Fields(features[i].names)[0])
+	}
+	ready := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for ever: the thread ends with the goroutine
+		listener, err := filteredThread()
+		if err == nil {
+			go func() { ready <- sendDescriptor(socket, listener); unix.Close(listener); unix.Close(socket) }()
+		} else {
+			ready <- err
+			return
+		}
+		for f := range j.work {
+			f()
+		}
+	}()
+	if err := <-ready; err != nil {
+		t.Skip("system calls cannot be failed from outside: ", err)
+	}
+	defer close(j.work)
+	debug.SetGCPercent(-1)
+	heapRoom()
+	total := 0
+	began := time.Now()
+	for _, op := range operations(t) {
+		began := time.Now()
+		wrong, _, err := j.try(trial{op: &op})
+		if errors.Is(err, errors.ErrUnsupported) {
+			t.Logf("not tested: %s: %v", op.name, err)
+			continue
+		}
+		if len(wrong) > 0 {
+			t.Errorf("%s: %s", op.name, strings.Join(wrong, "\n"))
+			continue
+		}
+		j.try(trial{op: &op})
+		seen := j.seen()
+		count := map[uintptr]int{}
+		var order []uintptr
+		for _, n := range seen {
+			if count[n]++; count[n] == 1 {
+				order = append(order, n)
+			}
+		}
+		tried, names, used := 0, []string{}, map[syscall.Errno]bool{}
+		for _, n := range order {
+			c, ok := j.calls[n]
+			if !ok {
+				t.Errorf("%s makes call number %d, which the table lacks", op.name, n)
+				continue
+			}
+			names = append(names, fmt.Sprintf("%s×%d", c.name, count[n]))
+			for at := 1; at <= count[n]; at++ {
+				if at > 2 && at < count[n] && !*everyFault {
+					continue
+				}
+				for _, name := range strings.Fields(c.errnos) {
+					errno := errnoOf(name)
+					used[errno] = true
+					for how := once; how <= everything; how++ {
+						if errno == unix.EINTR && how != once {
+							continue // a call that is interrupted for ever goes on for ever
+						}
+						try := trial{&op, n, c.name, errno, at, how}
+						wrong, _, _ := j.try(try)
+						tried++
+						if len(wrong) > 0 && j.bad < 100 {
+							j.bad++
+							t.Errorf("%v: %s", try, strings.Join(wrong, "\n"))
+						}
+					}
+				}
+			}
+			if tried%1000 < 100 {
+				runtime.GC()
+			}
+		}
+		total += tried
+		t.Logf("%-32s %4d %v %s", op.name, tried, time.Since(began).Round(time.Millisecond), strings.Join(names, " "))
+	}
+	t.Logf("%d in %v", total, time.Since(began))
+}
+
+// errnoOf returns the errno of a name.
+func errnoOf(name string) syscall.Errno {
+	for e := syscall.Errno(1); e < 200; e++ {
+		if unix.ErrnoName(e) == name || name == "EWOULDBLOCK" && e == unix.EWOULDBLOCK || name == "EOPNOTSUPP" && e == unix.EOPNOTSUPP {
+			return e
+		}
+	}
+	panic("no errno " + name)
+}
