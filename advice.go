@@ -148,13 +148,20 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 	}
 	for size > pageSize {
 		half := page(size / 2)
-		if sys.Madvise(addr, half, advice) == nil {
+		switch err := sys.Madvise(addr, half, advice); err {
+		case nil:
 			addr, size = addr+half, size-half
-		} else {
+		case unix.EFAULT, unix.EHWPOISON:
 			size = half
+		default:
+			return scarce(err, demand{charged: half})
 		}
 	}
-	return r.fault(max(addr, r.addr.Load()))
+	f := r.fault(max(addr, r.addr.Load()))
+	if f.Err == ErrPermission {
+		f.Err = ErrFault // the permission is there: the page was bad for a moment
+	}
+	return f
 }
 
 // Collapse makes huge pages of the whole ones within n bytes at off, now, and

@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"cmp"
 	"errors"
 
 	"github.com/mmarinus/mmap/internal/sys"
@@ -166,10 +167,14 @@ func (r *region) restore(start, end uintptr) error {
 		})
 		return failed == nil
 	})
-	if failed != nil {
-		return failed
+	if err != nil {
+		// Unread, as without a descriptor to spare; but to give a page the
+		// permissions that it has already changes nothing.
+		r.each(start, end, func(start, end uintptr, p Prot) {
+			failed = cmp.Or(failed, sys.Mprotect(r.base+start, end-start, int(p)))
+		})
 	}
-	return err
+	return failed
 }
 
 // stopped describes a change that could not be undone, and sets the account of

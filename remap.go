@@ -149,7 +149,7 @@ func (r *region) mend(start, end uintptr, err error) error {
 // stranger has been mapped there.
 func (r *region) fill(start, end uintptr) (hole bool, err error) {
 	at, size := r.base+start, end-start
-	if sys.Msync(at, size, unix.MS_ASYNC) == nil {
+	if sys.Msync(at, size, unix.MS_ASYNC) != unix.ENOMEM {
 		return false, nil // which does nothing, but for looking for holes
 	}
 	got, err := sys.Mmap(at, size, unix.PROT_NONE, holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
@@ -437,7 +437,7 @@ func (r *region) moveBack(areas []area, to uintptr, err error) error {
 		}
 		if back != nil {
 			r.fill(a.start-r.base, a.end-r.base)
-			stuck = &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.base), err: back}
+			stuck = errors.Join(stuck, &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.base), err: back})
 		}
 	}
 	if stuck != nil {
