@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -167,18 +168,9 @@ func operations(t testing.TB) (ops []operation) {
 		{"locked with a reserve", func(*bed) Spec { return Anonymous(pg).Lock().Reserve(3 * pg) }},
 		{"locked on fault", func(b *bed) Spec { return File(b.f, 0, 2*pg).LockOnFault() }},
 		{"not reserved", func(*bed) Spec { return Anonymous(2 * pg).NoReserve() }},
-	}
-	if runtime.GOARCH == "amd64" {
-		specs = append(specs, struct {
-			name string
-			spec func(b *bed) Spec
-		}{"low", func(*bed) Spec { return Anonymous(2 * pg).Low() }})
-	}
-	if Probe("MAP_DROPPABLE") == nil {
-		specs = append(specs, struct {
-			name string
-			spec func(b *bed) Spec
-		}{"droppable", func(*bed) Spec { return Anonymous(2 * pg).Droppable() }})
+		{"low", func(*bed) Spec { return Anonymous(2 * pg).Low() }},
+		{"droppable", func(*bed) Spec { return Anonymous(2 * pg).Droppable() }},
+		{"synchronous", func(b *bed) Spec { return File(b.f, 0, pg).Shared().Synchronous() }},
 	}
 	for _, s := range specs {
 		add("map "+s.name, "map ", func(b *bed) func() error {
@@ -483,6 +475,83 @@ func operations(t testing.TB) (ops []operation) {
 		b.after = append(b.after, func() { f.Close() })
 		return func() error { return Allocate(f, 0, int64(3*pg)) }
 	})
+	add("table of areas", "table: ", func(b *bed) func() error {
+		u := b.quilt()
+		return func() error {
+			table, err := procmaps.Open(0)
+			if err == nil {
+				_, _, err = table.At(uint64(u.Addr()))
+				for _, wrong := range table.Regions() {
+					err = errors.Join(err, wrong)
+				}
+				table.Close()
+			}
+			if err != nil {
+				err = fmt.Errorf("mmap: table: %w", err)
+			}
+			return err
+		}
+	})
+	for i := range features {
+		f := &features[i]
+		name := strings.Fields(f.names)[0]
+		add("probe "+name, "", func(b *bed) func() error {
+			missing := f.missing
+			f.once, f.missing = sync.Once{}, false
+			b.after = append(b.after, func() { f.missing = missing })
+			return func() error {
+				if err := Probe(name); !errors.Is(err, errors.ErrUnsupported) {
+					return err
+				}
+				return nil
+			}
+		})
+	}
+	return ops
+}
+
+// hugeOperations are those that differ with huge pages.
+func hugeOperations(size int) (ops []operation) {
+	add := func(name, says string, prepare func(b *bed) func() error) {
+		ops = append(ops, operation{name, says, prepare})
+	}
+	one := Anonymous(size).HugePages(0)
+	for name, s := range map[string]Spec{"map huge": one, "map huge, locked": one.Lock(), "map huge, aligned": one.Align(2 * size), "map huge with a reserve": one.Reserve(3 * size),
+		"map huge, populated, with a reserve": one.Populate().Reserve(3 * size), "map huge, locked, with a reserve": one.Lock().Reserve(3 * size)} {
+		add(name, "map ", func(b *bed) func() error { return func() error { return b.got(Map[ReadWrite](s)) } })
+	}
+	for name, s := range map[string]Spec{"grow huge": one, "grow huge, locked": one.Lock()} {
+		add(name, "grow to ", func(b *bed) func() error {
+			m := on(b, must(Map[ReadWrite](s.Reserve(3*size))))
+			return func() error { return Grow(m, 2*size) }
+		})
+	}
+	add("over by huge", "map ", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(size).Align(size))))
+		return func() error { return b.got(Over[ReadWrite](m, one)) }
+	})
+	add("place huge", "place ", func(b *bed) func() error {
+		u := on(b, must(MapUnknown(Anonymous(2*size).Align(size), ProtRead|ProtWrite)))
+		return func() error { return u.Place(size, one, ProtRead) }
+	})
+	add("protect huge", "protect as r--", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](one)))
+		return func() error { return b.got(Protect[Read](m)) }
+	})
+	add("move huge", "move to ", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](one)))
+		to := (spot(b.t, 2*size/int(pageSize)) + uintptr(size) - 1) &^ uintptr(size-1)
+		return func() error { return b.got(Move(m, to)) }
+	})
+	add("close huge", "unmap ", func(b *bed) func() error { return on(b, must(Map[ReadWrite](one))).Close })
+	add("memfd huge", "memfd ", func(b *bed) func() error {
+		return func() error { return b.gotFile(MemfdHuge("injected", int64(size), SealShrink, 0)) }
+	})
+	add("map a huge memfd", "map ", func(b *bed) func() error {
+		f := must(MemfdHuge("injected", int64(size), 0, 0))
+		b.after = append(b.after, func() { f.Close() })
+		return func() error { return b.got(Map[ReadWrite](File(f, 0, size/2).Shared())) }
+	})
 	return ops
 }
 
@@ -570,6 +639,9 @@ type injector struct {
 	work    chan func()
 	calls   map[uintptr]call
 	excuses map[int]int // how often each was needed
+
+	operations, trials int
+	called, errnos     map[string]bool // the calls, and the calls with errnos, that were failed
 }
 
 // run runs f on the filtered thread, with a call failing as asked, and returns how
@@ -759,7 +831,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 			say("without a fault: %v", err)
 		}
 	case failed == 0:
-		say("the call was not made again")
+		say("the call was not made again: %v", err)
 	case err == nil:
 		if j.excused(c, "succeeds") == "" {
 			say("it succeeds although the call failed")
@@ -796,7 +868,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 		}
 	}
 	for _, m := range append(b.was, b.made...) {
-		if d := differing(m); d != "" && j.excused(c, "changes") == "" {
+		if d := differing(m); d != "" && j.excused(c, "differs") == "" {
 			say("%s", d)
 		}
 	}
@@ -834,7 +906,9 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 	}
 	var areas []procmaps.Region
 	for range 5 {
-		areas, leaks = held().more(before)
+		if areas, leaks = held().more(before); j.excused(c, "counts locks") != "" {
+			leaks = slices.DeleteFunc(leaks, func(s string) bool { return strings.Contains(s, "are locked") })
+		}
 		if len(areas) == 0 && len(leaks) == 0 || b.stays {
 			return wrong, nil, err
 		}
@@ -846,9 +920,6 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 			continue
 		}
 		leaks = append(leaks, "left mapped: "+a.String())
-	}
-	if j.excused(c, "counts locks") != "" {
-		leaks = slices.DeleteFunc(leaks, func(s string) bool { return strings.Contains(s, "are locked") })
 	}
 	return wrong, leaks, err
 }
@@ -889,16 +960,18 @@ var excuses = []struct {
 	why            string
 }{
 	{what: "succeeds", call: "close", why: "the kernel closes the descriptor whatever it answers, and nothing was written"},
-	{what: "succeeds", call: "madvise msync ftruncate fallocate openat", errnos: "EINTR", why: "it is called again"},
+	{what: "succeeds", call: "madvise msync ftruncate fallocate openat pread64", errnos: "EINTR", why: "it is called again"},
 	{what: "succeeds", call: "epoll_ctl", why: "package os asks whether it can wait for the file, which it never can"},
 	{what: "succeeds", op: "memfd", call: "fcntl", at: 1, why: "package os asks for the mode of the descriptor"},
 	{what: "succeeds", op: "sealed memfd", call: "fcntl", at: 1, why: "the same"},
 	{what: "succeeds", op: "re", call: "fcntl", why: "the same, of regions, resize and reads"},
+	{what: "succeeds", op: "table", call: "fcntl", why: "the same"},
 	{what: "succeeds", op: "map ", call: "newfstatat", why: "open(2) and fstat(2) decide"},
 	{what: "succeeds", call: "ioctl", why: "without PROCMAP_QUERY the table is read as text"},
 	{what: "succeeds", op: "map populated", call: "madvise mincore", why: "Populate is best effort"},
 	{what: "succeeds", op: "over with a reserve by populated", call: "madvise", why: "the same"},
 	{what: "succeeds", call: "munmap", op: "map aligned", why: "what cannot be unmapped is left to the collector"},
+	{what: "succeeds", call: "munmap", op: "map huge, aligned", why: "the same"},
 	{what: "succeeds", call: "munmap", op: "resize longer", why: "the same"},
 	{what: "succeeds", call: "munmap", op: "move", why: "the same"},
 	{what: "succeeds", call: "munmap", op: "collection", why: "it is tried again after the next collection"},
@@ -916,13 +989,22 @@ var excuses = []struct {
 	{what: "succeeds", op: "lock past", call: "mlock", errnos: "EAGAIN ENOMEM", why: "the same"},
 	{what: "succeeds", op: "lock past", call: "munlock", why: "see Unlock"},
 	{what: "succeeds", op: "lock past", call: "capget fcntl fstat getrlimit prlimit64 newfstatat openat pread64 read", why: "they only look for the limit that was met, and for the cause"},
+	{what: "succeeds", op: "probe", why: "what cannot be asked is said to be missing, or else is seen when it is used"},
 	{what: "stops", op: "over with a reserve", call: "mremap", at: 2, why: "the new pages are in place, and the new reserve is not"},
 	{what: "changes", op: "grow locked", call: "mlock mlock2", how: everything, why: "the way back fails: pages are accessible, but not handed out"},
 	{what: "changes", op: "resize longer within the locked reserve", call: "mlock", how: everything, why: "the same"},
-	{what: "changes", how: everything, errnos: "", call: "openat mprotect mremap munmap ioctl madvise", why: "the table cannot be read: of what has stopped half-way nothing is allowed"},
+	{what: "changes", op: "grow huge", how: everything, errnos: "ENOMEM", why: "what is not accessible may be somebody else's by now, and the capacity goes"},
+	{what: "differs", op: "grow locked", call: "mlock mlock2", how: everything, why: "the same"},
+	{what: "differs", op: "resize longer within the", call: "mlock munmap", how: everything, why: "the same"},
+	{what: "differs", op: "over", call: "mremap madvise", how: everything, why: "the table cannot be read: of what has stopped half-way nothing is allowed"},
+	{what: "differs", call: "mprotect", how: everything, why: "the same"},
+	{what: "differs", op: "move", call: "openat close ioctl mremap", how: everything, why: "the same"},
+	{what: "differs", op: "resize longer, several", how: everything, why: "the same"},
 	{what: "loses", how: everything, errnos: "ENOMEM", why: "this is how msync(2) says that there is a hole, into which somebody else may have been mapped"},
-	{what: "leaves space", how: everything, call: "close ioctl mremap munmap", why: "the table cannot be read, and what is held may be somebody else's by now"},
+	{what: "leaves space", how: everything, call: "close ioctl mmap mmap2 mlock mremap munmap", why: "the table cannot be read, and what is held may be somebody else's by now"},
+	{what: "skips", op: "map a huge memfd", call: "fstatfs", why: "of these files it does not fail, and otherwise is not needed"},
 	{what: "blocks", op: "move", how: everything, why: "it is in the way, then"},
+	{what: "blocks", op: "grow huge", how: everything, errnos: "ENOMEM", why: "the capacity goes"},
 	{what: "counts locks", op: "move several areas", why: "Linux counts a locked area twice after MREMAP_DONTUNMAP, for ever"},
 	{what: "counts locks", op: "resize longer, several areas", why: "the same"},
 }
@@ -972,7 +1054,7 @@ func TestInjectedFaults(t *testing.T) {
 	}
 	err = cmd.Wait()
 	switch {
-	case err == nil && strings.Contains(out.String(), "--- SKIP: "+t.Name()):
+	case err == nil && strings.Contains(out.String(), "--- SKIP: "+t.Name()+" ("):
 		t.Skip(out.String())
 	case err != nil || !strings.Contains(out.String(), "--- PASS: "+t.Name()):
 		t.Errorf("%v\n%s", err, out.String())
@@ -983,7 +1065,7 @@ func TestInjectedFaults(t *testing.T) {
 
 func testInjected(t *testing.T) {
 	const socket = 3 // the first of ExtraFiles
-	j := &injector{t: t, work: make(chan func()), calls: calls(), excuses: map[int]int{}}
+	j := &injector{t: t, work: make(chan func()), calls: calls(), excuses: map[int]int{}, called: map[string]bool{}, errnos: map[string]bool{}}
 	j.f, _ = scratch(t, 8*int(pageSize))
 	j.mem = must(os.Open("/proc/self/mem"))
 	defer j.mem.Close()
@@ -994,12 +1076,14 @@ func testInjected(t *testing.T) {
 	go func() {
 		runtime.LockOSThread() // for ever: the thread ends with the goroutine
 		listener, err := filteredThread()
-		if err == nil {
-			go func() { ready <- sendDescriptor(socket, listener); unix.Close(listener); unix.Close(socket) }()
-		} else {
+		go func() { // on another thread: nobody answers yet
+			if err == nil {
+				err = sendDescriptor(socket, listener)
+				unix.Close(listener)
+			}
+			unix.Close(socket)
 			ready <- err
-			return
-		}
+		}()
 		for f := range j.work {
 			f()
 		}
@@ -1010,10 +1094,22 @@ func testInjected(t *testing.T) {
 	defer close(j.work)
 	debug.SetGCPercent(-1)
 	heapRoom()
-	total := 0
-	began := time.Now()
-	for _, op := range operations(t) {
-		began := time.Now()
+	t.Logf("%-40s %6s  %s", "operation", "trials", "system calls, and how often it makes each")
+	t.Run("SmallPages", func(t *testing.T) { j.all(t, operations(t)) })
+	t.Run("HugePages", func(t *testing.T) { j.all(t, hugeOperations(int(withHugePages(t, 16)))) })
+	t.Logf("%d operations, %d system calls, %d pairs of a call and an errno, %d trials: all that did not hold is above",
+		j.operations, len(j.called), len(j.errnos), j.trials)
+	for i, e := range excuses {
+		if n := j.excuses[i]; n > 0 {
+			t.Logf("%6d times: %s %s %s %s: %s", n, e.op, e.call, e.errnos, e.what, e.why)
+		}
+	}
+}
+
+// all tries every call of the operations.
+func (j *injector) all(t *testing.T, ops []operation) {
+	j.t = t
+	for _, op := range ops {
 		wrong, err := j.try(trial{op: &op})
 		if errors.Is(err, errors.ErrUnsupported) {
 			t.Logf("not tested: %s: %v", op.name, err)
@@ -1023,51 +1119,51 @@ func testInjected(t *testing.T) {
 			t.Errorf("%s: %s", op.name, strings.Join(wrong, "\n"))
 			continue
 		}
-		j.try(trial{op: &op})
-		seen := j.seen()
-		count := map[uintptr]int{}
+		j.operations++
+		count, names, before := map[uintptr]int{}, []string{}, j.trials
 		var order []uintptr
-		for _, n := range seen {
+		for _, n := range j.seen() {
 			if count[n]++; count[n] == 1 {
 				order = append(order, n)
 			}
 		}
-		tried, names, used := 0, []string{}, map[syscall.Errno]bool{}
 		for _, n := range order {
 			c, ok := j.calls[n]
 			if !ok {
 				t.Errorf("%s makes call number %d, which the table lacks", op.name, n)
 				continue
 			}
+			j.called[c.name] = true
 			names = append(names, fmt.Sprintf("%s×%d", c.name, count[n]))
 			for at := 1; at <= count[n]; at++ {
-				if at > 2 && at < count[n] && !*everyFault {
-					continue
+				if at <= 2 || at == count[n] || *everyFault {
+					j.fail(t, trial{op: &op, number: n, call: c.name, at: at}, c.errnos)
 				}
-				for i, name := range strings.Fields(c.errnos) {
-					errno := errnoOf(name)
-					used[errno] = true
-					for how := once; how <= everything; how++ {
-						if how != once && (errno == unix.EINTR || i > 0 && errno != unix.ENOMEM && !*everyFault) {
-							continue // a call that is interrupted for ever goes on for ever
-						}
-						try := trial{&op, n, c.name, errno, at, how}
-						wrong, _ := j.try(try)
-						tried++
-						if len(wrong) > 0 {
-							t.Errorf("%v: %s", try, strings.Join(wrong, "\n"))
-						}
-					}
-				}
-			}
-			if tried%1000 < 100 {
-				runtime.GC()
 			}
 		}
-		total += tried
-		t.Logf("%-32s %4d %v %s", op.name, tried, time.Since(began).Round(time.Millisecond), strings.Join(names, " "))
+		runtime.GC()
+		t.Logf("%-40s %6d  %s", op.name, j.trials-before, strings.Join(names, " "))
 	}
-	t.Logf("%d in %v", total, time.Since(began))
+}
+
+// fail fails one call with each errno, in each way. By default, all of them are for
+// the first of the calls; those that follow, and the ways that last, have ENOMEM and
+// the first of the list.
+func (j *injector) fail(t *testing.T, c trial, errnos string) {
+	for i, name := range strings.Fields(errnos) {
+		c.errno = errnoOf(name)
+		j.errnos[c.call+" "+name] = true
+		few := i > 0 && c.errno != unix.ENOMEM && !*everyFault
+		for c.how = once; c.how <= everything; c.how++ {
+			if few && (c.how != once || c.at > 1) || c.how != once && c.errno == unix.EINTR || j.excused(c, "skips") != "" {
+				continue // and a call that is interrupted for ever goes on for ever
+			}
+			j.trials++
+			if wrong, _ := j.try(c); len(wrong) > 0 {
+				t.Errorf("%v: %s", c, strings.Join(wrong, "\n"))
+			}
+		}
+	}
 }
 
 // errnoOf returns the errno of a name.

@@ -291,7 +291,7 @@ func scarceHuge(err error, size, page uintptr) error {
 		return err
 	}
 	pool := fmt.Sprintf("/sys/kernel/mm/hugepages/hugepages-%dkB/", page>>10)
-	if _, missing := os.Stat(pool); missing != nil {
+	if _, missing := os.Stat(pool); errors.Is(missing, os.ErrNotExist) {
 		return &failure{hint: fmt.Sprintf("this kernel has no huge pages of %d bytes", page), err: errors.ErrUnsupported}
 	}
 	free := number(pool+"free_hugepages", "") - number(pool+"resv_hugepages", "")
@@ -309,15 +309,22 @@ func rlimit(resource int) uint64 {
 
 // number returns the number that follows key in a file of the kernel's, 0 if
 // there is none. It allocates nothing, for the sake of scarce.
-func number(file, key string) (n uint64) {
+func number(file, key string) uint64 {
+	n, _ := readNumber(file, key)
+	return n
+}
+
+// readNumber is number that says why the file cannot be read.
+func readNumber(file, key string) (n uint64, err error) {
 	var text [2048]byte
-	if fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-		unix.Read(fd, text[:])
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Read(fd, text[:])
 		unix.Close(fd)
 	}
 	_, rest, _ := bytes.Cut(text[:], []byte(key))
 	rest = bytes.TrimLeft(rest, "\t ")
 	end := bytes.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
 	n, _ = strconv.ParseUint(string(rest[:max(end, 0)]), 10, 64)
-	return n
+	return n, err
 }

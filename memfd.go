@@ -131,10 +131,13 @@ func Allocate(f *os.File, offset, size int64) error {
 func hugeFlags(op string, size int) (granule uintptr, flags int, err error) {
 	switch {
 	case size == 0:
-		if granule = uintptr(number("/proc/meminfo", "Hugepagesize:")) << 10; granule == 0 {
+		n, err := readNumber("/proc/meminfo", "Hugepagesize:")
+		if err != nil {
+			err = &failure{op: op, hint: "/proc/meminfo cannot be read", err: err}
+		} else if n == 0 {
 			err = &failure{op: op, hint: "the kernel has no huge pages", err: errors.ErrUnsupported}
 		}
-		return granule, 0, err
+		return uintptr(n) << 10, 0, err
 	case size <= int(pageSize) || size&(size-1) != 0:
 		return 0, 0, bad(op, "%d is no size of a huge page", size)
 	}
