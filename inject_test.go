@@ -802,7 +802,7 @@ func (h holdings) more(before holdings) (areas []procmaps.Region, rest []string)
 // try makes a trial, and returns what is wrong. The Go runtime may map memory for
 // itself meanwhile: what the library leaks it leaks again.
 func (j *injector) try(c trial) (wrong []string, err error) {
-	for range 3 {
+	for range 6 {
 		var leaks []string
 		if wrong, leaks, err = j.tryOnce(c); len(leaks) == 0 {
 			return wrong, err

@@ -1,0 +1,148 @@
+package mmap
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// What runs out, or is refused by something other than the file, and is in no other
+// test: descriptors, permission to execute, healthy memory.
+
+// Without a descriptor to spare the kernel's table cannot be read. Nothing is lost by
+// that, and no feature is said to be missing.
+func TestNoDescriptors(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	pg := int(pageSize)
+	f, data := scratch(t, 3*pg)
+	ro := must(os.Open(f.Name()))
+	defer ro.Close()
+	m := mapped[Read](t, File(ro, 0, 3*pg).Shared())
+	rw := mapped[ReadWrite](t, Anonymous(3*pg).Reserve(5*pg))
+	u := must(MapUnknown(Anonymous(3*pg), ProtRead))
+	defer u.Close()
+	to := spot(t, 8)
+	before := map[Mapping]string{m: state(t, m), rw: state(t, rw), u: state(t, u)}
+	var old unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
+
+	_, err := Protect[ReadWrite](m)
+	wants(t, "protect", err, unix.EACCES, ErrPermission)
+	if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
+		t.Error("a refusal that changes nothing has ended the handle: ", err)
+	}
+	b := make([]byte, 3*pg)
+	if check(t, second(m.ReadAt(b, 0))); !bytes.Equal(b, data) {
+		t.Error("other contents")
+	}
+	for what, err := range map[string]error{
+		"regions": second2(m.Regions()), "assert": second2(Assert[Read](u)), "move": second2(Move(rw, to)), "path": second2(Map[Read](Path(f.Name()))),
+		"adopt": second2(UnsafeAdopt[Read](m.Addr(), 3*pg)), "memfd": second2(Memfd("none", 0, 0)), "resize of a file": second2(Resize(m, 4*pg)),
+		"huge pages": second2(Map[Read](Anonymous(1).HugePages(0))), "huge memfd": second2(MemfdHuge("none", 1, 0, 0)),
+	} {
+		if wants(t, what, err, unix.EMFILE); errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("%s: this is not missing: %v", what, err)
+		}
+	}
+	// What needs none goes on.
+	check(t, mapped[ReadWrite](t, Anonymous(pg)).Close())
+	check(t, mapped[Read](t, File(f, 0, pg)).Close())
+	wants(t, "a store", m.View(func(b []byte) error { b[0] = 1; return nil }), ErrFault) // for whatever reason
+
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	for m, state := range before {
+		kept(t, "all of it", m, state)
+	}
+	unmapped(t, "the place to move to", to, 8)
+	check(t, Grow(rw, 5*pg))
+}
+
+// On a file system that is mounted noexec a file cannot be executed by way of a
+// mapping, and a mapping of it cannot become executable.
+func TestNoexecMount(t *testing.T) {
+	pg := int(pageSize)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOEXEC, "size=64k"); err == nil {
+		defer unix.Unmount(dir, unix.MNT_DETACH)
+	} else {
+		var fs unix.Statfs_t // many systems have one that anybody can write to
+		if dir = "/dev/shm"; unix.Statfs(dir, &fs) != nil || fs.Flags&unix.ST_NOEXEC == 0 {
+			t.Skip("mounting a tmpfs is not allowed, and /dev/shm is none without execution: ", err)
+		}
+	}
+	f, err := os.CreateTemp(dir, "noexec")
+	check(t, err)
+	defer os.Remove(f.Name())
+	defer f.Close()
+	check(t, f.Truncate(int64(2*pg)))
+	for what, s := range map[string]Spec{"private": File(f, 0, 2*pg), "shared": File(f, 0, 2*pg).Shared(), "path": Path(f.Name())} {
+		_, err := Map[ReadExec](s)
+		wants(t, what, err, unix.EPERM, ErrPermission)
+		at := spot(t, 4)
+		_, err = Map[ReadExec](File(f, 0, pg).Reserve(3 * pg).At(at)) // the reserve could be mapped
+		wants(t, what+" with a reserve", err, ErrPermission)
+		unmapped(t, what+" with a reserve", at, 4)
+		m := mapped[Read](t, s)
+		before := state(t, m)
+		_, err = Protect[ReadExec](m)
+		wants(t, what+" protect", err, unix.EACCES, ErrPermission)
+		u := must(Forget(m))
+		wants(t, what+" protect a range", u.ProtectRange(pg, pg, ProtExec), unix.EACCES)
+		kept(t, what, u, before)
+		check(t, u.Close())
+	}
+	m := mapped[ReadWrite](t, Anonymous(2*pg))
+	before := state(t, m)
+	_, err = Over[ReadExec](m, File(f, 0, 2*pg))
+	wants(t, "over", err, unix.EPERM, ErrPermission)
+	u := must(Forget(m))
+	defer u.Close()
+	wants(t, "place", u.Place(pg, File(f, 0, pg), ProtExec), unix.EPERM, ErrPermission)
+	kept(t, "all of it", u, before)
+}
+
+// A page whose memory has gone bad is a fault, as any other that cannot be had. The
+// page is lost to the machine, so this is for virtual machines that end with the test.
+func TestPoisonedPage(t *testing.T) {
+	if os.Getenv("MMAP_TEST_VM") == "" {
+		t.Skip("it takes a page of memory from the whole machine: MMAP_TEST_VM is not set")
+	}
+	pg := int(pageSize)
+	m := mapped[ReadWrite](t, Anonymous(3*pg))
+	check(t, m.Advise(0, 3*pg, AdviceNoHugePage))
+	check(t, second(m.WriteAt(bytes.Repeat([]byte{7}, 3*pg), 0)))
+	if err := sys.Madvise(m.Addr()+pageSize, pageSize, unix.MADV_HWPOISON); err != nil {
+		t.Skip("no page can be poisoned, for lack of privilege or of CONFIG_MEMORY_FAILURE: ", err)
+	}
+	for what, stop := range map[string]func() (int, error){
+		"read":  func() (int, error) { return m.ReadAt(make([]byte, 3*pg), 0) },
+		"write": func() (int, error) { return m.WriteAt(make([]byte, 2*pg), 0) },
+		"view": func() (int, error) {
+			return pg, m.View(func(b []byte) error { return second(bytes.Count(b, []byte{1}), nil) })
+		},
+		"prefault": func() (int, error) { return pg, m.Prefault(0, 3*pg) },
+	} {
+		n, err := stop()
+		var fault *FaultError
+		if !errors.As(err, &fault) || n != pg || fault.Offset != pg || fault.Err != ErrFault {
+			t.Errorf("%s: %d, %v", what, n, err)
+		}
+	}
+	// The other pages are as they were, and a new page can take its place.
+	b := make([]byte, 1)
+	if check(t, second(m.ReadAt(b, int64(2*pg)))); b[0] != 7 {
+		t.Error("another page: ", b)
+	}
+	check(t, m.Discard(pg, pg))
+	if check(t, second(m.ReadAt(b, int64(pg)))); b[0] != 0 {
+		t.Error("not a new page: ", b)
+	}
+	check(t, m.Close())
+}
