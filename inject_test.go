@@ -42,7 +42,6 @@ type bed struct {
 	was   []Mapping // what is to be unchanged if the operation fails
 	made  []Mapping // what it made
 	after []func()  // undoes the rest of what prepare did
-	final bool      // what it does cannot be done again
 	stays bool      // what it does cannot be undone
 }
 
@@ -281,7 +280,6 @@ func operations(t testing.TB) (ops []operation) {
 	})
 	add("forget, split, join, release", "", func(b *bed) func() error {
 		m := must(Map[ReadWrite](Anonymous(3 * pg)))
-		b.final = true
 		return func() error {
 			u, err := Forget(m)
 			check(t, err)
@@ -349,7 +347,6 @@ func operations(t testing.TB) (ops []operation) {
 		m := must(Map[ReadWrite](Anonymous(3 * pg)))
 		graduate()
 		runtime.SetFinalizer(m.r, nil)
-		b.final = true
 		r, at := m.r, m.Addr()
 		b.after = append(b.after, func() { r = nil; collected(b.t, at) })
 		return func() error { r.collect(); return nil }
@@ -640,6 +637,7 @@ type injector struct {
 	f       *os.File
 	mem     *os.File
 	work    chan func()
+	buf     []byte // of glance
 	calls   map[uintptr]call
 	excuses map[int]int // how often each was needed
 
@@ -687,15 +685,18 @@ func (j *injector) seen() (numbers []uintptr) {
 // glance describes the pages of a mapping as the kernel has them: permissions,
 // place in the file, and a sum of the contents.
 func (j *injector) glance(base, size uintptr) (pages []string) {
-	p := make([]byte, pageSize)
 	for _, r := range must(regionsOf(base, base+size)) {
-		for at := r.Start; at < r.End; at += uint64(pageSize) {
+		if n := int(r.Size()); n > len(j.buf) {
+			j.buf = make([]byte, n)
+		}
+		n, _ := j.mem.ReadAt(j.buf[:r.Size()], int64(r.Start)) // up to a page that cannot be had
+		for at := uint64(0); at < r.Size(); at += uint64(pageSize) {
 			place := uint64(0)
 			if r.Inode != 0 {
-				place = r.Offset + at - r.Start
+				place = r.Offset + at
 			}
-			n, _ := j.mem.ReadAt(p, int64(at))
-			pages = append(pages, fmt.Sprintf("%#x %v %d at %#x: %d:%08x", at, r.Perms, r.Inode, place, n, crc32.ChecksumIEEE(p[:n])))
+			has := j.buf[min(at, uint64(n)):min(at+uint64(pageSize), uint64(n))]
+			pages = append(pages, fmt.Sprintf("%#x %v %d at %#x: %d:%08x", r.Start+at, r.Perms, r.Inode, place, len(has), crc32.ChecksumIEEE(has)))
 		}
 	}
 	return pages
@@ -861,7 +862,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 				say("after %v it was %s\n%s\nand is %s\n%s", err, was.access, strings.Join(was.pages, "\n"), is.access, strings.Join(is.pages, "\n"))
 			}
 		}
-		if stopped == nil && (!b.final || c.how == once) {
+		if stopped == nil {
 			again := f()
 			if again != nil {
 				b.collect() // what could not be unmapped can be in the way
@@ -1155,9 +1156,9 @@ func (j *injector) all(t *testing.T, ops []operation) {
 	}
 }
 
-// fail fails one call with each errno, in each way. By default, all of them are for
-// the first of the calls; those that follow, and the ways that last, have ENOMEM and
-// the first of the list.
+// fail fails one call with each errno, in each way. By default only the first call of
+// its kind, failing once, has all errnos; everything else has ENOMEM and the first of
+// the list.
 func (j *injector) fail(t *testing.T, c trial, errnos string) {
 	for i, name := range strings.Fields(errnos) {
 		c.errno = errnoOf(name)
