@@ -388,25 +388,25 @@ func (r *region) relocate(size, to, want uintptr) error {
 		slices.SortStableFunc(areas, func(a, b area) int { return cmp.Compare(a.pageSize, b.pageSize) })
 	}
 	for i, a := range areas {
-		at, length, flags := to+a.start-r.base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED|unix.MREMAP_DONTUNMAP
-		locked := sys.Msync(a.start, length, unix.MS_INVALIDATE) == unix.EBUSY
-		if locked || i == len(areas)-1 {
-			flags = unix.MREMAP_MAYMOVE | unix.MREMAP_FIXED
-		}
-		if i == len(areas)-1 {
+		at, length, flags := to+a.start-r.base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
+		last := i == len(areas)-1
+		locked := !last && sys.Msync(a.start, length, unix.MS_INVALIDATE) != nil // EBUSY
+		if last {
 			length += want - size
+		} else if !locked {
+			flags |= unix.MREMAP_DONTUNMAP
 		}
 		if _, err := sys.Mremap(a.start, a.end-a.start, length, flags, at); err != nil {
 			abandonHold(at, length)
 			for _, b := range areas[i+1:] {
 				abandon(to+b.start-r.base, b.end-b.start)
 			}
-			if i < len(areas)-1 {
+			if !last {
 				abandon(to+size, want-size)
 			}
 			return scarce(r.moveBack(areas[:i], to, err), demand{space: 2 * want}) // the kernel counts the held place, too
 		}
-		if locked && i < len(areas)-1 {
+		if locked {
 			_, failed := r.fill(a.start-r.base, a.end-r.base)
 			areas[i].adrift = failed != nil
 		}
