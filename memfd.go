@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -132,10 +133,8 @@ func hugeFlags(op string, size int) (granule uintptr, flags int, err error) {
 	switch {
 	case size == 0:
 		n, err := readNumber("/proc/meminfo", "Hugepagesize:")
-		if err != nil {
-			err = &failure{op: op, hint: "/proc/meminfo cannot be read", err: err}
-		} else if n == 0 {
-			err = &failure{op: op, hint: "the kernel has no huge pages", err: errors.ErrUnsupported}
+		if n == 0 {
+			err = &failure{op: op, hint: "the kernel tells of no huge pages", err: cmp.Or(err, errors.ErrUnsupported)}
 		}
 		return uintptr(n) << 10, 0, err
 	case size <= int(pageSize) || size&(size-1) != 0:

@@ -413,7 +413,9 @@ func (r *region) relocate(size, to, want uintptr) error {
 	}
 	r.lost.Store(false)
 	for _, a := range areas[:max(len(areas), 1)-1] {
-		abandon(a.start, a.end-a.start)
+		if !a.adrift {
+			abandon(a.start, a.end-a.start)
+		}
 	}
 	return nil
 }
