@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// A job is what the virtual machine is to do.
+type job struct {
+	Args, Env []string
+	UID       int
+	Modules   int
+}
+
+// exitLine is followed by the exit status of the tests.
+const startLine, exitLine = "vmtest: Linux ", "vmtest: exit "
+
+// boot boots a kernel with this program as init, which runs a test binary, and
+// returns what became of that.
+func boot(t target, args []string) error {
+	root, err := fetch(machines[t.arch].debian, t.release, t.kernel)
+	if err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp("", "vmtest-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+	if err := initramfs(tmp, root, args); err != nil {
+		return err
+	}
+	qemu, err := emulator(t, tmp, root)
+	if err != nil {
+		return err
+	}
+	for again := false; ; again = true {
+		started, err := watch(exec.Command(qemu[0], qemu[1:]...))
+		if started || again {
+			return err
+		}
+		fmt.Println("vmtest: the tests have not started, booting again:", err)
+	}
+}
+
+// watch runs the virtual machine, and prints what comes from the tests, or if
+// they do not start, what else there is.
+func watch(cmd *exec.Cmd) (started bool, err error) {
+	// A go test that times out kills this process.
+	runtime.LockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return false, err
+	}
+	cmd.Stderr = cmd.Stdout
+	if err := cmd.Start(); err != nil {
+		return false, err
+	}
+	var before []string
+	status := -1
+	lines(out, func(line string) {
+		if code, ok := strings.CutPrefix(line, exitLine); ok {
+			status, _ = strconv.Atoi(code)
+		} else if status >= 0 {
+			return // the kernel says goodbye
+		} else if started = started || strings.HasPrefix(line, startLine); started {
+			fmt.Println(line)
+		} else {
+			before = append(before, line)
+		}
+	})
+	err = cmd.Wait()
+	switch {
+	case !started:
+		fmt.Println(strings.Join(before, "\n"))
+		return false, fmt.Errorf("the kernel has not booted: %v", err)
+	case status < 0:
+		return true, fmt.Errorf("the tests have not ended: %v", err)
+	case status > 0:
+		os.Exit(status)
+	}
+	return true, nil
+}
+
+// emulator is the command line for qemu.
+func emulator(t target, tmp, root string) ([]string, error) {
+	m := machines[t.arch]
+	kernels, _ := filepath.Glob(root + "/boot/vmlinu*")
+	if len(kernels) != 1 {
+		return nil, fmt.Errorf("%s/boot has no kernel: %q", root, kernels)
+	}
+	if _, err := exec.LookPath(m.system); err != nil {
+		return nil, fmt.Errorf("%w (in Debian's qemu-system-x86, -arm, -ppc or -misc)", err)
+	}
+	qemu := append([]string{m.system}, strings.Fields(m.options)...)
+	qemu = append(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-smp", "2",
+		"-accel", "tcg,thread=multi", "-kernel", kernels[0], "-initrd", tmp+"/initrd", "-append", "quiet panic=-1 secretmem.enable=1 "+m.console)
+	if accelerated(t.arch) {
+		qemu = append(qemu, "-accel", "kvm")
+	}
+	if err := disk(tmp+"/disk", 0, 1024); err != nil {
+		return nil, err
+	}
+	qemu = append(qemu, "-drive", "if=virtio,format=raw,file="+tmp+"/disk")
+	size := fmt.Sprintf("%dM", *memory)
+	if t.arch == "amd64" {
+		// Where the guest's kernel will begin its data: see pmem.
+		if err := disk(tmp+"/dax", 2, 254); err != nil {
+			return nil, err
+		}
+		size += fmt.Sprintf(",slots=1,maxmem=%dM", *memory+256)
+		qemu = append(qemu, "-object", "memory-backend-file,id=nv,size=256M,mem-path="+tmp+"/dax", "-device", "nvdimm,memdev=nv")
+	}
+	qemu = append(qemu, "-m", size)
+	if t.arch != "s390x" && t.arch != "386" {
+		for node := range 2 {
+			qemu = append(qemu, "-object", fmt.Sprintf("memory-backend-ram,id=node%d,size=%dM", node, *memory/2),
+				"-numa", fmt.Sprintf("node,nodeid=%d,memdev=node%d,cpus=%d", node, node, node))
+		}
+	}
+	return qemu, nil
+}
+
+// disk makes a file with an ext4 file system; in megabytes.
+func disk(name string, offset, size int) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(int64(offset+size) << 20); err != nil {
+		return err
+	}
+	_, err = run(".", "/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", fmt.Sprintf("offset=%d", offset<<20), name, fmt.Sprintf("%dM", size))
+	return err
+}
+
+// accelerated reports whether this machine can run the processor itself.
+func accelerated(arch string) bool {
+	info, _ := os.ReadFile("/proc/cpuinfo")
+	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
+	if err != nil {
+		return false
+	}
+	kvm.Close()
+	return runtime.GOARCH == "amd64" && (arch == "amd64" || arch == "386") && (bytes.Contains(info, []byte(" vmx ")) || bytes.Contains(info, []byte(" svm ")))
+}
+
+// initramfs writes the guest's files: this program as init, the job, the test
+// binary, and what surrounds the tests' source, which is in the working directory.
+func initramfs(tmp, root string, args []string) error {
+	_, err := run(".", "go", "build", "-o", tmp+"/init", "github.com/mmarinus/mmap/internal/vmtest")
+	if err != nil {
+		return err
+	}
+	var a archive
+	j := job{Args: args[1:], UID: *uid}
+	for _, v := range os.Environ() {
+		if strings.HasPrefix(v, "MMAP_") || strings.HasPrefix(v, "GODEBUG=") || strings.HasPrefix(v, "GOMAXPROCS=") {
+			j.Env = append(j.Env, v)
+		}
+	}
+	all, err := modules(root, "crc32c_generic", "nfit", "nd_pmem", "ext4", "virtio_pci", "virtio_blk", "loop")
+	if err != nil {
+		return err
+	}
+	j.Modules = len(all)
+	for i, module := range all {
+		a.add(moduleName(i), 0o644, module)
+	}
+	text, err := json.Marshal(j)
+	if err != nil {
+		return err
+	}
+	a.add("job", 0o644, text)
+	for name, path := range map[string]string{"init": tmp + "/init", "test": args[0]} {
+		program, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		a.add(name, 0o755, program)
+	}
+	a.add("src", fs.ModeDir|0o755, nil)
+	err = fs.WalkDir(os.DirFS("."), ".", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil || path == ".":
+			return err
+		case d.Name()[0] == '.' && d.IsDir():
+			return fs.SkipDir
+		case d.IsDir():
+			a.add("src/"+path, fs.ModeDir|0o755, nil)
+		case d.Type().IsRegular() && !strings.HasSuffix(path, ".test"):
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			a.add("src/"+path, 0o644, text)
+		}
+		return nil
+	})
+	a.add("TRAILER!!!", 0, nil)
+	return errors.Join(err, os.WriteFile(tmp+"/initrd", a.b.Bytes(), 0o600))
+}
+
+func moduleName(i int) string { return "module" + strconv.Itoa(i) }
+
+// An archive is what "cpio -H newc" writes, and the kernel unpacks.
+type archive struct {
+	b     bytes.Buffer
+	files int
+}
+
+func (a *archive) add(name string, mode fs.FileMode, contents []byte) {
+	a.files++
+	kind := uint32(syscall.S_IFREG)
+	if mode.IsDir() {
+		kind = syscall.S_IFDIR
+	}
+	fmt.Fprintf(&a.b, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
+		a.files, kind|uint32(mode.Perm()), 0, 0, 1, 0, len(contents), 0, 0, 0, 0, len(name)+1, 0, name)
+	pad := func() { a.b.Write(make([]byte, -a.b.Len()&3)) }
+	pad()
+	a.b.Write(contents)
+	pad()
+}
+
+// emulate runs a test binary under qemu's emulation of a processor. The kernel
+// does not know how to run such a program, so the tests' children need a name
+// for it that it does: a script.
+func emulate(t target, args []string) error {
+	root, err := fetch(machines[runtime.GOARCH].debian, "trixie", "qemu-user")
+	if err != nil {
+		return err
+	}
+	binary, err := filepath.Abs(args[0])
+	if err != nil {
+		return err
+	}
+	qemu, script := filepath.Join(root, "usr/bin", machines[t.arch].user), binary+".sh"
+	text := fmt.Sprintf("#!/bin/sh\nexec '%s' -0 \"$0\" '%s' \"$@\"\n", qemu, binary)
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		return err
+	}
+	return syscall.Exec(script, append([]string{script}, args[1:]...), append(os.Environ(), "MMAP_TEST_EMULATED=1"))
+}
