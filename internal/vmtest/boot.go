@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -44,20 +46,25 @@ func boot(t target, args []string) error {
 	if err != nil {
 		return err
 	}
-	for again := false; ; again = true {
-		started, err := watch(exec.Command(qemu[0], qemu[1:]...))
-		if started || again {
-			return err
-		}
-		fmt.Println("vmtest: the tests have not started, booting again:", err)
+	// So does go test end what takes too long.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
+	defer stop()
+	started, err := watch(exec.CommandContext(ctx, qemu[0], qemu[1:]...))
+	if !started && ctx.Err() == nil {
+		fmt.Println("vmtest: booting again, because", err)
+		_, err = watch(exec.CommandContext(ctx, qemu[0], qemu[1:]...))
 	}
+	return err
 }
+
+type exitStatus int
+
+func (s exitStatus) Error() string { return "exit status " + strconv.Itoa(int(s)) }
 
 // watch runs the virtual machine, and prints what comes from the tests, or if
 // they do not start, what else there is.
 func watch(cmd *exec.Cmd) (started bool, err error) {
-	// A go test that times out kills this process.
-	runtime.LockOSThread()
+	runtime.LockOSThread() // whose end would be the virtual machine's
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -88,7 +95,7 @@ func watch(cmd *exec.Cmd) (started bool, err error) {
 	case status < 0:
 		return true, fmt.Errorf("the tests have not ended: %v", err)
 	case status > 0:
-		os.Exit(status)
+		return true, exitStatus(status)
 	}
 	return true, nil
 }
@@ -112,7 +119,7 @@ func emulator(t target, tmp, root string) ([]string, error) {
 	if err := disk(tmp+"/disk", 0, 1024); err != nil {
 		return nil, err
 	}
-	qemu = append(qemu, "-drive", "if=virtio,format=raw,file="+tmp+"/disk")
+	qemu = append(qemu, "-drive", "if=virtio,format=raw,cache=unsafe,file="+tmp+"/disk")
 	size := fmt.Sprintf("%dM", *memory)
 	if t.arch == "amd64" {
 		// Where the guest's kernel will begin its data: see pmem.
