@@ -417,11 +417,11 @@ func ExampleRead_View() {
 	}
 	defer m.Close()
 	err = m.View(func(b []byte) error {
-		b[5] = 1
+		b[0] = 1
 		return nil
 	})
 	var fault *mmap.FaultError
-	fmt.Println(errors.As(err, &fault) && fault.Offset == 5, errors.Is(err, mmap.ErrPermission))
+	fmt.Println(errors.As(err, &fault) && fault.Offset == 0, errors.Is(err, mmap.ErrPermission))
 	// Output: true true
 }
 

@@ -254,6 +254,9 @@ func hugeSize(t testing.TB) int {
 		wants(t, "collapse", m.Collapse(0, 1), errors.ErrUnsupported)
 		t.Skip(err)
 	}
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
+		t.Skip("the kernel could, but the processor has no huge pages: ", err)
+	}
 	return int(number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""))
 }
 

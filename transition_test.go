@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -78,8 +79,8 @@ func TestBadSpecs(t *testing.T) {
 		"device":               {Path("/dev/zero"), []error{unix.ENODEV, errors.ErrUnsupported}},
 		"fifo":                 {Path(fifo), []error{unix.ENODEV, errors.ErrUnsupported}},
 	} {
-		if name == "align past the space" && unsafe.Sizeof(0) == 4 {
-			continue // 1 GiB is no large alignment, but there is no larger int
+		if name == "align past the space" && (unsafe.Sizeof(0) == 4 || runtime.GOARCH == "s390x") {
+			continue // the space has room for any alignment that is an int
 		}
 		m, err := Map[Read](c.s)
 		if err == nil {

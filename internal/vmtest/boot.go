@@ -241,23 +241,3 @@ func (a *archive) add(name string, mode fs.FileMode, contents []byte) {
 	a.b.Write(contents)
 	pad()
 }
-
-// emulate runs a test binary under qemu's emulation of a processor. The kernel
-// does not know how to run such a program, so the tests' children need a name
-// for it that it does: a script.
-func emulate(t target, args []string) error {
-	root, err := fetch(machines[runtime.GOARCH].debian, "trixie", "qemu-user")
-	if err != nil {
-		return err
-	}
-	binary, err := filepath.Abs(args[0])
-	if err != nil {
-		return err
-	}
-	qemu, script := filepath.Join(root, "usr/bin", machines[t.arch].user), binary+".sh"
-	text := fmt.Sprintf("#!/bin/sh\nexec '%s' -0 \"$0\" '%s' \"$@\"\n", qemu, binary)
-	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-		return err
-	}
-	return syscall.Exec(script, append([]string{script}, args[1:]...), append(os.Environ(), "MMAP_TEST_EMULATED=1"))
-}

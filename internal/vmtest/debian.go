@@ -7,11 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 )
 
+var kernelPart = regexp.MustCompile(`Depends: (linux-(?:image|binary|modules)-\S+)`)
+
 // fetch unpacks a package of a Debian release into the cache, unless it is
-// there. If it only names a kernel of a certain version, that is the one.
+// there, and the parts of a kernel that it depends on: its name has no version.
 // apt keeps to directories of its own: this machine may be another processor's,
 // release's or user's.
 func fetch(arch, release, name string) (string, error) {
@@ -48,22 +52,26 @@ func fetch(arch, release, name string) (string, error) {
 	if _, err := apt("apt-get", "update", "-qq", "--error-on=any"); err != nil {
 		return "", err
 	}
-	depends, err := apt("apt-cache", "depends", name)
-	if err != nil {
-		return "", err
+	packages := []string{name}
+	for i := 0; i < len(packages); i++ {
+		depends, err := apt("apt-cache", "depends", packages[i])
+		if err != nil {
+			return "", err
+		}
+		for _, m := range kernelPart.FindAllStringSubmatch(depends, -1) {
+			if !slices.Contains(packages, m[1]) {
+				packages = append(packages, m[1])
+			}
+		}
 	}
-	if _, kernel, ok := strings.Cut(depends, "Depends: linux-image-"); ok {
-		name = "linux-image-" + strings.Fields(kernel)[0]
-	}
-	if _, err := apt("apt-get", "download", "-qq", name); err != nil {
+	if _, err := apt("apt-get", append([]string{"download", "-qq"}, packages...)...); err != nil {
 		return "", err
 	}
 	debs, _ := filepath.Glob(work + "/deb/*.deb")
-	if len(debs) != 1 {
-		return "", fmt.Errorf("apt-get download %s left %q", name, debs)
-	}
-	if _, err := run(work, "dpkg", "-x", debs[0], work+"/root"); err != nil {
-		return "", err
+	for _, deb := range debs {
+		if _, err := run(work, "dpkg", "-x", deb, work+"/root"); err != nil {
+			return "", err
+		}
 	}
 	return dir, os.Rename(work+"/root", dir)
 }

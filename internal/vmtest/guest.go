@@ -32,7 +32,8 @@ func work(status *int) error {
 		{"/dev/hugepages", "hugetlbfs"}, {"/sys/fs/cgroup", "cgroup2"}, {"/sys/kernel/debug", "debugfs"},
 	} {
 		os.MkdirAll(m[0], 0o755)
-		if err := unix.Mount(m[1], m[0], m[1], 0, m[2]); err != nil && !errors.Is(err, unix.EBUSY) {
+		err := unix.Mount(m[1], m[0], m[1], 0, m[2])
+		if err != nil && !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENODEV) { // there already, or not in this kernel
 			return fmt.Errorf("mount %s: %w", m[0], err)
 		}
 	}

@@ -115,6 +115,8 @@ func goTest(t target, args []string) error {
 		}
 		arguments = append(arguments, fmt.Sprintf("-exec='%s' -uid=%d -mem=%d -exec %s", self, *uid, *memory, t.name))
 	}
+	all := slices.Contains(args, "-v")
+	args = slices.DeleteFunc(args, func(arg string) bool { return arg == "-v" }) // which would undo what -json does
 	cmd := exec.Command("go", append(arguments, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+t.arch)
 	cmd.Stderr = os.Stderr
@@ -126,7 +128,7 @@ func goTest(t target, args []string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	report(t, out, slices.Contains(args, "-v"))
+	report(t, out, all)
 	cmd.Wait()
 	fmt.Printf("%s: %v in all\n", t.name, time.Since(start).Round(time.Second))
 	if status := cmd.ProcessState.ExitCode(); status != 0 {
