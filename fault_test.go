@@ -103,6 +103,13 @@ func TestStoreIntoRead(t *testing.T) {
 	if _, err := m.ReadAt(got, 0); err != nil || !bytes.Equal(got, data) {
 		t.Error(err, "or the store has arrived")
 	}
+	// A page that begins before the mapping is no offset before it, where the
+	// processor tells no more than the page.
+	m = mapped[Read](t, File(f, 100, 50))
+	err = m.View(func(b []byte) error { b[5] = 1; return nil })
+	if !errors.As(err, &fault) || fault.Offset != 5 && (runtime.GOARCH != "s390x" || fault.Offset != 0) {
+		t.Error(err)
+	}
 }
 
 // The flag of SetPanicOnFault is as it was, and no pin is left, on every way

@@ -104,8 +104,9 @@ func watch(cmd *exec.Cmd) (started bool, err error) {
 func emulator(t target, tmp, root string) ([]string, error) {
 	m := machines[t.arch]
 	kernels, _ := filepath.Glob(root + "/boot/vmlinu*")
-	if len(kernels) != 1 {
-		return nil, fmt.Errorf("%s/boot has no kernel: %q", root, kernels)
+	later, _ := filepath.Glob(root + "/usr/lib/modules/*/vmlinu*")
+	if kernels = append(kernels, later...); len(kernels) != 1 {
+		return nil, fmt.Errorf("%s has these kernels, not one: %q", root, kernels)
 	}
 	if _, err := exec.LookPath(m.system); err != nil {
 		return nil, fmt.Errorf("%w (in Debian's qemu-system-x86, -arm, -ppc or -misc)", err)
