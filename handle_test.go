@@ -3,6 +3,7 @@ package mmap
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -87,7 +88,7 @@ func inChild(t *testing.T, env ...string) (child bool, output string, err error)
 	if os.Getenv("MMAP_TEST_CHILD") == t.Name() {
 		return true, "", nil
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
 	// A child that dies leaves its files to the parent.
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+t.TempDir(), "MMAP_TEST_CHILD="+t.Name()), env...)
 	out, err := cmd.CombinedOutput()
