@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -76,17 +78,18 @@ func watch(cmd *exec.Cmd) (started bool, err error) {
 	}
 	var before []string
 	status := -1
-	lines(out, func(line string) {
+	for b := bufio.NewReader(out); err == nil; {
+		var line string
+		line, err = b.ReadString('\n')
+		line = strings.TrimRight(line, "\r\n")
 		if code, ok := strings.CutPrefix(line, exitLine); ok {
 			status, _ = strconv.Atoi(code)
-		} else if status >= 0 {
-			return // the kernel says goodbye
-		} else if started = started || strings.HasPrefix(line, startLine); started {
-			fmt.Println(line)
-		} else {
+		} else if started = started || strings.HasPrefix(line, startLine); !started {
 			before = append(before, line)
+		} else if status < 0 { // what comes later is the kernel's goodbye
+			fmt.Println(line)
 		}
-	})
+	}
 	err = cmd.Wait()
 	switch {
 	case !started:
@@ -112,11 +115,11 @@ func emulator(t target, tmp, root string) ([]string, error) {
 		return nil, fmt.Errorf("%w (in Debian's qemu-system-x86, -arm, -ppc or -misc)", err)
 	}
 	qemu := append([]string{m.system}, strings.Fields(m.options)...)
-	qemu = append(qemu, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-smp", "2",
-		"-accel", "tcg,thread=multi", "-kernel", kernels[0], "-initrd", tmp+"/initrd", "-append", "quiet panic=-1 secretmem.enable=1 "+m.console)
-	if accelerated(t.arch) {
-		qemu = append(qemu, "-accel", "kvm")
+	if cpu, _ := os.ReadFile("/proc/cpuinfo"); runtime.GOARCH == "amd64" && regexp.MustCompile(`\b(vmx|svm)\b`).Match(cpu) {
+		qemu = append(qemu, "-accel", "kvm") // if it works, for the first that does is taken
 	}
+	qemu = append(qemu, "-accel", "tcg", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-smp", "2",
+		"-kernel", kernels[0], "-initrd", tmp+"/initrd", "-append", "quiet panic=-1 secretmem.enable=1 "+m.console)
 	if err := disk(tmp+"/disk", 0, 1024); err != nil {
 		return nil, err
 	}
@@ -152,17 +155,6 @@ func disk(name string, offset, size int) error {
 	}
 	_, err = run(".", "/sbin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-E", fmt.Sprintf("offset=%d", offset<<20), name, fmt.Sprintf("%dM", size))
 	return err
-}
-
-// accelerated reports whether this machine can run the processor itself.
-func accelerated(arch string) bool {
-	info, _ := os.ReadFile("/proc/cpuinfo")
-	kvm, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	if err != nil {
-		return false
-	}
-	kvm.Close()
-	return runtime.GOARCH == "amd64" && (arch == "amd64" || arch == "386") && (bytes.Contains(info, []byte(" vmx ")) || bytes.Contains(info, []byte(" svm ")))
 }
 
 // initramfs writes the guest's files: this program as init, the job, the test

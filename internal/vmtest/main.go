@@ -18,7 +18,6 @@
 package main
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -199,18 +198,5 @@ func report(t target, events io.Reader, all bool) {
 	}
 	for _, name := range failed {
 		fmt.Println("  failed:", name)
-	}
-}
-
-// lines calls f with each line as it comes.
-func lines(r io.Reader, f func(string)) {
-	for b := bufio.NewReader(r); ; {
-		line, err := b.ReadString('\n')
-		if line != "" {
-			f(strings.TrimSuffix(strings.ReplaceAll(line, "\r", ""), "\n"))
-		}
-		if err != nil {
-			return
-		}
 	}
 }
