@@ -21,7 +21,7 @@ var beyond = map[string]string{
 	"user emulation has no mlock2(2)": `TestAdviceRefused TestLockResident TestLock TestLockLimit TestLockRange TestLockPermission TestLockTruncated
 		TestLockOverLimit TestAreaLimit TestRangeNoAllocation TestRemapAreas TestRemapAddressLimit TestRemapMapLimit TestLandscapeProtect ExampleRead_Lock`,
 	"user emulation tells little of a mapping in smaps":                                `TestCreationFlags TestHugePageSizes TestHugePagesRunOut TestMemfdHuge`,
-	"user emulation loses flags of mmap(2)":                                            `TestHugePageErrors TestPopulate TestPopulateCopies`,
+	"user emulation loses flags of mmap(2)":                                            `TestBadSpecs TestHugePageErrors TestPopulate TestPopulateCopies`,
 	"user emulation has no RLIMIT_AS and RLIMIT_DATA, and ends at vm.max_map_count":    `TestAddressSpaceLimit TestDataLimit TestMapLimit`,
 	"user emulation divides areas, and lacks some, in the table of the kernel's areas": `TestFailWhole FuzzMap`,
 }
