@@ -18,18 +18,23 @@ var kernelPart = regexp.MustCompile(`Depends: (linux-(?:image|binary|modules)-\S
 // there, and the parts of a kernel that it depends on: its name has no version.
 // apt keeps to directories of its own: this machine may be another processor's,
 // release's or user's.
-func fetch(arch, release, name string) (string, error) {
+func fetch(arch, release, name string) (dir string, err error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(cache, "mmap-vmtest", release+"-"+arch+"-"+name)
+	dir = filepath.Join(cache, "mmap-vmtest", release+"-"+arch+"-"+name)
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
 	fmt.Fprintf(os.Stderr, "vmtest: fetching %s of Debian %s for %s into %s\n", name, release, arch, dir)
 	work := dir + ".new"
-	defer os.RemoveAll(work)
+	defer func() {
+		os.RemoveAll(work)
+		if err != nil {
+			err = fmt.Errorf("%w\nfetching takes apt, dpkg, the package debian-archive-keyring and the way to deb.debian.org (apt heeds http_proxy)", err)
+		}
+	}()
 	for _, d := range []string{"lists/partial", "cache/archives/partial", "deb", "root"} {
 		if err := os.MkdirAll(filepath.Join(work, d), 0o755); err != nil {
 			return "", err

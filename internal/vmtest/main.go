@@ -23,6 +23,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"regexp"
@@ -193,8 +194,8 @@ func report(t target, events io.Reader, all bool) {
 		}
 	}
 	fmt.Printf("\n%s: %s, %s: %d passed, %d skipped, %d failed\n", t.name, kernel, t.arch, passed, skips, len(failed))
-	for why, names := range skipped {
-		fmt.Printf("  skipped: %s: %s\n", strings.Join(names, " "), why)
+	for _, why := range slices.Sorted(maps.Keys(skipped)) {
+		fmt.Printf("  skipped: %s: %s\n", strings.Join(skipped[why], " "), why)
 	}
 	for _, name := range failed {
 		fmt.Println("  failed:", name)
