@@ -48,7 +48,7 @@ func boot(t target, args []string) error {
 	if err != nil {
 		return err
 	}
-	// So does go test end what takes too long.
+	// With a signal, go test ends what takes too long.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
 	defer stop()
 	started, err := watch(exec.CommandContext(ctx, qemu[0], qemu[1:]...))

@@ -14,7 +14,9 @@
 // MMAP_TEST_VM=1 says. The tests find there what surrounds their source, but no
 // go command. Under an emulated processor MMAP_TEST_EMULATED=1 says that the
 // kernel is not what it seems; the rest is this machine. As emulation is slow,
-// go test gets -short; say -short=false -timeout=2h for the whole.
+// go test gets -short; say -short=false -timeout=2h for the whole. Other packages
+// than "." are named as for go test; examples that execute /proc/self/exe do not
+// run under user emulation.
 package main
 
 import (
@@ -33,11 +35,11 @@ import (
 )
 
 // A target is a kernel, as a package of a Debian release, or without one the
-// processor alone.
+// processor alone: natively, or under user emulation.
 type target struct{ name, arch, release, kernel string }
 
 var targets = []target{
-	{"5.10", "amd64", "bullseye", "linux-image-cloud-amd64"},
+	{"5.10", "amd64", "bullseye", "linux-image-cloud-amd64"}, // older than some tests know: they fail where they should skip
 	{"6.1", "amd64", "bookworm", "linux-image-cloud-amd64"},
 	{"6.12", "amd64", "trixie", "linux-image-cloud-amd64"},
 	{"newest", "amd64", "trixie-backports", "linux-image-cloud-amd64"},
