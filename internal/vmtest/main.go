@@ -62,7 +62,7 @@ var machines = map[string]machine{
 	"386":     {"i386", "", "qemu-system-i386", "-machine pc -cpu max", "console=ttyS0"},
 	"amd64":   {"amd64", "", "qemu-system-x86_64", "-machine pc,nvdimm=on -cpu max", "console=ttyS0"},
 	"arm64":   {"arm64", "qemu-aarch64", "qemu-system-aarch64", "-machine virt -cpu max,pauth-impdef=on", ""},
-	"ppc64le": {"ppc64el", "", /* user emulation tells no address of a fault */ "qemu-system-ppc64", "-machine pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off", ""},
+	"ppc64le": {"ppc64el", "" /* user emulation tells no address of a fault */, "qemu-system-ppc64", "-machine pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off", ""},
 	"riscv64": {"riscv64", "qemu-riscv64", "qemu-system-riscv64", "-machine virt", ""},
 	"s390x":   {"s390x", "qemu-s390x", "qemu-system-s390x", "-machine s390-ccw-virtio -cpu max", ""},
 }
