@@ -94,9 +94,9 @@ func watch(cmd *exec.Cmd) (started bool, err error) {
 	switch {
 	case !started:
 		fmt.Println(strings.Join(before, "\n"))
-		return false, fmt.Errorf("the kernel has not booted: %v", err)
+		return false, fmt.Errorf("the kernel has not booted (qemu: %v)", err)
 	case status < 0:
-		return true, fmt.Errorf("the tests have not ended: %v", err)
+		return true, fmt.Errorf("the tests have not ended (qemu: %v)", err)
 	case status > 0:
 		return true, exitStatus(status)
 	}
