@@ -47,10 +47,8 @@ var targets = []target{
 	{"386-6.1", "386", "bookworm", "linux-image-686-pae"},
 	{"arm64", "arm64", "", ""},
 	{"arm64-6.1", "arm64", "bookworm", "linux-image-cloud-arm64"},
-	{"arm64-16k", "arm64", "trixie", "linux-image-arm64-16k"},
 	{"ppc64le-6.1", "ppc64le", "bookworm", "linux-image-powerpc64le"},
 	{"riscv64", "riscv64", "", ""},
-	{"riscv64-6.12", "riscv64", "trixie", "linux-image-riscv64"},
 	{"s390x", "s390x", "", ""},
 	{"s390x-6.1", "s390x", "bookworm", "linux-image-s390x"},
 }
@@ -63,7 +61,7 @@ var machines = map[string]machine{
 	"amd64":   {"amd64", "", "qemu-system-x86_64", "-machine pc,nvdimm=on -cpu max", "console=ttyS0"},
 	"arm64":   {"arm64", "qemu-aarch64", "qemu-system-aarch64", "-machine virt -cpu max,pauth-impdef=on", ""},
 	"ppc64le": {"ppc64el", "" /* user emulation tells no address of a fault */, "qemu-system-ppc64", "-machine pseries,cap-cfpc=broken,cap-sbbc=broken,cap-ibs=broken,cap-ccf-assist=off", ""},
-	"riscv64": {"riscv64", "qemu-riscv64", "qemu-system-riscv64", "-machine virt", ""},
+	"riscv64": {"riscv64", "qemu-riscv64", "", "", ""},
 	"s390x":   {"s390x", "qemu-s390x", "qemu-system-s390x", "-machine s390-ccw-virtio -cpu max", ""},
 }
 
