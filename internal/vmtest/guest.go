@@ -20,7 +20,7 @@ func guest() {
 	if err := work(&status); err != nil {
 		fmt.Println("vmtest:", err)
 	}
-	fmt.Printf("%s%d\n", exitLine, status)
+	fmt.Printf("\n%s%d\n", exitLine, status) // whatever line was begun before
 	unix.IoctlSetInt(1, unix.TCSBRK, 1) // until all is printed
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	select {}
@@ -74,7 +74,7 @@ func work(status *int) error {
 		return err
 	}
 	nodes, _ := filepath.Glob("/sys/devices/system/node/node*")
-	fmt.Printf("%s%s, %d-byte pages, %d NUMA nodes, %s\n", startLine, unix.ByteSliceToString(u.Release[:]), os.Getpagesize(), len(nodes), persistent)
+	fmt.Printf("\n%s%s, %d-byte pages, %d NUMA nodes, %s\n", startLine, unix.ByteSliceToString(u.Release[:]), os.Getpagesize(), len(nodes), persistent)
 	cmd := exec.Command("/test", j.Args...)
 	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/src", env, os.Stdout, os.Stderr
 	if j.UID != 0 {
