@@ -21,7 +21,7 @@ func guest() {
 		fmt.Println("vmtest:", err)
 	}
 	fmt.Printf("\n%s%d\n", exitLine, status) // whatever line was begun before
-	unix.IoctlSetInt(1, unix.TCSBRK, 1) // until all is printed
+	unix.IoctlSetInt(1, unix.TCSBRK, 1)      // until all is printed
 	unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	select {}
 }
