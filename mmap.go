@@ -278,10 +278,12 @@ func (s Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (ui
 		return 0, unix.EEXIST
 	}
 	// The search for huge pages does not know MAP_32BIT before Linux 6.13.
-	if align = max(align, b.granule); got&(align-1) == 0 && (flags&map32Bit == 0 || got+size <= 1<<31) {
+	fits := flags&map32Bit == 0 || got+size <= 1<<31
+	if align = max(align, b.granule); got&(align-1) == 0 && fits && (b.granule == pageSize || !b.twice) {
 		return got, nil
 	}
-	// Not by luck, then: hold enough address space for the alignment, trim it,
+	// Not by luck, then, or to see whether the kernel moves huge pages, before a move
+	// that unmaps others first: hold enough address space for the alignment, trim it,
 	// and move the pages there.
 	hold, err := reserveAligned(base, size, align, flags&map32Bit)
 	if err == nil {
@@ -324,6 +326,7 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 // and then moves them to the place of others, replacing those: MAP_FIXED that
 // fails can leave a hole, into which a stranger may be mapped.
 func (s Spec) stage(b backing, size, to uintptr, p Prot) error {
+	b.twice = true
 	staged, err := s.mapPages(b, 0, size, size, p)
 	if err == nil {
 		if err = move(staged, size, to); err != nil {

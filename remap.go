@@ -74,6 +74,7 @@ func (r *region) overlay(s Spec, b backing, p Prot) error {
 // replace stages the new pages elsewhere, and moves them into place: MAP_FIXED
 // that fails can leave a hole, into which a stranger may be mapped.
 func (r *region) replace(s Spec, b backing, data, whole uintptr, p Prot) error {
+	b.twice = true
 	staged, err := s.mapPages(b, 0, data, whole, p)
 	if err != nil {
 		return err

@@ -289,6 +289,7 @@ type backing struct {
 	size    uintptr // from the first byte
 	granule uintptr // page size of the memory
 	flags   int     // for mmap(2), without placement
+	twice   bool    // huge pages are moved once more before they replace others
 }
 
 // round returns a size or an address rounded up to a multiple of granule, and
