@@ -25,7 +25,7 @@ type area struct {
 	start, end uintptr
 	prot       Prot
 	pageSize   uintptr
-	adrift     bool // nothing of ours holds its old place
+	gone       bool // nothing of ours is at its old place
 }
 
 // survey calls f with the areas of [start, end) in ascending order, holes left
@@ -309,22 +309,15 @@ func rlimit(resource int) uint64 {
 
 // number returns the number that follows key in a file of the kernel's, 0 if
 // there is none. It allocates nothing, for the sake of scarce.
-func number(file, key string) uint64 {
-	n, _ := readNumber(file, key)
-	return n
-}
-
-// readNumber is number that says why the file cannot be read.
-func readNumber(file, key string) (n uint64, err error) {
+func number(file, key string) (n uint64) {
 	var text [2048]byte
-	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err == nil {
-		_, err = unix.Read(fd, text[:])
+	if fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+		unix.Read(fd, text[:])
 		unix.Close(fd)
 	}
 	_, rest, _ := bytes.Cut(text[:], []byte(key))
 	rest = bytes.TrimLeft(rest, "\t ")
 	end := bytes.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
 	n, _ = strconv.ParseUint(string(rest[:max(end, 0)]), 10, 64)
-	return n, err
+	return n
 }

@@ -132,11 +132,11 @@ func Allocate(f *os.File, offset, size int64) error {
 func hugeFlags(op string, size int) (granule uintptr, flags int, err error) {
 	switch {
 	case size == 0:
-		n, err := readNumber("/proc/meminfo", "Hugepagesize:")
-		if n == 0 {
+		if granule = uintptr(number("/proc/meminfo", "Hugepagesize:")) << 10; granule == 0 {
+			_, err = os.ReadFile("/proc/meminfo") // without a descriptor to spare this says nothing
 			err = &failure{op: op, hint: "the kernel tells of no huge pages", err: cmp.Or(err, errors.ErrUnsupported)}
 		}
-		return uintptr(n) << 10, 0, err
+		return granule, 0, err
 	case size <= int(pageSize) || size&(size-1) != 0:
 		return 0, 0, bad(op, "%d is no size of a huge page", size)
 	}

@@ -149,10 +149,14 @@ func (r *region) mend(start, end uintptr, err error) error {
 // which it does with all of them, and reports whether it had. It fails if a
 // stranger has been mapped there.
 func (r *region) fill(start, end uintptr) (hole bool, err error) {
-	at, size := r.base+start, end-start
-	if sys.Msync(at, size, unix.MS_ASYNC) != unix.ENOMEM {
+	if sys.Msync(r.base+start, end-start, unix.MS_ASYNC) != unix.ENOMEM {
 		return false, nil // which does nothing, but for looking for holes
 	}
+	return true, r.hold(r.base+start, end-start)
+}
+
+// hold is fill where there is a hole.
+func (r *region) hold(at, size uintptr) error {
 	got, err := sys.Mmap(at, size, unix.PROT_NONE, holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
 	if err == nil && got != at {
 		abandon(got, size)
@@ -161,7 +165,7 @@ func (r *region) fill(start, end uintptr) (hole bool, err error) {
 	if err != nil {
 		r.lost.Store(true)
 	}
-	return true, err
+	return err
 }
 
 // Grow makes the mapping longer, up to its capacity; see [Spec.Reserve]. It
@@ -375,9 +379,10 @@ func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) 
 //
 // One move is of one area, for that of several can stop half-way; and each but
 // the last, after which nothing can fail, leaves its old range mapped, so that
-// nobody else comes to be there and there is a way back. Not so the locked ones:
-// that would take the lock from all of the kernel's area, which may reach into
-// another mapping, and count the pages as locked twice ever after.
+// nobody else comes to be there and there is a way back. Not so the locked ones,
+// whose way back somebody could be in: to leave them mapped would take the lock from
+// all of the kernel's area, which may reach into another mapping, and count the
+// pages as locked twice ever after.
 func (r *region) relocate(size, to, want uintptr) error {
 	var areas []area
 	if err := survey(r.base, r.base+size, func(a area) bool { areas = append(areas, a); return true }); err != nil {
@@ -407,14 +412,10 @@ func (r *region) relocate(size, to, want uintptr) error {
 			}
 			return scarce(r.moveBack(areas[:i], to, err), demand{space: 2 * want}) // the kernel counts the held place, too
 		}
-		if locked {
-			_, failed := r.fill(a.start-r.base, a.end-r.base)
-			areas[i].adrift = failed != nil
-		}
+		areas[i].gone = locked
 	}
-	r.lost.Store(false)
 	for _, a := range areas[:max(len(areas), 1)-1] {
-		if !a.adrift {
+		if !a.gone {
 			abandon(a.start, a.end-a.start)
 		}
 	}
@@ -426,14 +427,10 @@ func (r *region) relocate(size, to, want uintptr) error {
 // allocated meanwhile.
 func (r *region) moveBack(areas []area, to uintptr, err error) error {
 	var stuck error
-	r.lost.Store(false)
 	for _, a := range areas {
 		var back error
-		if hole := true; a.adrift {
-			if hole, back = r.fill(a.start-r.base, a.end-r.base); !hole {
-				back = unix.EEXIST
-				r.lost.Store(true)
-			}
+		if a.gone {
+			back = r.hold(a.start, a.end-a.start)
 		}
 		if back == nil {
 			back = move(to+a.start-r.base, a.end-a.start, a.start)
