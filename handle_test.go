@@ -3,6 +3,7 @@ package mmap
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -91,8 +92,32 @@ func inChild(t *testing.T, env ...string) (child bool, output string, err error)
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
 	// A child that dies leaves its files to the parent.
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+t.TempDir(), "MMAP_TEST_CHILD="+t.Name()), env...)
+	if testing.CoverMode() != "" {
+		defer collectCoverage(t, cmd)()
+	}
 	out, err := cmd.CombinedOutput()
 	return false, string(out), err
+}
+
+// collectCoverage lets a child write down what it covers in a place of its own,
+// where it can do so without privileges, and returns a function that adds it to
+// what the parent covers.
+func collectCoverage(t *testing.T, cmd *exec.Cmd) func() {
+	from, to := t.TempDir(), flag.Lookup("test.gocoverdir").Value.String()
+	check(t, os.Chmod(filepath.Dir(from), 0o711))
+	check(t, os.Chmod(from, 0o777))
+	cmd.Args = append(cmd.Args, "-test.gocoverdir="+from)
+	return func() {
+		files, err := os.ReadDir(from)
+		check(t, err)
+		for _, f := range files {
+			if to != "" {
+				data, err := os.ReadFile(filepath.Join(from, f.Name()))
+				check(t, err)
+				check(t, os.WriteFile(filepath.Join(to, f.Name()), data, 0o600))
+			}
+		}
+	}
 }
 
 // tellsPages reports whether the kernel's table is asked with PROCMAP_QUERY,
