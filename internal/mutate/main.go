@@ -1,0 +1,430 @@
+// Command mutate asks how good the tests of the mapping library are: it breaks the
+// library in small ways, one at a time, and looks whether the default tests notice.
+//
+//	go run . -n 150 -seed 1 -shard 1/2   # and 2/2 beside it
+//	go run . -only 'remap.go:97'         # what the tests say of these
+//
+// It works on a copy of the module, so the tree is never changed, and may be
+// changed meanwhile. First a fast part of the tests has its say, those that take
+// little time each, then go test ./... . Each mutant has its own directory for
+// temporary files and its own process group, a time limit and a memory limit. Now
+// and then the library as it is takes a mutant's place: if that fails, the tests
+// fail by themselves, and nothing here can be believed.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+var (
+	source  = flag.String("module", "../..", "the module's `directory`")
+	sample  = flag.Int("n", 150, "how many mutants, of all shards together; 0: all that there are")
+	seed    = flag.Uint64("seed", 1, "of the random sample")
+	shard   = flag.String("shard", "1/1", "`i/k`: do the i-th of k parts")
+	only    = flag.String("only", "", "instead of a sample, every mutant whose name matches this `pattern`")
+	list    = flag.Bool("list", false, "list the mutants, do not try them")
+	control = flag.Int("control", 20, "after how many mutants the library as it is takes a turn")
+	memory  = flag.Int("memory", 6<<10, "how many `MiB` a mutant's processes may use")
+)
+
+func main() {
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutate:", err)
+		os.Exit(1)
+	}
+}
+
+// library are the packages that are mutated.
+var library = []string{".", "procmaps", "internal/sys"}
+
+func run(ctx context.Context) error {
+	var part, parts int
+	if n, _ := fmt.Sscanf(*shard, "%d/%d", &part, &parts); n != 2 || part < 1 || part > parts {
+		return fmt.Errorf("no such shard: %s", *shard)
+	}
+	all, err := mutants(*source, library...)
+	if err != nil {
+		return err
+	}
+	total, most := len(all), len(all)
+	if *only != "" {
+		wanted, err := regexp.Compile(*only)
+		if err != nil {
+			return err
+		}
+		chosen := all[:0]
+		for _, m := range all {
+			if wanted.MatchString(m.String()) {
+				chosen = append(chosen, m)
+			}
+		}
+		all = chosen
+	} else {
+		rand.New(rand.NewPCG(*seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		if *sample > 0 {
+			most = (*sample + parts - part) / parts
+		}
+	}
+	var mine []mutant
+	for i := part - 1; i < len(all); i += parts {
+		mine = append(mine, all[i])
+	}
+	if *list {
+		for _, m := range mine {
+			fmt.Println(m)
+		}
+		return nil
+	}
+	commit, _ := exec.Command("git", "-C", *source, "describe", "--always", "--dirty").Output()
+	fmt.Printf("%d mutants of %s, %s %s/%s, shard %s, seed %d\n", total, bytes.TrimSpace(commit), runtime.Version(), runtime.GOOS, runtime.GOARCH, *shard, *seed)
+
+	b, err := newBench(ctx)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	began, tried := time.Now(), 0
+	counts := map[verdict]int{}
+	for _, m := range mine {
+		if tried == most || ctx.Err() != nil {
+			break
+		}
+		start := time.Now()
+		v, by, err := b.try(ctx, &m)
+		if err != nil {
+			return err
+		}
+		if counts[v]++; v == uncompiled {
+			continue
+		}
+		tried++
+		fmt.Printf("%3d %5.1fs %-18s %v%s\n", tried, time.Since(start).Seconds(), v, m, by)
+		if v == survived {
+			fmt.Print(m.diff(b.original[m.file]))
+		}
+		if tried%*control == 0 {
+			if v, by, err := b.try(ctx, nil); err != nil || v != survived {
+				return errors.Join(err, fmt.Errorf("the library as it is: %v%s", v, by))
+			}
+			counts[controls]++
+		}
+	}
+	killed := tried - counts[survived]
+	fmt.Printf("shard %s, seed %d: %d mutants in %v: %d killed (%.1f %%)", *shard, *seed, tried, time.Since(began).Round(time.Second), killed, 100*float64(killed)/float64(max(tried, 1)))
+	for v := fast; v <= controls; v++ {
+		fmt.Printf(", %d %v", counts[v], v)
+	}
+	fmt.Println()
+	return ctx.Err()
+}
+
+// A verdict is what became of a mutant.
+type verdict int
+
+const (
+	uncompiled verdict = iota
+	fast
+	full
+	hung
+	grew
+	survived
+	controls
+)
+
+func (v verdict) String() string {
+	return [...]string{"do not compile", "by the fast part", "by all tests", "by a time limit", "by a memory limit", "survived", "controls passed"}[v]
+}
+
+// A bench is a copy of the module, on which mutants are tried.
+type bench struct {
+	dir, module string
+	original    map[string][]byte // files as they are
+	quick       map[string]string // packages, and the pattern of their tests that take little time
+	limit       map[string]time.Duration
+	pool        []byte // huge pages at the start
+}
+
+const pool = "/proc/sys/vm/nr_hugepages"
+
+// newBench makes the copy and runs its tests: for how long they take, and because
+// they have to pass.
+func newBench(ctx context.Context) (*bench, error) {
+	dir, err := os.MkdirTemp("", "mutate")
+	if err != nil {
+		return nil, err
+	}
+	b := &bench{dir: dir, module: filepath.Join(dir, "module"), original: map[string][]byte{}, quick: map[string]string{}, limit: map[string]time.Duration{}}
+	b.pool, _ = os.ReadFile(pool)
+	if err := b.prepare(ctx); err != nil {
+		os.RemoveAll(dir)
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bench) prepare(ctx context.Context) error {
+	if err := copyTree(b.module, *source); err != nil {
+		return err
+	}
+	for _, pkg := range library {
+		files, err := sources(filepath.Join(b.module, pkg))
+		if err != nil {
+			return err
+		}
+		for _, name := range files {
+			file := filepath.Join(pkg, name)
+			if b.original[file], err = os.ReadFile(filepath.Join(b.module, file)); err != nil {
+				return err
+			}
+		}
+	}
+	const ever = 10 * time.Minute
+	for _, pkg := range []string{"procmaps", "."} {
+		slow, err := poolTests(filepath.Join(b.module, pkg))
+		if err != nil {
+			return err
+		}
+		if out, v := b.compile(ctx, pkg); v != survived {
+			return fmt.Errorf("%s", out)
+		}
+		out, v := b.locked(ctx, filepath.Join(b.module, pkg), ever, b.binary(pkg), "-test.v")
+		if v != survived {
+			return fmt.Errorf("the tests of %s, %v:\n%s", pkg, v, out)
+		}
+		var names []string
+		for _, t := range regexp.MustCompile(`(?m)^--- PASS: (\S+) \(([0-9.]+)s\)`).FindAllStringSubmatch(out, -1) {
+			if took, _ := strconv.ParseFloat(t[2], 64); took <= 0.15 && !slow[t[1]] {
+				names = append(names, t[1])
+			}
+		}
+		b.quick[pkg] = "^(" + strings.Join(names, "|") + ")$"
+		start := time.Now()
+		if out, v := b.command(ctx, filepath.Join(b.module, pkg), ever, b.binary(pkg), "-test.run="+b.quick[pkg]); v != survived {
+			return fmt.Errorf("the fast tests of %s, %v:\n%s", pkg, v, out)
+		}
+		b.limit[pkg] = 3*time.Since(start) + 10*time.Second
+		fmt.Printf("fast part of %s: %d tests in %.1f s\n", pkg, len(names), time.Since(start).Seconds())
+	}
+	start := time.Now()
+	if out, v := b.locked(ctx, b.module, ever, "go", "test", "-count=1", "./..."); v != survived {
+		return fmt.Errorf("all tests, %v:\n%s", v, out)
+	}
+	b.limit["./..."] = 3*time.Since(start) + 20*time.Second
+	fmt.Printf("all tests in %.1f s\n", time.Since(start).Seconds())
+	return nil
+}
+
+// try returns what the tests say of a mutant, or of the library as it is, and who
+// said so.
+func (b *bench) try(ctx context.Context, m *mutant) (v verdict, by string, err error) {
+	touched := "."
+	if m != nil {
+		name := filepath.Join(b.module, m.file)
+		if err := os.WriteFile(name, m.apply(b.original[m.file]), 0o644); err != nil {
+			return 0, "", err
+		}
+		defer func() { err = errors.Join(err, os.WriteFile(name, b.original[m.file], 0o644)) }()
+		touched = filepath.Dir(m.file)
+	}
+	defer os.RemoveAll(filepath.Join(b.module, "testdata/rapid")) // or it is tried first on the next
+	for _, pkg := range []string{"procmaps", "."} {
+		if pkg != "." && pkg != touched {
+			continue
+		}
+		if out, v := b.compile(ctx, pkg); v != survived {
+			if err = ctx.Err(); err == nil && !strings.HasPrefix(out, "# ") {
+				err = fmt.Errorf("%v: %s", m, out)
+			}
+			return uncompiled, "", err
+		}
+		if out, v := b.command(ctx, filepath.Join(b.module, pkg), b.limit[pkg], b.binary(pkg), "-test.failfast", "-test.run="+b.quick[pkg]); v != survived {
+			return max(v, fast), reason(out), ctx.Err()
+		}
+	}
+	out, v := b.locked(ctx, b.module, b.limit["./..."], "go", "test", "-count=1", "-failfast", "./...")
+	if v == uncompiled {
+		v = full
+	}
+	if v == survived {
+		return v, "", ctx.Err()
+	}
+	return v, reason(out), ctx.Err()
+}
+
+func (b *bench) binary(pkg string) string {
+	return filepath.Join(b.dir, strings.ReplaceAll(pkg, ".", "top")+".test")
+}
+
+func (b *bench) compile(ctx context.Context, pkg string) (string, verdict) {
+	// Without debugging information, which takes as long as all else.
+	return b.command(ctx, b.module, 5*time.Minute, "go", "test", "-c", "-gcflags=-dwarf=false", "-ldflags=-w", "-o", b.binary(pkg), "./"+pkg)
+}
+
+// locked is command that no other shard runs at the same time: tests of huge pages
+// set the size of the pool, which is the machine's.
+func (b *bench) locked(ctx context.Context, dir string, limit time.Duration, name string, args ...string) (string, verdict) {
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), "mutate.lock"), os.O_CREATE|os.O_RDWR, 0o666)
+	if err == nil {
+		defer f.Close()
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX)
+	}
+	if err != nil {
+		return err.Error(), uncompiled
+	}
+	defer func() {
+		if now, _ := os.ReadFile(pool); !bytes.Equal(now, b.pool) {
+			os.WriteFile(pool, b.pool, 0) // a test was killed
+		}
+	}()
+	return b.command(ctx, dir, limit, name, args...)
+}
+
+// command runs a command and everything that it starts to the end, and returns its
+// output and survived, uncompiled if it fails, or the limit that it met.
+func (b *bench) command(ctx context.Context, dir string, limit time.Duration, name string, args ...string) (string, verdict) {
+	tmp, err := os.MkdirTemp(b.dir, "tmp")
+	if err != nil {
+		return err.Error(), uncompiled
+	}
+	defer os.RemoveAll(tmp)
+	out, err := os.Create(filepath.Join(b.dir, "output"))
+	if err != nil {
+		return err.Error(), uncompiled
+	}
+	defer out.Close()
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "GOFLAGS=-buildvcs=false")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		return err.Error(), uncompiled
+	}
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	group, verdict, end := cmd.Process.Pid, survived, time.After(limit)
+	look := time.NewTicker(200 * time.Millisecond)
+	defer look.Stop()
+	for running := true; running; {
+		select {
+		case err = <-done:
+			running = false
+		case <-end:
+			verdict = hung
+		case <-ctx.Done():
+			verdict = uncompiled
+		case <-look.C:
+			if resident(group) > *memory<<20 {
+				verdict = grew
+			}
+		}
+		if verdict != survived || !running {
+			syscall.Kill(-group, syscall.SIGKILL) // and what it has left running
+		}
+	}
+	if err != nil && verdict == survived {
+		verdict = uncompiled
+	}
+	text, _ := os.ReadFile(out.Name())
+	return string(text), verdict
+}
+
+// resident returns how many bytes the processes of a group have in memory.
+func resident(group int) (bytes int) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range stats {
+		text, _ := os.ReadFile(name)
+		_, rest, _ := strings.Cut(string(text), ") ") // the name may hold anything
+		if f := strings.Fields(rest); len(f) > 21 && f[2] == strconv.Itoa(group) {
+			pages, _ := strconv.Atoi(f[21])
+			bytes += pages * os.Getpagesize()
+		}
+	}
+	return bytes
+}
+
+// reason finds in the output of tests which of them failed.
+func reason(out string) string {
+	if m := regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)|^(panic: .*|fatal error: .*|SIG.*|unexpected fault.*|FAIL\s+\S+.*|.*\[build failed\])`).FindStringSubmatch(out); m != nil {
+		return "  [" + m[1] + m[2] + "]"
+	}
+	line, _, _ := strings.Cut(strings.TrimSpace(out), "\n")
+	return "  [" + line + "]"
+}
+
+// poolTests returns the tests of a package that set the size of the huge pages'
+// pool: themselves, or by a helper.
+func poolTests(dir string) (map[string]bool, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	uses := map[string]bool{"withHugePages": true}
+	for again := true; again && err == nil; {
+		again = false
+		for _, name := range names {
+			file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+			if err != nil {
+				return nil, err
+			}
+			for _, d := range file.Decls {
+				f, ok := d.(*ast.FuncDecl)
+				if !ok || uses[f.Name.Name] {
+					continue
+				}
+				ast.Inspect(f, func(n ast.Node) bool {
+					if id, ok := n.(*ast.Ident); ok && id != f.Name && uses[id.Name] && !uses[f.Name.Name] {
+						uses[f.Name.Name], again = true, true
+					}
+					return true
+				})
+			}
+		}
+	}
+	return uses, err
+}
+
+// copyTree copies a tree without what begins with a dot.
+func copyTree(to, from string) error {
+	return filepath.WalkDir(from, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, name)
+		switch {
+		case err != nil:
+			return err
+		case rel != "." && strings.HasPrefix(d.Name(), "."):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		case d.IsDir():
+			return os.MkdirAll(filepath.Join(to, rel), 0o755)
+		}
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(to, rel), data, 0o644)
+	})
+}
