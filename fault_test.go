@@ -3,12 +3,15 @@ package mmap
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -272,6 +275,74 @@ func transitions(m ReadWrite) map[string]error {
 	_, _, split := Split(m, 0)
 	_, forget := Forget(m)
 	return map[string]error{"Release": release, "Protect": protect, "Over": over, "Resize": resize, "Split": split, "Forget": forget}
+}
+
+// The fault of a page that somebody else has taken the permissions from.
+func TestForeignProtect(t *testing.T) {
+	pg := int(pageSize)
+	m := mapped[ReadWrite](t, Anonymous(2*pg))
+	at := m.Addr() + pageSize
+	check(t, sys.Mprotect(at, pageSize, unix.PROT_NONE))
+	n, err := m.ReadAt(make([]byte, 2*pg), 7)
+	var fault *FaultError
+	if wants(t, "read", err, ErrFault, ErrPermission); !errors.As(err, &fault) || n != pg-7 || fault.Offset != pg || page(fault.Addr) != at {
+		t.Fatal(n, err)
+	}
+	explained(t, "read", err, ErrPermission, fmt.Sprintf("%#x", fault.Addr), fmt.Sprintf("offset %d", pg), ErrPermission.Error())
+	// An address repeats its fault, and nothing else: all of load, of store what
+	// cannot be written, whichever byte of a word it is.
+	pin := must(m.Pin())
+	defer pin.Unpin()
+	check(t, second(m.WriteAt([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 0)))
+	for i := range uintptr(8) {
+		for what, touch := range map[string]func(addr uintptr){"load": load, "store": store} {
+			touch(m.Addr() + i)
+			err := Guard(func() error { touch(at + i); return nil }, pin)
+			wants(t, what, err, ErrFault, ErrPermission)
+		}
+	}
+	if b := pin.Bytes()[:9]; !bytes.Equal(b, []byte{1, 2, 3, 4, 5, 6, 7, 8, 0}) {
+		t.Error("a store has changed something: ", b)
+	}
+	check(t, sys.Mprotect(at, pageSize, unix.PROT_READ))
+	check(t, Guard(func() error { load(at); return nil }, pin))
+	wants(t, "store", Guard(func() error { store(at); return nil }, pin), ErrPermission)
+}
+
+// Without privileges a file is asked by its name, while it has that name.
+func TestTruncatedHumble(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	m, f := truncatedMapping[Read](t, false)
+	other, named := truncatedMapping[Read](t, true)
+	name := named.Name()
+	for _, dir := range []string{f.Name(), name} {
+		for dir = filepath.Dir(dir); strings.Contains(dir, t.Name()); dir = filepath.Dir(dir) {
+			check(t, os.Chmod(dir, 0o777))
+		}
+	}
+	humble(t)
+	cause := func(m Read) error { return second(m.ReadAt(make([]byte, 1), 2*int64(pageSize))) }
+	unproven := func(what string, m Read) {
+		t.Helper()
+		if err := cause(m); !errors.Is(err, ErrFault) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrPermission) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	wants(t, "a file with a name", cause(m), ErrTruncated)
+	wants(t, "another", cause(other), ErrTruncated)
+	check(t, os.Remove(f.Name()))
+	unproven("unlinked", m)
+	check(t, os.Rename(name, name+".old"))
+	if cause(other) == nil {
+		t.Error("no fault")
+	}
+	m, _ = truncatedMapping[Read](t, false)
+	name = must(m.Regions())[0].Name
+	check(t, os.Rename(name, name+".old"))
+	check(t, os.WriteFile(name, nil, 0o600))
+	wants(t, "renamed", cause(m), ErrTruncated) // the kernel's table follows the name
 }
 
 func TestGuardCause(t *testing.T) {

@@ -209,6 +209,8 @@ func TestOldKernel(t *testing.T) {
 	check(t, err)
 	ro, err = Move(ro, spot(t, 8))
 	check(t, err)
+	_, err = ro.Nodes(0, pg)
+	wants(t, "nodes", err, errors.ErrUnsupported)
 	// Lock does without the prefault that tells why it would fail.
 	err = ro.Lock(0, pg)
 	if err != nil {

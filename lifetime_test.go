@@ -53,6 +53,12 @@ func TestCollection(t *testing.T) {
 			_, _, err := Split(m, int(pageSize))
 			check(t, err)
 		}, true},
+		"lent, then joined": {func(m ReadWrite) {
+			l, r, err := Split(m, int(pageSize))
+			check(t, err)
+			r.UnsafeBytes()
+			must(Join(l, r))
+		}, true},
 		"closed under a lost pin": {func(m ReadWrite) { must(m.Pin()); check(t, m.Close()) }, true},
 		"released":                {func(m ReadWrite) { m.Release() }, true},
 	} {
@@ -94,6 +100,57 @@ func TestAliveInUse(t *testing.T) {
 	pin.Unpin()
 	if !collected(t, at) {
 		t.Error("not collected after Unpin")
+	}
+}
+
+// Pins that are counted in stripes keep a mapping as those in the word do.
+func TestStripes(t *testing.T) {
+	striped := func() ReadWrite {
+		m := mapped[ReadWrite](t, Anonymous(int(pageSize)).At(hole(t, 1)))
+		m.r.newStripes()
+		return m
+	}
+	refused := func(what string, m ReadWrite) {
+		t.Helper()
+		if m.r.stripes.Load().idle() || m.r.word.Load()&pinMask != 0 {
+			t.Errorf("%s: not in a stripe", what)
+		}
+		for by, err := range transitions(m) {
+			wants(t, what+", "+by, err, ErrBusy)
+		}
+	}
+	m := striped()
+	check(t, m.View(func([]byte) error { refused("view", m); return nil }))
+	pin := must(m.Pin())
+	refused("pin", m)
+	pin.Unpin()
+	check(t, second(m.WriteAt([]byte{1}, 0)))
+	if m = must(Protect[ReadWrite](m)); !m.r.stripes.Load().idle() {
+		t.Error("a pin is left over")
+	}
+	check(t, m.Close()) // with stripes, and nothing in them
+	// Close takes effect when the last one is out.
+	m = striped()
+	at := m.Addr()
+	check(t, m.View(func(b []byte) error {
+		pin := must(m.Pin())
+		check(t, m.Close())
+		wants(t, "closed twice", m.Close(), ErrClosed)
+		wants(t, "a view after Close", m.View(nil), ErrClosed)
+		pin.Unpin()
+		b[0] = 2
+		return nil
+	}))
+	if isMapped(t, at) {
+		t.Error("mapped after the last view")
+	}
+	// There are lines enough for the processors, up to a limit.
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for processors, lines := range map[int]int{1: 32, 2: 32, 3: 64, 8: 128, 80: 1024} {
+		runtime.GOMAXPROCS(processors)
+		if n := len(striped().r.stripes.Load().lines) - 1; n != lines {
+			t.Errorf("%d processors have %d lines, not %d", processors, n, lines)
+		}
 	}
 }
 

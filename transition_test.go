@@ -3,6 +3,7 @@ package mmap
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
@@ -317,6 +318,7 @@ func TestPartial(t *testing.T) {
 	if wants(t, "protect", err, ErrPermission, unix.EACCES); !errors.As(err, &stopped) || len(stopped.Regions) != 2 || stopped.Undo == nil {
 		t.Fatalf("%#v", err)
 	}
+	explained(t, "protect", err, unix.EACCES, "protect as rw-: stopped half-way: "+unix.EACCES.Error()+"; the way back: "+unix.EACCES.Error())
 	_, err = known.ReadAt(make([]byte, 1), 0)
 	if !errors.As(err, &stopped) {
 		t.Error("a known handle reads on:", err)
@@ -486,6 +488,8 @@ func TestJoin(t *testing.T) {
 	wants(t, "with a zero handle", err, ErrClosed)
 	_, err = Join(l, r)
 	wants(t, "with a stale handle", err, ErrMoved)
+	_, err = Join(r, rl)
+	wants(t, "with what it has become", err, ErrMoved)
 	pin := must(rl.Pin())
 	_, err = Join(l, rl)
 	wants(t, "with a pinned one", err, ErrBusy)
@@ -636,6 +640,70 @@ func TestReleaseAdopt(t *testing.T) {
 	check(t, rw.Close())
 	_, err = UnsafeAdopt[Unknown](hole(t, 1), pg)
 	wants(t, "nothing there", err, unix.ENOMEM)
+	at := hole(t, 3)
+	first, last := mapped[Read](t, Anonymous(1).At(at)), mapped[Read](t, Anonymous(1).At(at+2*pageSize))
+	_, err = UnsafeAdopt[Read](at, 3*pg)
+	explained(t, "a hole in the middle", err, unix.ENOMEM, fmt.Sprintf("at %#x", at+pageSize))
+	one(t, first, "r--")
+	one(t, last, "r--")
+}
+
+// Regions are those of the mapping, however far the kernel's go.
+func TestRegionsClipped(t *testing.T) {
+	pg := int(pageSize)
+	f, _ := scratch(t, 5*pg)
+	left, rest, err := Split(mapped[Read](t, File(f, int64(pg), 4*pg)), pg)
+	check(t, err)
+	middle, right, err := Split(rest, 2*pg)
+	check(t, err)
+	for m, pages := range map[Read][2]uint64{left: {1, 1}, middle: {2, 2}, right: {4, 1}} {
+		defer m.Close()
+		regions := must(m.Regions())
+		if len(regions) != 1 {
+			t.Fatal(regions)
+		}
+		r, page := regions[0], uint64(pageSize)
+		if r.Start != uint64(m.Addr()) || r.Size() != pages[1]*page || r.Offset != pages[0]*page || r.Name != f.Name() {
+			t.Errorf("%v: %v", m, r)
+		}
+	}
+}
+
+// Pages that an Unknown gets from its reserve are as its last ones.
+func TestResizeIntoReserve(t *testing.T) {
+	pg := int(pageSize)
+	u, err := MapUnknown(Anonymous(3*pg).Reserve(8*pg), ProtRead|ProtWrite)
+	check(t, err)
+	check(t, u.ProtectRange(pg, pg, ProtNone))
+	check(t, u.ProtectRange(2*pg, pg, ProtRead))
+	u, err = Resize(u, 4*pg+1)
+	check(t, err)
+	defer u.Close()
+	if perms := fmt.Sprint(perms(t, u)); perms != "[rw-p ---p r--p r--p r--p]" {
+		t.Error(perms)
+	}
+	if n, err := u.ReadAt(make([]byte, 8*pg), int64(2*pg)); n != 2*pg+1 || err != io.EOF {
+		t.Error(n, err)
+	}
+	wants(t, "beyond", second(u.WriteAt([]byte{1}, int64(4*pg))), ErrPermission)
+	if u.UnsafeBytes() != nil {
+		t.Error("memory is lent that cannot be read")
+	}
+	check(t, u.Protect(ProtRead))
+	if b := u.UnsafeBytes(); len(b) != 4*pg+1 || cap(b) != len(b) {
+		t.Error(len(b), cap(b))
+	}
+}
+
+// perms are the kernel's permissions of each page of a mapping.
+func perms(t testing.TB, m Mapping) (pages []string) {
+	t.Helper()
+	for _, r := range must(m.Regions()) {
+		for range r.Size() / uint64(pageSize) {
+			pages = append(pages, r.Perms.String())
+		}
+	}
+	return pages
 }
 
 func second2[T any](_ T, err error) error { return err }

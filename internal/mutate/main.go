@@ -278,9 +278,10 @@ func (b *bench) binary(pkg string) string {
 	return filepath.Join(b.dir, strings.ReplaceAll(pkg, ".", "top")+".test")
 }
 
-func (b *bench) compile(ctx context.Context, pkg string) (string, verdict) {
+func (b *bench) compile(ctx context.Context, pkg string, flags ...string) (string, verdict) {
 	// Without debugging information, which takes as long as all else.
-	return b.command(ctx, b.module, 5*time.Minute, "go", "test", "-c", "-gcflags=-dwarf=false", "-ldflags=-w", "-o", b.binary(pkg), "./"+pkg)
+	args := append([]string{"test", "-c", "-gcflags=-dwarf=false", "-ldflags=-w", "-o", b.binary(pkg)}, flags...)
+	return b.command(ctx, b.module, 5*time.Minute, "go", append(args, "./"+pkg)...)
 }
 
 // locked is command that no other shard runs at the same time: tests of huge pages

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var every = flag.Bool("every", false, "run all default tests of the package for each breakage, and list those that notice")
+
+// A breakage is a bug made on purpose: in file, new takes the place of old.
+type breakage struct {
+	what, file, old, new string
+	by                   string // the test that notices it
+}
+
+var breakages = []breakage{
+	{"a change that stops half-way is not undone", "protect.go", "back := r.restore(start, end); back != nil", "back := error(nil); back != nil", "TestOperations"},
+	{"a transition does not move the generation on", "region.go", "\tt.state += genOne\n", "", "TestOperations"},
+	{"a length is rounded down", "spec.go", "r := (n + granule - 1) &^ (granule - 1)", "r := n &^ (granule - 1)", "TestOperations"},
+	{"Split leaves the reserve's account behind", "split.go", "r.size-at, r.room, r.granule", "r.size-at, 0, r.granule", "TestOperations"},
+	{"a transition does not look for pins", "region.go", "if w&(busy|pinMask) != 0 {", "if w&busy != 0 {", "TestOperations"},
+	{"Grow has its new length before it has the pages", "remap.go", "\tdata := r.data()\n\tend, _ := round(r.base+r.offset(size), r.granule)\n", "\tdata := r.data()\n\tend, _ := round(r.base+r.offset(size), r.granule)\n\tr.len.Store(uintptr(size))\n", "TestOperations"},
+	{"Close unmaps what is pinned", "region.go", "case w&pinMask != 0:", "case w&pinMask != 0 && false:", "TestOperations"},
+	{"the first byte is that of the page", "spec.go", "b.lead = uintptr(s.offset - b.offset)", "b.lead = 0", "TestOperations"},
+	{"the account of permissions is not kept", "protect.go", "\t} else {\n\t\tr.setProt(start, end, p)\n\t}\n", "\t}\n", "TestOperations"},
+	{"an older kernel's refusal of a flag is final", "memfd.go", "if err == unix.EINVAL && seals&SealExec == 0 {", "if false {", "TestOldKernel"},
+	{"a collision with a transition is an error", "region.go", "\tcase w&busy != 0:\n\t\treturn nil\n", "\tcase w&busy != 0:\n\t\treturn ErrBusy\n", "TestStress"},
+	{"Regions are not clipped at their end", "kernel.go", "\t\tr.End = min(r.End, uint64(end))\n", "", "TestOperations"},
+	{"Regions are clipped at their start, but not their offsets", "kernel.go", "\t\t\t\tr.Offset += cut\n", "", "TestOperations"},
+	{"a mapping at an address replaces what is there", "mmap.go", "fixed = unix.MAP_FIXED_NOREPLACE", "fixed = unix.MAP_FIXED", "TestOperations"},
+	{"what Resize leaves is not unmapped", "remap.go", "\tabandon(r.base+data, room)\n", "", "TestOperations"},
+	{"a copy does not stop at each page", "access.go", "size := min(len(p)-n, int(pageSize-at&(pageSize-1)))", "size := len(p) - n", "TestFaultOffsets"},
+	{"mappings far from each other are joined", "split.go", "l.cap.Load() > l.len.Load() || end != r.addr.Load()", "l.cap.Load() > l.len.Load()", "TestOperations"},
+	{"an Unknown allows what any page allows", "unknown.go", "all := protAll\n\tfor _, run := range runs {\n\t\tall &= run.prot", "all := ProtNone\n\tfor _, run := range runs {\n\t\tall |= run.prot", "TestOperations"},
+	{"the collector does not look for pins", "nursery.go", "w&pinMask != 0 || !r.stripes.Load().idle() || ", "", "TestAliveInUse"},
+	{"the collector unmaps what is lent", "nursery.go", " || r.lent.Load()", "", "TestCollection"},
+	{"a fault is claimed by a guard of another mapping", "fault.go", "return addr-r.base < r.size }", "return true }", "TestGuard"},
+	{"a guard leaves its flag set", "fault.go", "\tdebug.SetPanicOnFault(g.outer)\n\tg.left = true", "\tg.left = true", "TestGuard"},
+	{"a failed move leaves a hole", "remap.go", "\t\treturn r.mend(start, end, err)\n", "\t\treturn err\n", "TestInjected"},
+}
+
+// TestBreakages breaks the library in one way after the other. Each time a part of
+// the default run has to fail, which passes with the library as it is.
+func TestBreakages(t *testing.T) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(t *testing.T, by, file string, text []byte) (bool, string) {
+		dir := t.TempDir()
+		b := &bench{dir: dir, module: root}
+		overlay := map[string]map[string]string{"Replace": {}}
+		if file != "" {
+			overlay["Replace"][filepath.Join(root, file)] = filepath.Join(dir, "broken.go")
+			if err := os.WriteFile(filepath.Join(dir, "broken.go"), text, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		list, _ := json.Marshal(overlay)
+		if err := os.WriteFile(filepath.Join(dir, "overlay.json"), list, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out, v := b.compile(t.Context(), ".", "-overlay="+filepath.Join(dir, "overlay.json")); v != survived {
+			t.Fatal(out)
+		}
+		args := []string{"-test.run=^(" + by + ")$", "-test.v", "-rapid.nofailfile", "-rapid.shrinktime=0s"}
+		if *every {
+			args = append(args, "-test.run=.")
+		}
+		start := time.Now()
+		out, v := b.command(t.Context(), root, time.Minute, b.binary("."), args...)
+		took := time.Since(start).Round(10 * time.Millisecond)
+		if v == survived {
+			return false, out
+		}
+		var failed []string
+		for line := range strings.Lines(out) {
+			if name, ok := strings.CutPrefix(line, "--- FAIL: "); ok {
+				failed = append(failed, strings.TrimSpace(name))
+			}
+		}
+		t.Logf("%v after %v: %s%s", by, took, strings.Join(failed, ", "), reason(out))
+		return true, out
+	}
+	tests := map[string]bool{}
+	for _, b := range breakages {
+		tests[b.by] = true
+		t.Run(strings.ReplaceAll(b.what, " ", "_"), func(t *testing.T) {
+			t.Parallel()
+			src, err := os.ReadFile(filepath.Join(root, b.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := bytes.Count(src, []byte(b.old)); n != 1 {
+				t.Fatalf("%s has %q %d times: what is it now?", b.file, b.old, n)
+			}
+			if noticed, out := run(t, b.by, b.file, bytes.Replace(src, []byte(b.old), []byte(b.new), 1)); !noticed {
+				t.Errorf("%s does not notice\n%s", b.by, out)
+			}
+		})
+	}
+	var names []string
+	for name := range tests {
+		names = append(names, name)
+	}
+	if failed, out := run(t, strings.Join(names, "|"), "", nil); failed {
+		t.Errorf("the library as it is:\n%s", out)
+	}
+}
