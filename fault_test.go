@@ -289,8 +289,10 @@ func TestForeignProtect(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	explained(t, "read", err, ErrPermission, fmt.Sprintf("%#x", fault.Addr), fmt.Sprintf("offset %d", pg), ErrPermission.Error())
-	// An address repeats its fault, and nothing else: all of load, of store what
-	// cannot be written, whichever byte of a word it is.
+	if sys.Race {
+		return // the race detector makes atomic accesses itself, and ends the program at a fault
+	}
+	// An access is repeated with load and store, for whichever byte of a word.
 	pin := must(m.Pin())
 	defer pin.Unpin()
 	check(t, second(m.WriteAt([]byte{1, 2, 3, 4, 5, 6, 7, 8}, 0)))
