@@ -6,10 +6,10 @@
 //
 // It works on a copy of the module, so the tree is never changed, and may be
 // changed meanwhile. First a fast part of the tests has its say, those that take
-// little time each, then go test ./... . Each mutant has its own directory for
-// temporary files and its own process group, a time limit and a memory limit. Now
-// and then the library as it is takes a mutant's place: if that fails, the tests
-// fail by themselves, and nothing here can be believed.
+// little time each and the state machine in short; then go test ./... . Each mutant
+// has its own directory for temporary files and its own process group, a time limit
+// and a memory limit. Now and then the library as it is takes a mutant's place: if
+// that fails, the tests fail by themselves, and nothing here can be believed.
 package main
 
 import (
@@ -169,6 +169,9 @@ type bench struct {
 	pool        []byte // huge pages at the start
 }
 
+// machine is the test that sees most, and belongs to the fast part in its short form.
+const machine = "TestOperations"
+
 const pool = "/proc/sys/vm/nr_hugepages"
 
 // newBench makes the copy and runs its tests: for how long they take, and because
@@ -212,19 +215,19 @@ func (b *bench) prepare(ctx context.Context) error {
 		if out, v := b.compile(ctx, pkg); v != survived {
 			return fmt.Errorf("%s", out)
 		}
-		out, v := b.locked(ctx, filepath.Join(b.module, pkg), ever, b.binary(pkg), "-test.v")
+		out, v := b.locked(ctx, filepath.Join(b.module, pkg), ever, b.binary(pkg), "-test.v", "-test.short")
 		if v != survived {
 			return fmt.Errorf("the tests of %s, %v:\n%s", pkg, v, out)
 		}
 		var names []string
 		for _, t := range regexp.MustCompile(`(?m)^--- PASS: (\S+) \(([0-9.]+)s\)`).FindAllStringSubmatch(out, -1) {
-			if took, _ := strconv.ParseFloat(t[2], 64); took <= 0.15 && !slow[t[1]] {
+			if took, _ := strconv.ParseFloat(t[2], 64); (took <= 0.15 || t[1] == machine) && !slow[t[1]] {
 				names = append(names, t[1])
 			}
 		}
 		b.quick[pkg] = "^(" + strings.Join(names, "|") + ")$"
 		start := time.Now()
-		if out, v := b.command(ctx, filepath.Join(b.module, pkg), ever, b.binary(pkg), "-test.run="+b.quick[pkg]); v != survived {
+		if out, v := b.command(ctx, filepath.Join(b.module, pkg), ever, b.binary(pkg), "-test.short", "-test.run="+b.quick[pkg]); v != survived {
 			return fmt.Errorf("the fast tests of %s, %v:\n%s", pkg, v, out)
 		}
 		b.limit[pkg] = 3*time.Since(start) + time.Minute
@@ -265,7 +268,11 @@ func (b *bench) try(ctx context.Context, m *mutant) (v verdict, by string, err e
 			}
 			return uncompiled, "", err
 		}
-		if out, v := b.command(ctx, filepath.Join(b.module, pkg), b.limit[pkg], b.binary(pkg), "-test.failfast", "-test.run="+b.quick[pkg]); v == uncompiled || v == grew {
+		args := []string{"-test.failfast", "-test.short", "-test.run=" + b.quick[pkg]}
+		if pkg == "." {
+			args = append(args, "-rapid.nofailfile", "-rapid.shrinktime=0s")
+		}
+		if out, v := b.command(ctx, filepath.Join(b.module, pkg), b.limit[pkg], b.binary(pkg), args...); v == uncompiled || v == grew {
 			return max(v, fast), reason(out), ctx.Err()
 		} // one that takes too long is left to the full tests: the machine may be busy
 	}
