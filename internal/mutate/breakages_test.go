@@ -40,6 +40,8 @@ var breakages = []breakage{
 	{"a guard takes every fault for its own", "fault.go", "return addr-r.base < r.size }", "return true }", "TestNestedGuards"},
 	{"a call that an older kernel refuses is not tried again", "memfd.go", "if err == unix.EINVAL && seals&SealExec == 0 {", "if false {", "TestOldKernel"},
 	{"an access does not wait for a transition", "region.go", "\tcase w&busy != 0:\n\t\treturn nil\n", "\tcase w&busy != 0:\n\t\treturn ErrBusy\n", "TestStress"},
+	{"the last pin in a stripe does not unmap", "region.go", "\tline.pins.Add(-1)\n\tif r.word.Load()&closed != 0 {\n\t\tr.settle()\n\t}\n", "\tline.pins.Add(-1)\n", "TestStripes"},
+	{"Join keeps the first when the second is busy", "split.go", "\t\tfirst.giveUp()\n\t\treturn ticket{}, err\n\t}\n\tleft, right", "\t\treturn ticket{}, err\n\t}\n\tleft, right", "TestJoin"},
 	{"the collector unmaps what is lent", "nursery.go", " || r.lent.Load()", "", "TestCollection"},
 }
 
