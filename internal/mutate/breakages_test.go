@@ -42,6 +42,7 @@ var breakages = []breakage{
 	{"an access does not wait for a transition", "region.go", "\tcase w&busy != 0:\n\t\treturn nil\n", "\tcase w&busy != 0:\n\t\treturn ErrBusy\n", "TestStress"},
 	{"the last pin in a stripe does not unmap", "region.go", "\tline.pins.Add(-1)\n\tif r.word.Load()&closed != 0 {\n\t\tr.settle()\n\t}\n", "\tline.pins.Add(-1)\n", "TestStripes"},
 	{"Join keeps the first when the second is busy", "split.go", "\t\tfirst.giveUp()\n\t\treturn ticket{}, err\n\t}\n\tleft, right", "\t\treturn ticket{}, err\n\t}\n\tleft, right", "TestJoin"},
+	{"a transition begins while another runs", "region.go", "if w&(busy|pinMask) != 0 {", "if w&pinMask != 0 {", "TestConcurrent"},
 	{"the collector unmaps what is lent", "nursery.go", " || r.lent.Load()", "", "TestCollection"},
 }
 
