@@ -221,7 +221,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		}
 		var names []string
 		for _, t := range regexp.MustCompile(`(?m)^--- PASS: (\S+) \(([0-9.]+)s\)`).FindAllStringSubmatch(out, -1) {
-			if took, _ := strconv.ParseFloat(t[2], 64); (took <= 0.15 || t[1] == machine) && !slow[t[1]] {
+			if took, _ := strconv.ParseFloat(t[2], 64); (took <= 0.3 || t[1] == machine) && !slow[t[1]] {
 				names = append(names, t[1])
 			}
 		}
