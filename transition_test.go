@@ -620,6 +620,7 @@ func TestReleaseAdopt(t *testing.T) {
 			t.Error(what)
 		}
 	}
+	explained(t, "negative size", second2(UnsafeAdopt[Unknown](addr, -1)), unix.EINVAL, "negative size")
 	_, err = UnsafeAdopt[Read](addr, pg)
 	wants(t, "other permissions", err, ErrPermission)
 	_, err = UnsafeAdopt[ReadWrite](addr, size)
