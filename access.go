@@ -160,7 +160,7 @@ func (t ticket) view(f func(b []byte) error) (err error) {
 	err = f(memory(r.addr.Load(), int(r.len.Load())))
 	g.leave()
 	if line != nil {
-		r.unpinStripe(line)
+		r.unpin(line)
 	} else if r.word.Add(^uint64(0))&closed != 0 {
 		r.settle()
 	}

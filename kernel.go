@@ -83,11 +83,9 @@ func regionsOf(start, end uintptr) ([]procmaps.Region, error) {
 		if !ok || r.Start >= uint64(end) {
 			break
 		}
-		if cut := at - min(at, r.Start); cut > 0 {
-			r.Start += cut
-			if r.Inode != 0 {
-				r.Offset += cut
-			}
+		cut := at - min(at, r.Start)
+		if r.Start += cut; r.Inode != 0 {
+			r.Offset += cut
 		}
 		r.End = min(r.End, uint64(end))
 		regions = append(regions, r)
@@ -198,9 +196,7 @@ func blame(feature string, err error) error {
 	return err
 }
 
-func advised(advice int) func() error {
-	return func() error { return sys.Madvise(0, 0, advice) }
-}
+func advised(advice int) func() error { return func() error { return sys.Madvise(0, 0, advice) } }
 
 func knows(p Policy) func() error {
 	return func() error { return sys.Mbind(0, 0, int(p), make([]uintptr, 1)) }
@@ -309,15 +305,22 @@ func rlimit(resource int) uint64 {
 
 // number returns the number that follows key in a file of the kernel's, 0 if
 // there is none. It allocates nothing, for the sake of scarce.
-func number(file, key string) (n uint64) {
+func number(file, key string) uint64 {
+	n, _ := readNumber(file, key)
+	return n
+}
+
+// readNumber is number that says why the file cannot be read.
+func readNumber(file, key string) (n uint64, err error) {
 	var text [2048]byte
-	if fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
-		unix.Read(fd, text[:])
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.Read(fd, text[:])
 		unix.Close(fd)
 	}
 	_, rest, _ := bytes.Cut(text[:], []byte(key))
 	rest = bytes.TrimLeft(rest, "\t ")
 	end := bytes.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' })
 	n, _ = strconv.ParseUint(string(rest[:max(end, 0)]), 10, 64)
-	return n
+	return n, err
 }

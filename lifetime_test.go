@@ -146,7 +146,7 @@ func TestStripes(t *testing.T) {
 	}
 	// There are lines enough for the processors, up to a limit.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
-	for processors, lines := range map[int]int{1: 32, 2: 32, 3: 64, 8: 128, 80: 1024} {
+	for processors, lines := range map[int]int{1: 32, 2: 32, 3: 48, 8: 128, 80: 1024} {
 		runtime.GOMAXPROCS(processors)
 		if n := len(striped().r.stripes.Load().lines) - 1; n != lines {
 			t.Errorf("%d processors have %d lines, not %d", processors, n, lines)

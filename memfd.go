@@ -105,7 +105,7 @@ func newSecret(size int) (int, error) {
 }
 
 func truncate(fd int, size int64) error {
-	return retry(func() error { return unix.Ftruncate(fd, size) })
+	return sys.Retry(func() error { return unix.Ftruncate(fd, size) })
 }
 
 // Allocate gives a file its blocks in the range of size bytes at offset, so that
@@ -122,7 +122,7 @@ func Allocate(f *os.File, offset, size int64) error {
 		if size == 0 && offset >= 0 {
 			return nil // which fallocate refuses
 		}
-		return retry(func() error { return unix.Fallocate(fd, 0, offset, size) })
+		return sys.Retry(func() error { return unix.Fallocate(fd, 0, offset, size) })
 	})
 	return named(err, "%s", op)
 }
@@ -132,11 +132,11 @@ func Allocate(f *os.File, offset, size int64) error {
 func hugeFlags(op string, size int) (granule uintptr, flags int, err error) {
 	switch {
 	case size == 0:
-		if granule = uintptr(number("/proc/meminfo", "Hugepagesize:")) << 10; granule == 0 {
-			_, err = os.ReadFile("/proc/meminfo") // without a descriptor to spare this says nothing
+		n, err := readNumber("/proc/meminfo", "Hugepagesize:")
+		if n == 0 {
 			err = &failure{op: op, hint: "the kernel tells of no huge pages", err: cmp.Or(err, errors.ErrUnsupported)}
 		}
-		return granule, 0, err
+		return uintptr(n) << 10, 0, err
 	case size <= int(pageSize) || size&(size-1) != 0:
 		return 0, 0, bad(op, "%d is no size of a huge page", size)
 	}

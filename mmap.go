@@ -201,8 +201,7 @@ func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, e
 	if b.flags&unix.MAP_HUGETLB != 0 && whole > data {
 		// The reserve is ordinary address space: huge pages would be taken from
 		// the pool for it.
-		hold := backing{fd: -1, granule: pageSize}
-		base, err := s.mapAt(hold, base, whole, max(align, b.granule), ProtNone, holding|b.flags&map32Bit)
+		base, err := s.mapAt(onlySpace, base, whole, max(align, b.granule), ProtNone, holding|b.flags&map32Bit)
 		if err == nil && data > 0 {
 			if err = (Spec{populate: s.populate, lock: s.lock}).stage(b, data, base, p); err != nil {
 				abandonHold(base, data)
@@ -338,6 +337,8 @@ func (s Spec) stage(b backing, size, to uintptr, p Prot) error {
 
 // holding are the flags of address space that is held and never touched.
 const holding = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
+
+var onlySpace = backing{fd: -1, granule: pageSize}
 
 // reserveAligned holds size bytes of address space at a multiple of align.
 func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {

@@ -90,10 +90,7 @@ type stripe struct {
 const perProcessor = 16
 
 func (r *region) newStripes() *stripes {
-	n := 2 * perProcessor
-	for n < perProcessor*runtime.GOMAXPROCS(0) && n < 1024 {
-		n *= 2
-	}
+	n := min(perProcessor*max(runtime.GOMAXPROCS(0), 2), 1024)
 	r.stripes.CompareAndSwap(nil, &stripes{lines: make([]stripe, n+1)})
 	return r.stripes.Load()
 }
@@ -182,16 +179,14 @@ func (t ticket) refusal(w uint64) error {
 // given up before unpin looks for closed, so at least one of the two sees the
 // other; settle elects one if both do.
 func (r *region) unpin(line *stripe) {
-	if line != nil {
-		r.unpinStripe(line)
-	} else if r.word.Add(^uint64(0))&closed != 0 {
-		r.settle()
+	var w uint64
+	if line == nil {
+		w = r.word.Add(^uint64(0))
+	} else {
+		line.pins.Add(-1)
+		w = r.word.Load()
 	}
-}
-
-func (r *region) unpinStripe(line *stripe) {
-	line.pins.Add(-1)
-	if r.word.Load()&closed != 0 {
+	if w&closed != 0 {
 		r.settle()
 	}
 }
@@ -248,24 +243,21 @@ func (t ticket) acquire(besides uint64) error {
 	}
 	for {
 		w := r.word.Load()
-		err := t.refusal(w &^ besides)
-		if err != nil {
+		if err := t.refusal(w &^ besides); err != nil {
 			return err
 		}
 		if w&(busy|pinMask) != 0 {
 			return ErrBusy
 		}
 		if r.word.CompareAndSwap(w, w|busy) {
-			switch {
-			case !r.stripes.Load().idle():
-				err = ErrBusy
-			case r.lost.Load():
-				err = errLost
-			default:
+			if r.stripes.Load().idle() && !r.lost.Load() {
 				return nil
 			}
 			r.publish(w)
-			return err
+			if r.lost.Load() {
+				return errLost
+			}
+			return ErrBusy
 		}
 	}
 }

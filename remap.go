@@ -135,10 +135,7 @@ func (r *region) mend(start, end uintptr, err error) error {
 	if err = scarce(err, demand{}); !hole {
 		return err
 	}
-	if failed == nil {
-		failed = errHalfReplaced
-	}
-	stopped := r.stopped(err, failed)
+	stopped := r.stopped(err, cmp.Or(failed, errHalfReplaced))
 	if r.lost.Load() {
 		r.setProt(start, end, ProtNone)
 	}
@@ -229,9 +226,7 @@ func (r *region) open(start, end uintptr) error {
 	err := r.lock.apply(r.base+start, end-start, p)
 	if err != nil {
 		sys.Munlock(r.base+start, end-start)
-		if back := sys.Mprotect(r.base+start, end-start, unix.PROT_NONE); back != nil {
-			return errors.Join(err, back) // accessible, but not handed out
-		}
+		err = errors.Join(err, sys.Mprotect(r.base+start, end-start, unix.PROT_NONE)) // or accessible, but not handed out
 	}
 	return err
 }
@@ -299,13 +294,8 @@ func (r *region) resize(size int) error {
 		if err := r.open(data, want); err != nil {
 			return err
 		}
-		if err := r.cut(want); err != nil {
-			// Give back what has been opened; the reserve is still there.
-			if back := sys.Mprotect(r.base+data, want-data, unix.PROT_NONE); back != nil {
-				return r.stopped(err, back)
-			}
-			return err
-		}
+		abandon(r.base+want, r.size-want)
+		r.size, r.room = want, 0
 	default:
 		if err := r.extend(data, want); err != nil {
 			return err
@@ -467,11 +457,11 @@ func (r *region) moveTo(addr uintptr) error {
 	case inRaceWindow(to, r.size):
 		return bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	case r.size > 0:
-		hold := backing{fd: -1, granule: pageSize}
-		if _, err := (Spec{placement: exactly}).mapAt(hold, to, r.size, 0, ProtNone, holding); err != nil {
-			return err
+		_, err := (Spec{placement: exactly}).mapAt(onlySpace, to, r.size, 0, ProtNone, holding)
+		if err == nil {
+			err = r.relocate(r.size, to, r.size)
 		}
-		if err := r.relocate(r.size, to, r.size); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -384,15 +384,12 @@ func control(f *os.File, use func(fd int) error) error {
 	if f == nil {
 		return bad("", "the file is nil")
 	}
-	conn, err := f.SyscallConn()
-	if err == nil {
-		var failed error
-		if err = conn.Control(func(fd uintptr) { failed = use(int(fd)) }); err == nil {
-			return failed
-		}
+	conn, _ := f.SyscallConn() // fails for a nil file only
+	var failed error
+	if conn.Control(func(fd uintptr) { failed = use(int(fd)) }) != nil {
+		return &failure{err: errClosedFile} // the only reason, whatever os says
 	}
-	// The only reason; but os does not always say so with os.ErrClosed.
-	return &failure{err: errClosedFile}
+	return failed
 }
 
 // openPath opens a regular file for a mapping with permissions p.
@@ -410,15 +407,6 @@ func (s Spec) openPath(op string, p Prot) (*os.File, error) {
 	}
 	f, err := os.OpenFile(s.name, mode|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	return f, named(err, "%s", op)
-}
-
-// retry repeats a call while a signal interrupts it.
-func retry(call func() error) error {
-	for {
-		if err := call(); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // regular returns an error unless st is of a regular file.

@@ -178,21 +178,15 @@ func (t ticket) measure(load func(r *region) uintptr) uintptr {
 
 // Len returns the length in bytes: what was asked for, not rounded to pages.
 // It is 0 on a handle that is no longer good.
-func (t ticket) Len() int {
-	return int(t.measure(func(r *region) uintptr { return r.len.Load() }))
-}
+func (t ticket) Len() int { return int(t.measure(func(r *region) uintptr { return r.len.Load() })) }
 
 // Cap returns the length in bytes that [Grow] can reach. Without
 // [Spec.Reserve] it is Len. It is 0 on a handle that is no longer good.
-func (t ticket) Cap() int {
-	return int(t.measure(func(r *region) uintptr { return r.cap.Load() }))
-}
+func (t ticket) Cap() int { return int(t.measure(func(r *region) uintptr { return r.cap.Load() })) }
 
 // Addr returns the address of the first byte. It is 0 on a handle that is no
 // longer good.
-func (t ticket) Addr() uintptr {
-	return t.measure(func(r *region) uintptr { return r.addr.Load() })
-}
+func (t ticket) Addr() uintptr { return t.measure(func(r *region) uintptr { return r.addr.Load() }) }
 
 // Prot returns the permissions of the mapping; of an [Unknown], what every page
 // allows. It is ProtNone on a handle that is no longer good.

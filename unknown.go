@@ -20,9 +20,7 @@ type Unknown struct {
 
 // ReadAt is as that of [Read]; the copy stops at the first page that cannot be
 // read, with the count and ErrPermission.
-func (u Unknown) ReadAt(p []byte, off int64) (int, error) {
-	return u.transfer(p, off, ProtRead, true)
-}
+func (u Unknown) ReadAt(p []byte, off int64) (int, error) { return u.transfer(p, off, ProtRead, true) }
 
 // WriteAt is as that of [ReadWrite]; the copy stops at the first page that
 // cannot be written, with the count and ErrPermission.
@@ -32,9 +30,7 @@ func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
 
 // View is as that of [Read]; every page must be readable, or it answers
 // ErrPermission.
-func (u Unknown) View(f func(b []byte) error) error {
-	return u.viewRange(0, 0, true, ProtRead, f)
-}
+func (u Unknown) View(f func(b []byte) error) error { return u.viewRange(0, 0, true, ProtRead, f) }
 
 // Update is as that of [ReadWrite]; every page must be readable and writable,
 // or it answers ErrPermission.

@@ -34,11 +34,16 @@ func call(trap, addr, size, arg uintptr) error {
 // again is call that is repeated while a signal interrupts it, as file systems in
 // user space let it.
 func again(trap, addr, size, arg uintptr) error {
-	err := call(trap, addr, size, arg)
-	for err == unix.EINTR {
-		err = call(trap, addr, size, arg)
+	return Retry(func() error { return call(trap, addr, size, arg) })
+}
+
+// Retry repeats a call while a signal interrupts it.
+func Retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
 	}
-	return err
 }
 
 // Munmap is munmap(2).
