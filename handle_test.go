@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"flag"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -89,7 +88,12 @@ func inChild(t *testing.T, env ...string) (child bool, output string, err error)
 	if os.Getenv("MMAP_TEST_CHILD") == t.Name() {
 		return true, "", nil
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	flag.Visit(func(f *flag.Flag) { // the child is as long as its parent
+		if f.Name == "test.short" || f.Name == "rapid.checks" {
+			cmd.Args = append(cmd.Args, "-"+f.Name+"="+f.Value.String())
+		}
+	})
 	// A child that dies leaves its files to the parent.
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+t.TempDir(), "MMAP_TEST_CHILD="+t.Name()), env...)
 	if testing.CoverMode() != "" {

@@ -1061,6 +1061,9 @@ func TestInjectedFaults(t *testing.T) {
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprint("-everyfault=", *everyFault))
 	cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir(), "MMAP_TEST_CHILD="+t.Name(), quick)
 	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = []*os.File{theirs}, &out, &out
+	if testing.CoverMode() != "" {
+		defer collectCoverage(t, cmd)()
+	}
 	check(t, cmd.Start())
 	theirs.Close()
 	listener, err := receiveDescriptor(pair[0])
