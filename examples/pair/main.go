@@ -57,7 +57,8 @@ func produce() error {
 	}
 	bell, other := os.NewFile(uintptr(ends[0]), "bell"), os.NewFile(uintptr(ends[1]), "bell")
 	other.Write(make([]byte, slots)) // in the consumer's name: every slot is free
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{consumer}, Stdout: os.Stdout, Stderr: os.Stderr}
+	self, _ := os.Executable()       // Start says if there is none
+	cmd := &exec.Cmd{Path: self, Args: []string{consumer}, Stdout: os.Stdout, Stderr: os.Stderr}
 	cmd.ExtraFiles = []*os.File{f, other} // its descriptors 3 and 4
 	err = cmd.Start()
 	other.Close() // or its end would stay open when the consumer dies

@@ -15,8 +15,8 @@
 // go command. Under an emulated processor MMAP_TEST_EMULATED=1 says that the
 // kernel is not what it seems; the rest is this machine. As emulation is slow,
 // go test gets -short; say -short=false -timeout=2h for the whole. Other packages
-// than "." are named as for go test; examples that execute /proc/self/exe do not
-// run under user emulation.
+// than "." are named as for go test; programs that execute themselves cannot do so
+// under user emulation.
 package main
 
 import (
