@@ -3,7 +3,9 @@ package mmap
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/mmarinus/mmap/internal/sys"
@@ -115,11 +117,24 @@ func TestPoisonedPage(t *testing.T) {
 		t.Skip("it takes a page of memory from the whole machine: MMAP_TEST_VM is not set")
 	}
 	pg := int(pageSize)
-	m := mapped[ReadWrite](t, Anonymous(3*pg))
-	check(t, m.Advise(0, 3*pg, AdviceNoHugePage))
+	f, err := Memfd("poisoned", int64(3*pg), 0)
+	check(t, err)
+	defer f.Close()
+	m := mapped[ReadWrite](t, File(f, 0, 3*pg).Shared())
 	check(t, second(m.WriteAt(bytes.Repeat([]byte{7}, 3*pg), 0)))
-	if err := sys.Madvise(m.Addr()+pageSize, pageSize, unix.MADV_HWPOISON); err != nil {
-		t.Skip("no page can be poisoned, for lack of privilege or of CONFIG_MEMORY_FAILURE: ", err)
+	// Who poisons a page gets a signal in the middle of the call, which ends a Go
+	// program.
+	child, out, _ := inChild(t, fmt.Sprintf("MMAP_TEST_MEMFD=/proc/%d/fd/%d", os.Getpid(), f.Fd()))
+	if child {
+		f, err := os.OpenFile(os.Getenv("MMAP_TEST_MEMFD"), os.O_RDWR, 0)
+		check(t, err)
+		m := mapped[ReadWrite](t, File(f, 0, 3*pg).Shared())
+		check(t, second(m.WriteAt([]byte{7}, int64(pg))))
+		t.Log("not poisoned:", sys.Madvise(m.Addr()+pageSize, pageSize, unix.MADV_HWPOISON))
+		return
+	}
+	if strings.Contains(out, "not poisoned") {
+		t.Skip("no page can be poisoned, for lack of privilege or of CONFIG_MEMORY_FAILURE: ", out)
 	}
 	for what, stop := range map[string]func() (int, error){
 		"read":  func() (int, error) { return m.ReadAt(make([]byte, 3*pg), 0) },
@@ -135,14 +150,12 @@ func TestPoisonedPage(t *testing.T) {
 			t.Errorf("%s: %d, %v", what, n, err)
 		}
 	}
-	// The other pages are as they were, and a new page can take its place.
+	// The other pages are as they were, and new ones can take their place.
 	b := make([]byte, 1)
 	if check(t, second(m.ReadAt(b, int64(2*pg)))); b[0] != 7 {
 		t.Error("another page: ", b)
 	}
-	check(t, m.Discard(pg, pg))
-	if check(t, second(m.ReadAt(b, int64(pg)))); b[0] != 0 {
-		t.Error("not a new page: ", b)
-	}
+	m = must(Over[ReadWrite](m, Anonymous(3*pg)))
+	check(t, second(m.ReadAt(b, int64(pg))))
 	check(t, m.Close())
 }
