@@ -14,16 +14,18 @@ import (
 // tests passes on a kernel of that processor.
 var beyond = map[string]string{
 	"user emulation has a wrong address for SIGBUS": `TestTruncated TestTruncatedUnlinked TestNestedGuards TestFullDisk TestGuardCause
-		TestFaultElsewhere TestLandscapeEndOfFile TestMemfdTruncation TestOperations FuzzOperations ExampleGuard ExampleFaultError`,
+		TestFaultElsewhere TestLandscapeEndOfFile TestMemfdTruncation TestTruncatedHumble TestOperations FuzzOperations ExampleGuard ExampleFaultError`,
 	"user emulation ignores advice": `TestAdvise TestAdviceWidens TestWillNeed TestPageOut TestFork TestDiscard TestDiscardLocked TestFree TestPunch
 		TestGuardPages TestGuardPagesStay TestGuardPagesFile TestLossesHugePages TestLandscapeHole TestPrefault TestPrefaultPermission
-		TestPrefaultFault TestPrefaultFullDisk TestCollapse ExampleRead_Prefault ExampleRead_Advise ExampleReadWrite_InstallGuardPages`,
-	"user emulation has no mlock2(2)": `TestAdviceRefused TestLockResident TestLock TestLockLimit TestLockRange TestLockPermission TestLockTruncated
+		TestForeignProtect TestPrefaultFault TestPrefaultFullDisk TestCollapse FuzzRanges ExampleRead_Prefault ExampleRead_Advise ExampleReadWrite_InstallGuardPages`,
+	"user emulation has no mlock2(2)": `TestAdviceRefused TestDescriptorLimit TestRemapLocked TestLockResident TestLock TestLockLimit TestLockRange TestLockPermission TestLockTruncated
 		TestLockOverLimit TestAreaLimit TestRangeNoAllocation TestRemapAreas TestRemapAddressLimit TestRemapMapLimit TestLandscapeProtect ExampleRead_Lock`,
 	"user emulation tells little of a mapping in smaps":                                `TestCreationFlags TestHugePageSizes TestHugePagesRunOut TestMemfdHuge`,
 	"user emulation loses flags of mmap(2)":                                            `TestBadSpecs TestHugePageErrors TestPopulate TestPopulateCopies`,
 	"user emulation has no RLIMIT_AS and RLIMIT_DATA, and ends at vm.max_map_count":    `TestAddressSpaceLimit TestDataLimit TestMapLimit`,
-	"user emulation divides areas, and lacks some, in the table of the kernel's areas": `TestFailWhole FuzzMap`,
+	"user emulation lets the kernel know nothing of execution":                         `TestNoexecMount`,
+	"user emulation does not show all that is unmapped while other threads map":        `TestCollectorBeside`,
+	"user emulation divides areas, and lacks some, in the table of the kernel's areas": `TestFailWhole FuzzMap FuzzSpecs TestConcurrent`,
 }
 
 // emulate runs a test binary under qemu's emulation of a processor.
