@@ -1020,7 +1020,7 @@ var excuses = []struct {
 	{what: "loses", op: "resize longer, several", call: "mmap mremap", how: everything, why: "the same"},
 	{what: "leaves space", how: everything, call: "close ioctl mmap mlock mremap msync munmap", why: "the table cannot be read, and what is held may be somebody else's by now"},
 	{what: "skips", op: "map a huge memfd", call: "fstatfs", why: "of these files it does not fail, and otherwise is not needed"},
-	{what: "misses", op: "map huge", call: "munmap", why: "how much is trimmed for the alignment is up to the address"},
+	{what: "misses", op: "map huge", call: "munmap mremap", why: "how much is trimmed for the alignment is up to the address"},
 	{what: "misses", op: "map aligned", call: "munmap", why: "the same"},
 	{what: "blocks", op: "move", how: everything, why: "it is in the way, then"},
 	{what: "blocks", op: "grow huge", how: everything, errnos: "ENOMEM", why: "the capacity goes"},
