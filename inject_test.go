@@ -992,8 +992,6 @@ var excuses = []struct {
 	{what: "succeeds", op: "resize longer", call: "mremap", errnos: "EFAULT EINVAL", why: "this is the answer for several areas, which are then moved one by one"},
 	{what: "succeeds", op: "move", call: "msync", why: "an area that cannot be asked whether it is locked is moved as if it was"},
 	{what: "succeeds", op: "resize longer, several", call: "msync", why: "the same"},
-	{what: "succeeds", op: "move several", call: "mmap", at: 2, why: "the old place of a locked area is held for the way back, which is not needed"},
-	{what: "succeeds", op: "resize longer, several", call: "mmap", at: 2, why: "the same"},
 	{what: "succeeds", op: "collapse", call: "openat read", why: "with its size unknown, the kernel is asked for a huge page all the same"},
 	{what: "succeeds", op: "read ", why: "a cause that cannot be proven is ErrFault"},
 	{what: "succeeds", op: "write ", why: "the same"},

@@ -501,10 +501,14 @@ type viewer interface {
 	View(func(b []byte) error) error
 }
 
+// A destroyer is what handles that can be written have besides.
 type destroyer interface {
+	PrefaultWrite(off, n int) error
 	Discard(off, n int) error
 	DiscardLocked(off, n int) error
+	Free(off, n int) error
 	Punch(off, n int) error
+	WipeOnFork(off, n int) error
 	InstallGuardPages(off, n int) error
 	RemoveGuardPages(off, n int) error
 }

@@ -91,17 +91,6 @@ type rangeOp struct {
 	do      func(h mmap.Mapping, off, n int, a rangeArgs) error
 }
 
-type allLosses interface {
-	PrefaultWrite(off, n int) error
-	Discard(off, n int) error
-	DiscardLocked(off, n int) error
-	Free(off, n int) error
-	Punch(off, n int) error
-	WipeOnFork(off, n int) error
-	InstallGuardPages(off, n int) error
-	RemoveGuardPages(off, n int) error
-}
-
 func advises(a mmap.Advice) func(h mmap.Mapping, off, n int, _ rangeArgs) error {
 	return func(h mmap.Mapping, off, n int, _ rangeArgs) error { return h.Advise(off, n, a) }
 }
@@ -110,8 +99,8 @@ func does(f func(h mmap.Mapping, off, n int) error) func(h mmap.Mapping, off, n 
 	return func(h mmap.Mapping, off, n int, _ rangeArgs) error { return f(h, off, n) }
 }
 
-func loss(f func(w allLosses, off, n int) error) func(h mmap.Mapping, off, n int, _ rangeArgs) error {
-	return func(h mmap.Mapping, off, n int, _ rangeArgs) error { return f(h.(allLosses), off, n) }
+func loss(f func(w destroyer, off, n int) error) func(h mmap.Mapping, off, n int, _ rangeArgs) error {
+	return func(h mmap.Mapping, off, n int, _ rangeArgs) error { return f(h.(destroyer), off, n) }
 }
 
 // rangeOps are numbered by the corpus: new ones go to the end.
@@ -144,15 +133,15 @@ var rangeOps = []rangeOp{
 	{"resident", "", false, 0, unseen, nil},
 	{"nodes", "mbind", false, 0, unseen, nil},
 	{"prefault", "MADV_POPULATE_READ", false, mmap.ProtRead, unseen, does(mmap.Mapping.Prefault)},
-	{"prefault write", "MADV_POPULATE_READ", false, mmap.ProtWrite, unseen, loss(allLosses.PrefaultWrite)},
+	{"prefault write", "MADV_POPULATE_READ", false, mmap.ProtWrite, unseen, loss(destroyer.PrefaultWrite)},
 	{"collapse", "", false, 0, unseen, does(mmap.Mapping.Collapse)},
-	{"discard", "", true, mmap.ProtWrite, loses, loss(allLosses.Discard)},
-	{"discard locked", "MADV_DONTNEED_LOCKED", true, mmap.ProtWrite, loses, loss(allLosses.DiscardLocked)},
-	{"free", "", true, mmap.ProtWrite, loses, loss(allLosses.Free)},
-	{"punch", "", true, mmap.ProtWrite, loses, loss(allLosses.Punch)},
-	{"wipe on fork", "MADV_WIPEONFORK", true, mmap.ProtWrite, divides, loss(allLosses.WipeOnFork)},
-	{"guard", "MADV_GUARD_INSTALL", true, mmap.ProtWrite, loses, loss(allLosses.InstallGuardPages)},
-	{"remove guard", "MADV_GUARD_INSTALL", true, mmap.ProtWrite, loses, loss(allLosses.RemoveGuardPages)},
+	{"discard", "", true, mmap.ProtWrite, loses, loss(destroyer.Discard)},
+	{"discard locked", "MADV_DONTNEED_LOCKED", true, mmap.ProtWrite, loses, loss(destroyer.DiscardLocked)},
+	{"free", "", true, mmap.ProtWrite, loses, loss(destroyer.Free)},
+	{"punch", "", true, mmap.ProtWrite, loses, loss(destroyer.Punch)},
+	{"wipe on fork", "MADV_WIPEONFORK", true, mmap.ProtWrite, divides, loss(destroyer.WipeOnFork)},
+	{"guard", "MADV_GUARD_INSTALL", true, mmap.ProtWrite, loses, loss(destroyer.InstallGuardPages)},
+	{"remove guard", "MADV_GUARD_INSTALL", true, mmap.ProtWrite, loses, loss(destroyer.RemoveGuardPages)},
 }
 
 // A pageState is what the kernel has at a page.
@@ -645,7 +634,7 @@ func (r *rangeTest) reasons() (reasons []error) {
 
 // within does what acts on the pages of a range.
 func (r *rangeTest) within() {
-	if _, ok := r.h.(allLosses); !ok && r.need&mmap.ProtWrite != 0 {
+	if _, ok := r.h.(destroyer); !ok && r.need&mmap.ProtWrite != 0 {
 		return // which is seen at compile time
 	}
 	reasons, some := r.reasons(), r.span.first < r.span.last
