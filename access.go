@@ -3,8 +3,6 @@ package mmap
 import (
 	"fmt"
 	"io"
-
-	"golang.org/x/sys/unix"
 )
 
 // reader is the inside of handles that can be read only.
@@ -70,99 +68,87 @@ func (u updater) Update(f func(b []byte) error) error { return u.view(f) }
 
 // transfer copies out of the mapping into p if need is ProtRead, and from p into
 // it if need is ProtWrite. If checked, each page must allow it.
+//
+// It goes page by page: a copy that faults has changed nothing of the page
+// where it faulted, whatever order it copies in, so n is exact.
 func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
-	line, err := t.pin()
-	if err != nil {
-		return 0, named(err, "%s of %d bytes at %d", verbs[need], len(p), off)
-	}
-	r := t.r
-	length := int64(r.len.Load())
-	if off < 0 || off >= length || len(p) == 0 {
-		r.unpin(line)
-		if off < 0 {
-			return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verbs[need], len(p), off), "negative offset")
-		}
-		return 0, short(0, len(p), off, length, need)
-	}
-	part := p
-	if int64(len(p)) > length-off {
-		part = p[:length-off]
-	}
-	var refused error
-	if checked {
-		if at, has, no := r.refuses(int(off), len(part), need); no {
-			refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, has, at)
-			part = part[:max(int64(at), off)-off]
+	g := guard{r: t.r}
+	if !t.pinWord() {
+		if g.line, err = t.pinSlowly(0); err != nil {
+			return 0, named(err, "%s of %d bytes at %d", verbs[need], len(p), off)
 		}
 	}
-	n, err = r.copyPages(line, part, r.addr.Load()+uintptr(off), need)
-	if fault, ok := err.(*FaultError); ok {
-		fault.Offset = int(off) + n
-	} else if err = refused; err == nil && n < len(p) {
-		err = short(n, len(p), off, length, need)
+	if checked && !Prot(g.r.prot.Load()).allows(need) {
+		return t.transferAllowed(g.line, p, off, need)
+	}
+	end := len(p)
+	if length := int64(g.r.len.Load()); uint64(off) > uint64(length) {
+		end = 0
+	} else if int64(end) > length-off {
+		end = int(length - off)
+	}
+	start := g.r.addr.Load() + uintptr(off)
+	g.enter()
+	defer func() {
+		if !g.left {
+			g.rescue(recover(), &err)
+		}
+	}()
+	for n < end {
+		g.at = start + uintptr(n)
+		size := min(end-n, int(pageSize-g.at&(pageSize-1)))
+		if need == ProtRead {
+			copy(p[n:n+size], memory(g.at, size))
+		} else {
+			copy(memory(g.at, size), p[n:n+size])
+		}
+		n += size
+	}
+	g.leave()
+	if n < len(p) || off < 0 {
+		err = t.short(n, len(p), off, need)
+	}
+	if g.line != nil {
+		g.r.unpin(g.line)
+	} else {
+		g.r.unpinWord()
 	}
 	return n, err
 }
 
 var verbs = [...]string{ProtRead: "read", ProtWrite: "write"}
 
-// short is the error of a copy that reached the end of the mapping.
-func short(n, want int, off, length int64, need Prot) error {
+// short is the error of a copy that did less than was asked, without a fault.
+func (t ticket) short(n, want int, off int64, need Prot) error {
 	switch {
-	case n == want:
-		return nil
+	case off < 0:
+		return bad(fmt.Sprintf("%s of %d bytes at %d", verbs[need], want, off), "negative offset")
 	case need == ProtRead:
 		return io.EOF
 	}
-	return named(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", want, off, length)
-}
-
-// copyPages copies between p and the memory at addr, and ends the caller's pin.
-//
-// It goes page by page: a copy that faults has changed nothing of the page
-// where it faulted, whatever order it copies in, so n is exact.
-func (r *region) copyPages(line *stripe, p []byte, addr uintptr, need Prot) (n int, err error) {
-	g := guard{r: r, line: line}
-	g.enter()
-	defer g.rescue(&err)
-	for n < len(p) {
-		at := addr + uintptr(n)
-		size := min(len(p)-n, int(pageSize-at&(pageSize-1)))
-		if need == ProtRead {
-			copy(p[n:n+size], memory(at, size))
-		} else {
-			copy(memory(at, size), p[n:n+size])
-		}
-		n += size
-	}
-	g.leave()
-	r.unpin(line)
-	return n, nil
+	return named(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", want, off, t.r.len.Load())
 }
 
 // view calls f with the whole mapping.
 func (t ticket) view(f func(b []byte) error) (err error) {
-	// This is pin, and below unpin, written out: the calls are a fifth of what a
-	// view costs.
-	r := t.r
-	if r == nil {
-		return named(ErrClosed, "view")
-	}
-	var line *stripe
-	if w := r.word.Load(); r.stripes.Load() != nil || w-t.state >= pinMask || !r.word.CompareAndSwap(w, w+pinOne) {
-		if line, err = t.pinSlowly(0); err != nil {
+	g := guard{r: t.r}
+	if !t.pinWord() {
+		if g.line, err = t.pinSlowly(0); err != nil {
 			return named(err, "view")
 		}
 	}
-	g := guard{r: r, line: line}
 	g.enter()
-	defer g.rescue(&err)
-	err = f(memory(r.addr.Load(), int(r.len.Load())))
+	defer func() {
+		if !g.left {
+			g.rescue(recover(), &err)
+		}
+	}()
+	err = f(memory(g.r.addr.Load(), int(g.r.len.Load())))
 	g.leave()
-	if line != nil {
-		r.unpin(line)
-	} else if r.word.Add(^uint64(0))&closed != 0 {
-		r.settle()
+	if g.line != nil {
+		g.r.unpin(g.line)
+	} else {
+		g.r.unpinWord()
 	}
 	return err
 }

@@ -157,7 +157,7 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 			return scarce(err, demand{charged: half})
 		}
 	}
-	f := r.fault(max(addr, r.addr.Load()))
+	f := r.fault(addr, addr)
 	if f.Err == ErrPermission {
 		f.Err = ErrFault // the permission is there: the page was bad for a moment
 	}

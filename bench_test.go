@@ -1,292 +1,614 @@
-package mmap_test
+package mmap
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
-// What mapping and faulting cost. Each benchmark does the same work twice in
-// turn, with the library and with the bare system call, and reports the median
-// of the paired ratios: so the noise of the machine falls on both alike.
+// What mapping, faulting and access cost. Each benchmark does the same work
+// twice in turn, with the library and with the bare system call, and reports the
+// median of the paired ratios: so the noise of the machine falls on both alike.
 //
 //	ns/op       the library, median
 //	bare-ns/op  the bare call, median
 //	ratio       median of the ratios, pair by pair
+//	allocs/op   of the library alone
 //
-// Run with: go test -run '^$' -bench . -benchtime 1s
-
-// paired runs batches of ours and of bare in turn, b.N of them.
+// One b.N is one pair of batches. The ratio needs a hundred of them:
+//
+//	go test -run '^$' -bench Operation -benchtime 200x .
 func paired(b *testing.B, batch int, ours, bare func(n int)) {
 	b.Helper()
-	b.ReportAllocs()
-	run := func(f func(int)) float64 {
-		start := time.Now()
-		f(batch)
-		return float64(time.Since(start).Nanoseconds()) / float64(batch)
-	}
-	run(ours)
-	run(bare)
-	var t, u, ratio []float64
-	b.ResetTimer()
-	for i := range b.N {
-		var x, y float64
-		if i%2 == 0 {
-			x, y = run(ours), run(bare)
-		} else {
-			y, x = run(bare), run(ours)
+	b.ReportMetric(testing.AllocsPerRun(1, func() { ours(batch) })/float64(batch), "allocs/op")
+	timed := func(f func(int)) func() time.Duration {
+		return func() time.Duration {
+			start := time.Now()
+			f(batch)
+			return time.Since(start)
 		}
-		t, u, ratio = append(t, x), append(u, y), append(ratio, x/y)
 	}
-	b.StopTimer()
-	b.ReportMetric(median(t), "ns/op")
-	b.ReportMetric(median(u), "bare-ns/op")
+	b.ReportMetric(0, "ns/op")
+	inTurn(b, "op", batch, timed(ours), timed(bare))
+}
+
+// inTurn is paired for functions that take the time themselves, of many units
+// of work.
+func inTurn(b *testing.B, unit string, many int, ours, bare func() time.Duration) {
+	b.Helper()
+	ours()
+	bare()
+	var t, u, ratio []float64
+	for i := range b.N {
+		var x, y time.Duration
+		if i%2 == 0 {
+			x, y = ours(), bare()
+		} else {
+			y, x = bare(), ours()
+		}
+		t = append(t, float64(x)/float64(many))
+		u = append(u, float64(y)/float64(many))
+		ratio = append(ratio, float64(x)/float64(y))
+	}
+	b.ReportMetric(0, "ns/op") // that of both, unless the unit is an op
+	b.ReportMetric(median(t), "ns/"+unit)
+	b.ReportMetric(median(u), "bare-ns/"+unit)
 	b.ReportMetric(median(ratio), "ratio")
 }
 
-func median(v []float64) float64 {
+func median[T cmp.Ordered](v []T) T {
 	slices.Sort(v)
 	return v[len(v)/2]
 }
 
-// must ends the benchmark on an error.
-func must[T any](v T, err error) T {
+// ok ends the benchmark on an error.
+func ok(err error) {
 	if err != nil {
 		panic(err)
 	}
-	return v
 }
 
-const anonFlags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
-
-func bareMap(size uintptr, flags int) uintptr {
-	return must(sys.Mmap(0, size, unix.PROT_READ|unix.PROT_WRITE, flags, -1, 0))
-}
-
-func bareUnmap(addr, size uintptr) {
-	if err := sys.Munmap(addr, size); err != nil {
-		panic(err)
-	}
-}
-
-// touch stores into every page, with no guard.
+// touch stores into every page of b, with no guard.
 func touch(b []byte) {
-	for i := 0; i < len(b); i += pageSize {
+	for i := 0; i < len(b); i += int(pageSize) {
 		b[i] = 1
 	}
 }
 
-var pageSize = os.Getpagesize()
+// peruse loads from every page of b.
+func peruse(b []byte) (sum byte) {
+	for i := 0; i < len(b); i += int(pageSize) {
+		sum += b[i]
+	}
+	return sum
+}
 
-func BenchmarkMapClose(b *testing.B) {
-	for _, c := range []struct {
-		name  string
-		size  int
-		touch bool
-		batch int
-	}{
-		{"4KiB", 4 << 10, false, 50},
-		{"4KiB-touched", 4 << 10, true, 50},
-		{"1MiB-touched", 1 << 20, true, 2},
-	} {
-		b.Run(c.name, func(b *testing.B) {
-			spec := mmap.Anonymous(c.size)
-			paired(b, c.batch, func(n int) {
-				for range n {
-					m := must(mmap.Map[mmap.ReadWrite](spec))
-					if c.touch {
-						touch(mmap.Bare(m.Addr(), c.size))
-					}
-					if err := m.Close(); err != nil {
-						panic(err)
-					}
-				}
-			}, func(n int) {
-				for range n {
-					addr := bareMap(uintptr(c.size), anonFlags)
-					if c.touch {
-						touch(mmap.Bare(addr, c.size))
-					}
-					bareUnmap(addr, uintptr(c.size))
+func units(n int) string {
+	switch {
+	case n >= 1<<30:
+		return fmt.Sprintf("%dGiB", n>>30)
+	case n >= 1<<20:
+		return fmt.Sprintf("%dMiB", n>>20)
+	case n >= 1<<10:
+		return fmt.Sprintf("%dKiB", n>>10)
+	}
+	return fmt.Sprintf("%dB", n)
+}
+
+// An origin is where pages come from: a Spec, and the same for the bare call.
+type origin struct {
+	name      string
+	spec      Spec
+	size      int
+	flags, fd int
+	write     bool   // faulted in by a store
+	huge      bool   // pages larger than the least come by advice
+	fresh     func() // takes the pages away where unmapping does not; may be nil
+	close     func() // may be nil
+}
+
+func (o origin) prot() int {
+	if o.write {
+		return unix.PROT_READ | unix.PROT_WRITE
+	}
+	return unix.PROT_READ
+}
+
+// bare maps the origin without the library.
+func (o origin) bare(flags int) uintptr {
+	return must(sys.Mmap(0, uintptr(o.size), o.prot(), o.flags|flags, o.fd, 0))
+}
+
+// mapped maps the origin with the library. Those that are only read are mapped
+// as Read, which Forget and Assert hide here.
+func (o origin) mapped(s Spec) Unknown { return must(MapUnknown(s, Prot(o.prot()))) }
+
+func anonymousOrigin(size int) origin {
+	return origin{name: "anonymous", spec: Anonymous(size), size: size, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, fd: -1, write: true}
+}
+
+// fileOrigin is the file f, with its pages in the page cache.
+func fileOrigin(name string, f *os.File, size int, shared, write bool) origin {
+	o := origin{name: name, spec: File(f, 0, size), size: size, flags: unix.MAP_PRIVATE, fd: int(f.Fd()), write: write}
+	if shared {
+		o.spec, o.flags = o.spec.Shared(), unix.MAP_SHARED
+	}
+	o.close = func() { f.Close() }
+	return o
+}
+
+// memoryFile is a file of memory, whose pages are new in each round.
+func memoryFile(name string, f *os.File, size int) origin {
+	o := fileOrigin(name, f, size, true, true)
+	o.fresh = func() { ok(f.Truncate(0)); ok(f.Truncate(int64(size))) }
+	o.fresh()
+	return o
+}
+
+// origins calls f with each kind of memory.
+func origins(b *testing.B, size int, f func(b *testing.B, o origin)) {
+	run := func(name string, open func(b *testing.B) origin) {
+		b.Run("source="+name, func(b *testing.B) {
+			o := open(b)
+			if o.close != nil {
+				defer o.close()
+			}
+			o.name = name
+			f(b, o)
+		})
+	}
+	cached := func(b *testing.B) *os.File {
+		f := must(os.Create(filepath.Join(b.TempDir(), "f")))
+		chunk := make([]byte, min(size, 1<<20))
+		for at := 0; at < size; at += len(chunk) {
+			must(f.Write(chunk))
+		}
+		ok(f.Sync())
+		return f
+	}
+	run("anonymous", func(*testing.B) origin { return anonymousOrigin(size) })
+	if size <= 64<<20 {
+		run("private-file", func(b *testing.B) origin { return fileOrigin("", cached(b), size, false, false) })
+		run("copied-file", func(b *testing.B) origin { return fileOrigin("", cached(b), size, false, true) })
+		run("shared-file", func(b *testing.B) origin { return fileOrigin("", cached(b), size, true, true) })
+	}
+	run("memfd", func(*testing.B) origin { return memoryFile("", must(Memfd("bench", int64(size), 0)), size) })
+	run("tmpfs", func(b *testing.B) origin {
+		var st unix.Statfs_t
+		if err := unix.Statfs("/dev/shm", &st); err != nil || st.Type != unix.TMPFS_MAGIC {
+			b.Skip("/dev/shm is no tmpfs")
+		}
+		f := must(os.CreateTemp("/dev/shm", "mmap-bench-"))
+		ok(os.Remove(f.Name()))
+		return memoryFile("", f, size)
+	})
+	const hugePage = 2 << 20
+	if size < hugePage {
+		return
+	}
+	run("huge", func(b *testing.B) origin {
+		granule := withHugePages(b, size/hugePage)
+		if granule != hugePage {
+			b.Skipf("huge pages of %d bytes", granule)
+		}
+		o := anonymousOrigin(size)
+		o.spec, o.flags = o.spec.HugePages(hugePage), o.flags|unix.MAP_HUGETLB
+		return o
+	})
+	run("thp", func(b *testing.B) origin {
+		o := anonymousOrigin(size)
+		o.huge = true
+		return o
+	})
+}
+
+// smallPages keeps the kernel from giving anonymous memory huge pages unasked.
+func smallPages(b *testing.B, yes bool) {
+	on := uintptr(0)
+	if yes {
+		on = 1
+	}
+	if err := unix.Prctl(unix.PR_SET_THP_DISABLE, on, 0, 0, 0); err != nil {
+		b.Skip("transparent huge pages cannot be switched off: ", err)
+	}
+}
+
+// Ways of bringing pages into memory, from mapping to the last page; unmapping
+// is not in the time. A page is one of the least size, also where the memory
+// has larger ones. Files are in the page cache; private-file is read, all others
+// are written, copied-file so that each page is copied.
+func BenchmarkFault(b *testing.B) {
+	defer smallPages(b, false)
+	for _, size := range []int{4 << 10, 1 << 20, 32 << 20, 1 << 30} {
+		b.Run("size="+units(size), func(b *testing.B) {
+			if size == 1<<30 && testing.Short() {
+				b.Skip("1 GiB, and -short")
+			}
+			origins(b, size, func(b *testing.B, o origin) {
+				for _, way := range []string{"touch", "populate", "prefault", "lock"} {
+					b.Run("way="+way, func(b *testing.B) { o.fault(b, way) })
 				}
 			})
 		})
 	}
 }
 
-func BenchmarkMapFile(b *testing.B) {
-	f := must(os.Create(filepath.Join(b.TempDir(), "f")))
-	defer f.Close()
-	if err := f.Truncate(1 << 20); err != nil {
-		b.Fatal(err)
+func (o origin) fault(b *testing.B, way string) {
+	smallPages(b, !o.huge)
+	size, spec, flags := uintptr(o.size), o.spec, 0
+	look := func(p []byte) error { peruse(p); return nil }
+	advice := unix.MADV_POPULATE_READ
+	if o.write {
+		look = func(p []byte) error { touch(p); return nil }
+		advice = unix.MADV_POPULATE_WRITE
 	}
-	spec := mmap.File(f, 0, 1<<20)
-	fd := int(f.Fd())
-	paired(b, 50, func(n int) {
-		for range n {
-			m := must(mmap.Map[mmap.Read](spec))
-			m.Close()
+	switch {
+	case way == "populate" && o.huge:
+		b.Skip("huge pages by advice cannot be populated while mapping: the advice comes later")
+	case way == "populate":
+		spec, flags = spec.Populate(), unix.MAP_POPULATE
+	case way == "prefault" && sys.Madvise(0, 0, advice) != nil:
+		b.Skip("MADV_POPULATE needs Linux 5.14")
+	case way == "lock":
+		var limit unix.Rlimit
+		if ok(unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit)); limit.Cur < uint64(size) && os.Getuid() != 0 {
+			b.Skipf("RLIMIT_MEMLOCK is %d", limit.Cur)
 		}
-	}, func(n int) {
-		for range n {
-			bareUnmap(must(sys.Mmap(0, 1<<20, unix.PROT_READ, unix.MAP_PRIVATE, fd, 0)), 1<<20)
+	}
+	renew := func() {
+		if o.fresh != nil {
+			o.fresh()
 		}
+	}
+	inTurn(b, "page", o.size/int(pageSize), func() time.Duration {
+		renew()
+		start := time.Now()
+		m := o.mapped(spec)
+		if o.huge {
+			ok(m.Advise(0, m.Len(), AdviceHugePage))
+		}
+		switch way {
+		case "touch":
+			if o.write {
+				ok(m.Update(look))
+			} else {
+				ok(m.View(look))
+			}
+		case "prefault":
+			if o.write {
+				ok(m.PrefaultWrite(0, m.Len()))
+			} else {
+				ok(m.Prefault(0, m.Len()))
+			}
+		case "lock":
+			ok(m.Lock(0, m.Len()))
+		}
+		took := time.Since(start)
+		ok(m.Close())
+		return took
+	}, func() time.Duration {
+		renew()
+		start := time.Now()
+		addr := o.bare(flags)
+		if o.huge {
+			ok(sys.Madvise(addr, size, unix.MADV_HUGEPAGE))
+		}
+		switch way {
+		case "touch":
+			ok(look(memory(addr, o.size)))
+		case "prefault":
+			ok(sys.Madvise(addr, size, advice))
+		case "lock":
+			ok(sys.Mlock(addr, size, 0))
+		}
+		took := time.Since(start)
+		ok(sys.Munmap(addr, size))
+		return took
 	})
 }
 
-// The ways to bring 1 MiB into memory.
-func BenchmarkFault(b *testing.B) {
-	const size = 1 << 20
-	b.Run("populate", func(b *testing.B) {
-		spec := mmap.Anonymous(size).Populate()
-		paired(b, 2, func(n int) {
-			for range n {
-				must(mmap.Map[mmap.ReadWrite](spec)).Close()
-			}
-		}, func(n int) {
-			for range n {
-				bareUnmap(bareMap(size, anonFlags|unix.MAP_POPULATE), size)
-			}
-		})
-	})
-	b.Run("first-touch", func(b *testing.B) {
-		spec := mmap.Anonymous(size)
-		paired(b, 2, func(n int) {
-			for range n {
-				m := must(mmap.Map[mmap.ReadWrite](spec))
-				if err := m.Update(func(p []byte) error { touch(p); return nil }); err != nil {
-					panic(err)
-				}
-				m.Close()
-			}
-		}, func(n int) {
-			for range n {
-				addr := bareMap(size, anonFlags)
-				touch(mmap.Bare(addr, size))
-				bareUnmap(addr, size)
-			}
-		})
-	})
-	b.Run("prefault", func(b *testing.B) {
-		spec := mmap.Anonymous(size)
-		prefault := func(addr uintptr) {
-			if err := sys.Madvise(addr, size, unix.MADV_POPULATE_WRITE); err != nil {
-				b.Skip("MADV_POPULATE_WRITE needs Linux 5.14: ", err)
-			}
+// Each operation over the bare call, or over what it cannot do without.
+func BenchmarkOperation(b *testing.B) {
+	smallPages(b, true)
+	defer smallPages(b, false)
+	b.Run("op=map+close", func(b *testing.B) {
+		for _, size := range []int{4 << 10, 1 << 30} {
+			b.Run("source=anonymous/size="+units(size), func(b *testing.B) { mapClose(b, anonymousOrigin(size), false, 50) })
 		}
-		paired(b, 2, func(n int) {
-			for range n {
-				m := must(mmap.Map[mmap.ReadWrite](spec))
-				prefault(m.Addr())
-				m.Close()
-			}
-		}, func(n int) {
-			for range n {
-				addr := bareMap(size, anonFlags)
-				prefault(addr)
-				bareUnmap(addr, size)
-			}
+		origins(b, 2<<20, func(b *testing.B, o origin) {
+			b.Run("size=2MiB", func(b *testing.B) { mapClose(b, o, false, 50) })
 		})
+	})
+	b.Run("op=map+touch+close", func(b *testing.B) {
+		for _, size := range []int{4 << 10, 1 << 20, 64 << 20} {
+			b.Run("source=anonymous/size="+units(size), func(b *testing.B) {
+				mapClose(b, anonymousOrigin(size), true, max(1, 200<<10/size))
+			})
+		}
+	})
+	for _, size := range []int{16 << 10, 1 << 20, 64 << 20} {
+		b.Run("op=protect/size="+units(size), func(b *testing.B) { protect(b, size, max(1, 1<<20/size)) })
+	}
+	b.Run("op=resize/size=1MiB", resize)
+	b.Run("op=grow/size=4KiB", grow)
+	onPages(b)
+	b.Run("op=split+join", splitJoin)
+}
+
+func mapClose(b *testing.B, o origin, touched bool, batch int) {
+	paired(b, batch, func(n int) {
+		for range n {
+			if !o.write {
+				m := must(Map[Read](o.spec))
+				ok(m.Close())
+				continue
+			}
+			m := must(Map[ReadWrite](o.spec))
+			if touched {
+				touch(memory(m.Addr(), o.size))
+			}
+			ok(m.Close())
+		}
+	}, func(n int) {
+		for range n {
+			addr := o.bare(0)
+			if touched {
+				touch(memory(addr, o.size))
+			}
+			ok(sys.Munmap(addr, uintptr(o.size)))
+		}
 	})
 }
 
 // Between neighbours of another kind: merging with them is what protecting
 // costs most.
-func BenchmarkProtect(b *testing.B) {
-	const size = 16 << 10
-	hold := must(mmap.Map[mmap.None](mmap.Anonymous(3 * size)))
-	left, rest, err := mmap.Split(hold, size)
-	must(0, err)
-	middle, right, err := mmap.Split(rest, size)
-	must(0, err)
-	defer left.Close()
-	defer right.Close()
-	rw := must(mmap.Protect[mmap.ReadWrite](middle))
-	touch(rw.UnsafeBytes())
+func protect(b *testing.B, size, batch int) {
+	hold := must(Map[None](Anonymous(3 * size)))
+	left, rest, err := Split(hold, size)
+	ok(err)
+	middle, right, err := Split(rest, size)
+	ok(err)
+	rw := must(Protect[ReadWrite](middle))
 	addr := rw.Addr()
-	paired(b, 100, func(n int) {
+	touch(memory(addr, size))
+	paired(b, batch, func(n int) {
 		for range n {
-			ro := must(mmap.Protect[mmap.Read](rw))
-			rw = must(mmap.Protect[mmap.ReadWrite](ro))
+			ro := must(Protect[Read](rw))
+			rw = must(Protect[ReadWrite](ro))
 		}
 	}, func(n int) {
 		for range n {
-			must(0, sys.Mprotect(addr, size, unix.PROT_READ))
-			must(0, sys.Mprotect(addr, size, unix.PROT_READ|unix.PROT_WRITE))
+			ok(sys.Mprotect(addr, uintptr(size), unix.PROT_READ))
+			ok(sys.Mprotect(addr, uintptr(size), unix.PROT_READ|unix.PROT_WRITE))
 		}
 	})
-	rw.Close()
+	for _, m := range []Mapping{left, rw, right} {
+		ok(m.Close())
+	}
 }
 
-func BenchmarkResize(b *testing.B) {
-	m := must(mmap.Map[mmap.ReadWrite](mmap.Anonymous(1 << 20)))
-	addr := bareMap(1<<20, anonFlags)
+func resize(b *testing.B) {
+	const size = 1 << 20
+	m := must(Map[ReadWrite](Anonymous(size)))
+	o := anonymousOrigin(size)
+	addr := o.bare(0)
 	paired(b, 50, func(n int) {
 		for range n {
-			m = must(mmap.Resize(m, 2<<20))
-			m = must(mmap.Resize(m, 1<<20))
+			m = must(Resize(m, 2*size))
+			m = must(Resize(m, size))
 		}
 	}, func(n int) {
 		for range n {
-			addr = must(sys.Mremap(addr, 1<<20, 2<<20, unix.MREMAP_MAYMOVE, 0))
-			bareUnmap(addr+1<<20, 1<<20)
+			addr = must(sys.Mremap(addr, size, 2*size, unix.MREMAP_MAYMOVE, 0))
+			ok(sys.Munmap(addr+size, size))
 		}
 	})
-	m.Close()
-	bareUnmap(addr, 1<<20)
+	ok(m.Close())
+	ok(sys.Munmap(addr, size))
 }
 
-// The floor of a view: count it in and out, and tell the runtime to panic at a
-// fault. Each is measured by itself, for in one loop the processor would do the
-// one while it waits for the other.
-func BenchmarkView(b *testing.B) {
-	m := must(mmap.Map[mmap.Read](mmap.Anonymous(4 << 10)))
-	defer m.Close()
-	var pins atomic.Int64
-	paired(b, 2000, func(n int) {
-		for range n {
-			m.View(nothing)
+// A page more, again and again.
+func grow(b *testing.B) {
+	const steps = 256
+	step := int(pageSize)
+	inTurn(b, "op", steps, func() time.Duration {
+		m := must(Map[ReadWrite](Anonymous(0).Reserve(steps * step)))
+		start := time.Now()
+		for i := range steps {
+			ok(Grow(m, (i+1)*step))
 		}
-	}, func(n int) {
-		for range n {
-			pins.Add(1)
-			pins.Add(-1)
+		took := time.Since(start)
+		ok(m.Close())
+		return took
+	}, func() time.Duration {
+		addr := must(sys.Mmap(0, steps*pageSize, unix.PROT_NONE, holding, -1, 0))
+		start := time.Now()
+		for i := range uintptr(steps) {
+			ok(sys.Mprotect(addr+i*pageSize, pageSize, unix.PROT_READ|unix.PROT_WRITE))
 		}
-		for range n {
-			debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-		}
+		took := time.Since(start)
+		ok(sys.Munmap(addr, steps*pageSize))
+		return took
 	})
+}
+
+// Operations on ranges, on the same memory as the bare call.
+func onPages(b *testing.B) {
+	const size = 1 << 20
+	private := must(Map[ReadWrite](Anonymous(size)))
+	defer private.Close()
+	f := must(Memfd("bench", size, 0))
+	defer f.Close()
+	shared := must(Map[ReadWrite](File(f, 0, size).Shared()))
+	defer shared.Close()
+	disk := must(os.Create(filepath.Join(b.TempDir(), "f")))
+	defer disk.Close()
+	ok(Allocate(disk, 0, size))
+	onDisk := must(Map[ReadWrite](File(disk, 0, size).Shared()))
+	defer onDisk.Close()
+	for _, m := range []ReadWrite{private, shared, onDisk} {
+		touch(memory(m.Addr(), size))
+	}
+	ok(onDisk.Sync(0, size))
+	both := func(name string, batch int, m ReadWrite, ours func(m ReadWrite) error, bare func(addr uintptr) error) {
+		b.Run(name, func(b *testing.B) {
+			if err := ours(m); err != nil {
+				b.Skip(err)
+			}
+			addr := m.Addr()
+			paired(b, batch, func(n int) {
+				for range n {
+					ok(ours(m))
+				}
+			}, func(n int) {
+				for range n {
+					ok(bare(addr))
+				}
+			})
+		})
+	}
+	both("op=advise/size=1MiB", 200, private,
+		func(m ReadWrite) error { return m.Advise(0, size, AdviceSequential) },
+		func(addr uintptr) error { return sys.Madvise(addr, size, unix.MADV_SEQUENTIAL) })
+	both("op=prefault/size=1MiB", 50, private,
+		func(m ReadWrite) error { return m.Prefault(0, size) },
+		func(addr uintptr) error { return sys.Madvise(addr, size, unix.MADV_POPULATE_READ) })
+	both("op=sync/source=memfd/size=1MiB", 200, shared,
+		func(m ReadWrite) error { return m.Sync(0, size) },
+		func(addr uintptr) error { return sys.Msync(addr, size, unix.MS_SYNC) })
+	both("op=sync/source=clean-file/size=1MiB", 50, onDisk,
+		func(m ReadWrite) error { return m.Sync(0, size) },
+		func(addr uintptr) error { return sys.Msync(addr, size, unix.MS_SYNC) })
+	both("op=sync/source=dirty-file/size=1MiB", 1, onDisk,
+		func(m ReadWrite) error { touch(memory(m.Addr(), size)); return m.Sync(0, size) },
+		func(addr uintptr) error { touch(memory(addr, size)); return sys.Msync(addr, size, unix.MS_SYNC) })
+	both("op=lock+unlock/size=1MiB", 20, private,
+		func(m ReadWrite) error { return cmp.Or(m.Lock(0, size), m.Unlock(0, size)) },
+		func(addr uintptr) error { return cmp.Or(sys.Mlock(addr, size, 0), sys.Munlock(addr, size)) })
+	both("op=resident/size=1MiB", 100, private,
+		func(m ReadWrite) error { _, err := m.Resident(0, size); return err },
+		func(addr uintptr) error { return sys.Mincore(addr, pageSize, make([]byte, size/pageSize)) })
+	both("op=discard+touch/size=1MiB", 2, private,
+		func(m ReadWrite) error { err := m.Discard(0, size); touch(memory(m.Addr(), size)); return err },
+		func(addr uintptr) error {
+			err := sys.Madvise(addr, size, unix.MADV_DONTNEED)
+			touch(memory(addr, size))
+			return err
+		})
+}
+
+// There is no bare call: the kernel knows nothing of it.
+func splitJoin(b *testing.B) {
+	m := must(Map[ReadWrite](Anonymous(2 * int(pageSize))))
+	b.ReportAllocs()
+	for b.Loop() {
+		left, right, err := Split(m, int(pageSize))
+		ok(err)
+		m = must(Join(left, right))
+	}
+	ok(m.Close())
+}
+
+// Access to memory that is there already.
+func BenchmarkAccess(b *testing.B) {
+	m := must(Map[ReadWrite](Anonymous(1 << 20)))
+	defer m.Close()
+	mem := memory(m.Addr(), m.Len())
+	touch(mem)
+	b.Run("op=View", func(b *testing.B) {
+		paired(b, 2000, func(n int) {
+			for range n {
+				m.View(nothing)
+			}
+		}, viewFloor)
+	})
+	b.Run("op=scan/size=1MiB", func(b *testing.B) {
+		paired(b, 1, func(n int) {
+			for range n {
+				m.View(func(p []byte) error { add(p); return nil })
+			}
+		}, func(n int) {
+			for range n {
+				add(mem)
+			}
+		})
+	})
+	for _, size := range []int{64, 4 << 10, 64 << 10} {
+		p := make([]byte, size)
+		batch := max(100, 1000*64/size)
+		copyOut := func(n int) {
+			for range n {
+				plainCopy(p, mem[:len(p)])
+			}
+		}
+		b.Run("op=ReadAt/size="+units(size), func(b *testing.B) {
+			paired(b, batch, func(n int) {
+				for range n {
+					m.ReadAt(p, 0)
+				}
+			}, copyOut)
+		})
+		b.Run("op=WriteAt/size="+units(size), func(b *testing.B) {
+			paired(b, batch, func(n int) {
+				for range n {
+					m.WriteAt(p, 0)
+				}
+			}, func(n int) {
+				for range n {
+					plainCopy(mem[:len(p)], p)
+				}
+			})
+		})
+	}
+	u := must(MapUnknown(Anonymous(1<<20), ProtRead))
+	defer u.Close()
+	p := make([]byte, 64)
+	b.Run("op=Unknown.ReadAt/size=64B", func(b *testing.B) {
+		paired(b, 1000, func(n int) {
+			for range n {
+				u.ReadAt(p, 0)
+			}
+		}, func(n int) {
+			for range n {
+				plainCopy(p, mem[:len(p)])
+			}
+		})
+	})
+	b.Run("op=Unknown.View", func(b *testing.B) {
+		paired(b, 2000, func(n int) {
+			for range n {
+				u.View(nothing)
+			}
+		}, viewFloor)
+	})
+}
+
+var floor atomic.Int64
+
+// viewFloor is what a view cannot do without: count it in and out, and tell the
+// runtime to panic at a fault. Each is done by itself, for in one loop the
+// processor would do the one while it waits for the other.
+func viewFloor(n int) {
+	for range n {
+		floor.Add(1)
+		floor.Add(-1)
+	}
+	for range n {
+		debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	}
 }
 
 //go:noinline
 func nothing([]byte) error { return nil }
-
-func BenchmarkScan(b *testing.B) {
-	const size = 1 << 20
-	m := must(mmap.Map[mmap.ReadWrite](mmap.Anonymous(size)))
-	defer m.Close()
-	touch(m.UnsafeBytes())
-	plain := m.UnsafeBytes() // the same memory
-	var sum byte
-	paired(b, 1, func(n int) {
-		for range n {
-			m.View(func(p []byte) error { sum += add(p); return nil })
-		}
-	}, func(n int) {
-		for range n {
-			sum += add(plain)
-		}
-	})
-}
 
 //go:noinline
 func add(p []byte) (sum byte) {
@@ -301,66 +623,3 @@ func add(p []byte) (sum byte) {
 //
 //go:noinline
 func plainCopy(dst, src []byte) int { return copy(dst, src) }
-
-func BenchmarkReadAt(b *testing.B) {
-	m := must(mmap.Map[mmap.ReadWrite](mmap.Anonymous(64 << 10)))
-	defer m.Close()
-	touch(m.UnsafeBytes())
-	src := m.UnsafeBytes()
-	for _, c := range []struct {
-		name string
-		size int
-	}{{"64B", 64}, {"4KiB", 4 << 10}, {"64KiB", 64 << 10}} {
-		b.Run(c.name, func(b *testing.B) {
-			dst := make([]byte, c.size)
-			paired(b, 1000, func(n int) {
-				for range n {
-					m.ReadAt(dst, 0)
-				}
-			}, func(n int) {
-				for range n {
-					plainCopy(dst, src[:len(dst)])
-				}
-			})
-		})
-	}
-}
-
-// Two goroutines that do the same as one each: the ratio of the times is 1 where
-// they do not queue on one cache line.
-func BenchmarkReadAtTwice(b *testing.B) {
-	m := must(mmap.Map[mmap.ReadWrite](mmap.Anonymous(4 << 10)))
-	defer m.Close()
-	touch(m.UnsafeBytes())
-	read := func(n int) {
-		dst := make([]byte, 64)
-		for range n {
-			m.ReadAt(dst, 0)
-		}
-	}
-	both := func(n int) {
-		var wg sync.WaitGroup
-		for range 2 {
-			wg.Go(func() { read(n) })
-		}
-		wg.Wait()
-	}
-	both(1 << 18) // collide, once
-	paired(b, 20000, both, read)
-}
-
-func BenchmarkWriteAt(b *testing.B) {
-	m := must(mmap.Map[mmap.ReadWrite](mmap.Anonymous(4 << 10)))
-	defer m.Close()
-	touch(m.UnsafeBytes())
-	dst, src := m.UnsafeBytes(), make([]byte, 4<<10)
-	paired(b, 1000, func(n int) {
-		for range n {
-			m.WriteAt(src, 0)
-		}
-	}, func(n int) {
-		for range n {
-			plainCopy(dst[:len(src)], src)
-		}
-	})
-}

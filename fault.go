@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -38,11 +39,12 @@ func (e *FaultError) Is(target error) bool { return target == ErrFault }
 // Unwrap returns the cause.
 func (e *FaultError) Unwrap() error { return e.Err }
 
-// fault describes a fault at an address that the region covers. The caller
-// still pins the region, so the kernel's table shows what the access found.
-func (r *region) fault(addr uintptr) *FaultError {
+// fault describes a fault at an address that the region covers, of an access
+// that stands at another. The caller still pins the region, so the kernel's
+// table shows what the access found.
+func (r *region) fault(addr, at uintptr) *FaultError {
 	start := r.addr.Load() // on s390x addr is that of the page, which may begin before
-	return &FaultError{Addr: addr, Offset: int(max(addr, start) - start), Err: cause(addr)}
+	return &FaultError{Addr: addr, Offset: int(max(at, start) - start), Err: cause(addr)}
 }
 
 // cause returns why touching addr faulted, where that can be proven, and
@@ -119,22 +121,29 @@ func truncated(area procmaps.Region, addr uint64) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFREG && page >= uint64(st.Size)
 }
 
-// A guard turns memory faults into errors. This is the only place that sets
-// the flag of debug.SetPanicOnFault and recovers, and the flag is as it was on
-// every way out: a return, a panic, runtime.Goexit.
+// A guard turns memory faults into errors. The flag of debug.SetPanicOnFault is
+// set here only, and as it was on every way out: a return, a panic,
+// runtime.Goexit.
 //
 //	g := guard{…}
 //	g.enter()
-//	defer g.rescue(&err)
+//	defer func() {
+//		if !g.left {
+//			g.rescue(recover(), &err)
+//		}
+//	}()
 //	… touch the memory …
 //	g.leave()
 //	r.unpin(line)
+//
+// The deferred function is written out at each place, for rescue itself deferred
+// would make a view cost a sixth more.
 type guard struct {
+	r     *region // the mapping that is guarded, pinned by the caller; nil: see pins of rescue
+	line  *stripe // rescue ends that pin
+	at    uintptr // where a copy stands; 0: it is no copy
 	outer bool    // the flag before
 	left  bool    // by leave: there is nothing to rescue
-	r     *region // the mapping that is guarded, pinned by the caller;
-	line  *stripe // rescue ends that pin
-	pins  []*Pin  // or other mappings, whose pins rescue does not end
 }
 
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
@@ -145,25 +154,22 @@ func (g *guard) leave() {
 	g.left = true
 }
 
-// rescue is to be deferred. It ends the guard on every other way out.
-func (g *guard) rescue(err *error) {
-	if g.left {
-		return
-	}
-	p := recover()
+// rescue ends the guard on every other way out than leave, p being what was
+// recovered. pins are those of other mappings to guard; it does not end them.
+func (g *guard) rescue(p any, err *error, pins ...*Pin) {
 	debug.SetPanicOnFault(g.outer)
 	if g.r != nil {
 		defer g.r.unpin(g.line)
 	}
 	if p != nil {
-		*err = g.claim(p)
+		*err = g.claim(p, pins)
 	}
 }
 
 // claim returns the error for a panic that is a fault of a guarded mapping. Any
 // other panic goes on, and a fault elsewhere ends as it would have without a
 // guard.
-func (g *guard) claim(p any) error {
+func (g *guard) claim(p any, pins []*Pin) error {
 	_, known := p.(runtime.Error)
 	fault, ok := p.(interface{ Addr() uintptr })
 	if !known || !ok {
@@ -171,11 +177,11 @@ func (g *guard) claim(p any) error {
 	}
 	addr := fault.Addr()
 	if g.r != nil && g.r.covers(addr) {
-		return g.r.fault(addr)
+		return g.r.fault(addr, cmp.Or(g.at, addr))
 	}
-	for _, pin := range g.pins {
+	for _, pin := range pins {
 		if pin != nil && pin.r.covers(addr) {
-			return pin.r.fault(addr)
+			return pin.r.fault(addr, addr)
 		}
 	}
 	if !g.outer && addr >= pageSize {

@@ -260,7 +260,7 @@ func TestMapLimit(t *testing.T) {
 }
 
 // withHugePages reserves n huge pages of the default size for the test.
-func withHugePages(t *testing.T, n int) uintptr {
+func withHugePages(t testing.TB, n int) uintptr {
 	size, _, err := hugeFlags("", 0)
 	if err != nil {
 		t.Skip(err)

@@ -82,9 +82,13 @@ func Guard(fn func() error, pins ...*Pin) (err error) {
 		}
 	}
 	defer endUses(pins)
-	g := guard{pins: pins}
+	var g guard
 	g.enter()
-	defer g.rescue(&err)
+	defer func() {
+		if !g.left {
+			g.rescue(recover(), &err, pins...)
+		}
+	}()
 	err = fn()
 	g.leave()
 	return err

@@ -117,12 +117,20 @@ func (s *stripes) idle() bool {
 // pin keeps the region as it is until unpin is called with the same result,
 // which says where the pin is counted: a stripe, or nil for the word.
 func (t ticket) pin() (*stripe, error) {
-	if r := t.r; r != nil && r.stripes.Load() == nil {
-		if w := r.word.Load(); w-t.state < pinMask && r.word.CompareAndSwap(w, w+pinOne) {
-			return nil, nil
-		}
+	if t.pinWord() {
+		return nil, nil
 	}
 	return t.pinSlowly(0)
+}
+
+// pinWord pins in the word, if nothing stands in the way.
+func (t ticket) pinWord() bool {
+	r := t.r
+	if r == nil || r.stripes.Load() != nil {
+		return false
+	}
+	w := r.word.Load()
+	return w-t.state < pinMask && r.word.CompareAndSwap(w, w+pinOne)
 }
 
 // pinSlowly deals with all that pin leaves: stripes, a lost race, a full
@@ -179,14 +187,16 @@ func (t ticket) refusal(w uint64) error {
 // given up before unpin looks for closed, so at least one of the two sees the
 // other; settle elects one if both do.
 func (r *region) unpin(line *stripe) {
-	var w uint64
 	if line == nil {
-		w = r.word.Add(^uint64(0))
-	} else {
-		line.pins.Add(-1)
-		w = r.word.Load()
+		r.unpinWord()
+	} else if line.pins.Add(-1); r.word.Load()&closed != 0 {
+		r.settle()
 	}
-	if w&closed != 0 {
+}
+
+// unpinWord is unpin of a pin in the word.
+func (r *region) unpinWord() {
+	if r.word.Add(^uint64(0))&closed != 0 {
 		r.settle()
 	}
 }

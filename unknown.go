@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+
+	"golang.org/x/sys/unix"
 )
 
 // Unknown is a mapping whose permissions, and even what is mapped, change in
@@ -65,6 +67,25 @@ func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) er
 		}
 		return f(b[off : off+n : off+n])
 	})
+}
+
+// transferAllowed is transfer up to the first page that does not allow need. It
+// ends the caller's pin.
+func (t ticket) transferAllowed(line *stripe, p []byte, off int64, need Prot) (int, error) {
+	defer t.r.unpin(line)
+	part := p
+	var refused error
+	if length := int64(t.r.len.Load()); 0 <= off && off < length {
+		if at, has, no := t.r.refuses(int(off), int(min(int64(len(p)), length-off)), need); no {
+			refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, has, at)
+			part = p[:max(int64(at), off)-off]
+		}
+	}
+	n, err := t.transfer(part, off, need, false)
+	if err == nil {
+		err = refused
+	}
+	return n, err
 }
 
 // refuses returns the first byte of a range whose page does not allow need, the
