@@ -72,6 +72,9 @@ func (u updater) Update(f func(b []byte) error) error { return u.view(f) }
 // It goes page by page: a copy that faults has changed nothing of the page
 // where it faulted, whatever order it copies in, so n is exact.
 func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
+	if off < 0 {
+		return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verbs[need], len(p), off), "negative offset")
+	}
 	g := guard{r: t.r}
 	if !t.pinWord() {
 		if g.line, err = t.pinSlowly(0); err != nil {
@@ -81,12 +84,7 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	if checked && !Prot(g.r.prot.Load()).allows(need) {
 		return t.transferAllowed(g.line, p, off, need)
 	}
-	end := len(p)
-	if length := int64(g.r.len.Load()); uint64(off) > uint64(length) {
-		end = 0
-	} else if int64(end) > length-off {
-		end = int(length - off)
-	}
+	end := int(max(0, min(int64(len(p)), int64(g.r.len.Load())-off)))
 	start := g.r.addr.Load() + uintptr(off)
 	g.enter()
 	defer func() {
@@ -105,29 +103,16 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 		n += size
 	}
 	g.leave()
-	if n < len(p) || off < 0 {
-		err = t.short(n, len(p), off, need)
+	if n < len(p) {
+		if err = io.EOF; need == ProtWrite {
+			err = named(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", len(p), off, g.r.len.Load())
+		}
 	}
-	if g.line != nil {
-		g.r.unpin(g.line)
-	} else {
-		g.r.unpinWord()
-	}
+	g.r.unpin(g.line)
 	return n, err
 }
 
 var verbs = [...]string{ProtRead: "read", ProtWrite: "write"}
-
-// short is the error of a copy that did less than was asked, without a fault.
-func (t ticket) short(n, want int, off int64, need Prot) error {
-	switch {
-	case off < 0:
-		return bad(fmt.Sprintf("%s of %d bytes at %d", verbs[need], want, off), "negative offset")
-	case need == ProtRead:
-		return io.EOF
-	}
-	return named(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", want, off, t.r.len.Load())
-}
 
 // view calls f with the whole mapping.
 func (t ticket) view(f func(b []byte) error) (err error) {
@@ -145,11 +130,7 @@ func (t ticket) view(f func(b []byte) error) (err error) {
 	}()
 	err = f(memory(g.r.addr.Load(), int(g.r.len.Load())))
 	g.leave()
-	if g.line != nil {
-		g.r.unpin(g.line)
-	} else {
-		g.r.unpinWord()
-	}
+	g.r.unpin(g.line)
 	return err
 }
 

@@ -3,7 +3,6 @@ package mmap
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -40,17 +39,18 @@ var adviceNames = [...]string{
 	AdviceKeepOnFork: "MADV_KEEPONFORK", AdviceCold: "MADV_COLD", AdvicePageOut: "MADV_PAGEOUT",
 }
 
+func (a Advice) known() bool { return uint(a) < uint(len(adviceNames)) && adviceNames[a] != "" }
+
 // String returns the name in madvise(2).
 func (a Advice) String() string {
-	if a < 0 || int(a) >= len(adviceNames) || adviceNames[a] == "" {
+	if !a.known() {
 		return fmt.Sprintf("Advice(%d)", int(a))
 	}
 	return adviceNames[a]
 }
 
-// madvise makes the call and explains why it fails; hint is for EINVAL.
-func madvise(name string, addr, size uintptr, advice int, hint string) error {
-	err := sys.Madvise(addr, size, advice)
+// whyNot explains why madvise(2) fails; hint is for EINVAL.
+func whyNot(err error, name, hint string) error {
 	if err == unix.EINVAL {
 		if err = blame(name, err); err == unix.EINVAL {
 			err = &failure{hint: hint, err: err}
@@ -59,25 +59,50 @@ func madvise(name string, addr, size uintptr, advice int, hint string) error {
 	return scarce(err, demand{})
 }
 
-// within runs f over the pages of n bytes at off, under a pin. If whole, the
-// range must be one of whole pages; otherwise it is widened to the pages that
-// hold it. Accesses, Grow and other calls of this kind may run at the same time.
-func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr, size uintptr) error) error {
+// A span is the pages of a range, under a pin.
+type span struct {
+	r          *region
+	line       *stripe
+	addr, size uintptr // 0: there are no pages, and no pin
+}
+
+// span pins the pages of n bytes at off. If whole, the range must be one of whole
+// pages; otherwise it is widened to the pages that hold it. Accesses, Grow and
+// other spans may be at work at the same time.
+func (t ticket) span(off, n int, whole bool) (span, error) {
 	line, err := t.pin()
-	if err == nil {
-		r, start, end := t.r, uintptr(0), uintptr(0)
-		r.growing.Lock()
-		start, end, err = r.pages(off, n, whole)
-		r.growing.Unlock()
-		if err == nil && start < end {
-			err = f(r, r.base+start, end-start)
-		}
+	if err != nil {
+		return span{}, err
+	}
+	r := t.r
+	r.growing.Lock()
+	start, end, err := r.pages(off, n, whole)
+	r.growing.Unlock()
+	if err != nil || start == end {
 		r.unpin(line)
+		return span{}, err
+	}
+	return span{r, line, r.base + start, end - start}, nil
+}
+
+// end ends the span's pin, and names the error of what was done with the pages.
+func (s *span) end(err error, op string, off, n int) error {
+	if s.size > 0 {
+		s.r.unpin(s.line)
 	}
 	if err != nil {
 		return named(err, "%s of %d bytes at %d", op, n, off)
 	}
 	return nil
+}
+
+// within runs f over the pages of n bytes at off.
+func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr, size uintptr) error) error {
+	s, err := t.span(off, n, whole)
+	if s.size > 0 {
+		err = f(s.r, s.addr, s.size)
+	}
+	return s.end(err, op, off, n)
 }
 
 // Advise gives advice about n bytes at off, widened to whole pages; madvise(2).
@@ -89,13 +114,17 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 // Resize adds follow their neighbours or not, as the kernel likes. Where the
 // kernel refuses it for a part of the range, the pages before that have it.
 func (t ticket) Advise(off, n int, a Advice) error {
-	name := a.String()
-	if strings.HasPrefix(name, "Advice") {
-		return bad(fmt.Sprintf("%s of %d bytes at %d", name, n, off), "no such advice")
+	if !a.known() {
+		return bad(fmt.Sprintf("%v of %d bytes at %d", a, n, off), "no such advice")
 	}
-	return t.within(name, off, n, false, func(_ *region, addr, size uintptr) error {
-		return madvise(name, addr, size, int(a), "not for this kind of memory")
-	})
+	// Not by within: after a system call each return costs a mispredicted branch.
+	s, err := t.span(off, n, false)
+	if s.size > 0 {
+		if err = sys.Madvise(s.addr, s.size, int(a)); err != nil {
+			err = whyNot(err, adviceNames[a], "not for this kind of memory")
+		}
+	}
+	return s.end(err, adviceNames[a], off, n)
 }
 
 // Prefault faults the pages of n bytes at off in for reading, widened to whole
@@ -175,7 +204,7 @@ func (t ticket) Collapse(off, n int) error {
 		if at, _ := round(addr, max(huge, 1)); at+huge > addr+size {
 			return &failure{hint: hint, err: unix.EINVAL} // the kernel does nothing, and says nothing
 		}
-		return madvise("MADV_COLLAPSE", addr, size, unix.MADV_COLLAPSE, hint)
+		return whyNot(sys.Madvise(addr, size, unix.MADV_COLLAPSE), "MADV_COLLAPSE", hint)
 	})
 }
 
@@ -191,7 +220,7 @@ func (w writer) destroy(name string, off, n, advice int, hint string) error {
 		if advice == unix.MADV_REMOVE && r.flags == 0 && (addr != r.addr.Load()+uintptr(off) || size != uintptr(n)) {
 			return bad("", "the first or the last page holds other bytes of the file, too")
 		}
-		return madvise(name, addr, size, advice, hint)
+		return whyNot(sys.Madvise(addr, size, advice), name, hint)
 	})
 }
 

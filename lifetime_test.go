@@ -261,7 +261,7 @@ func TestMapLimit(t *testing.T) {
 
 // withHugePages reserves n huge pages of the default size for the test.
 func withHugePages(t testing.TB, n int) uintptr {
-	size, _, err := hugeFlags("", 0)
+	size, _, err := hugeFlags(0)
 	if err != nil {
 		t.Skip(err)
 	}

@@ -20,30 +20,29 @@ import (
 // is set before anything could be written; to seal contents, see [AddSeals]. Where
 // the administrator has set vm.memfd_noexec to 2, only SealExec is not EACCES.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
-	op := fmt.Sprintf("memfd %q of %d bytes, seals %#x", name, size, int(seals))
-	return newMemfd(op, name, size, seals, 0, pageSize)
+	f, err := newMemfd(name, size, seals, 0, pageSize)
+	return f, named(err, "memfd %q of %d bytes, seals %#x", name, size, int(seals))
 }
 
 // MemfdHuge is [Memfd] on huge pages of so many bytes, 0 for the kernel's
 // default, to which the size is rounded up. The pages come from the pool when
 // the file is mapped, or by [Allocate]: both fail with it empty.
-func MemfdHuge(name string, size int64, seals Seal, hugePage int) (*os.File, error) {
-	op := fmt.Sprintf("memfd %q of %d bytes, seals %#x, in huge pages of %d", name, size, int(seals), hugePage)
-	granule, flags, err := hugeFlags(op, hugePage)
-	if err == nil && size < 0 {
-		err = bad(op, "negative size")
-	}
-	if err != nil {
-		return nil, err
-	}
+func MemfdHuge(name string, size int64, seals Seal, hugePage int) (f *os.File, err error) {
+	granule, flags, err := hugeFlags(hugePage)
 	whole := (size + int64(granule) - 1) &^ int64(granule-1)
-	if whole < size {
-		return nil, &failure{op: op, hint: "the size ends past the largest file offset", err: unix.EFBIG}
+	switch {
+	case err != nil:
+	case size < 0:
+		err = bad("", "negative size")
+	case whole < size:
+		err = &failure{hint: "the size ends past the largest file offset", err: unix.EFBIG}
+	default:
+		f, err = newMemfd(name, whole, seals, unix.MFD_HUGETLB|flags, granule)
 	}
-	return newMemfd(op, name, whole, seals, unix.MFD_HUGETLB|flags, granule)
+	return f, named(err, "memfd %q of %d bytes, seals %#x, in huge pages of %d", name, size, int(seals), hugePage)
 }
 
-func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
+func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
 	// Without either flag Linux 6.3 logs a complaint; before it, both are
 	// EINVAL.
 	flags |= unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
@@ -59,7 +58,7 @@ func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintpt
 		if err = scarceHuge(blame("memfd_create", err), uintptr(size), granule); seals&SealExec != 0 {
 			err = blame("MFD_NOEXEC_SEAL", err)
 		}
-		return nil, named(err, "%s", op)
+		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "memfd:"+name)
 	if err = truncate(fd, size); err == nil && seals != 0 {
@@ -67,7 +66,7 @@ func newMemfd(op, name string, size int64, seals Seal, flags int, granule uintpt
 	}
 	if err != nil {
 		f.Close()
-		return nil, named(err, "%s", op)
+		return nil, err
 	}
 	return f, nil
 }
@@ -129,16 +128,16 @@ func Allocate(f *os.File, offset, size int64) error {
 
 // hugeFlags returns the size of huge pages of so many bytes, 0 for the kernel's
 // default, and the flags by which mmap(2) and memfd_create(2) know it.
-func hugeFlags(op string, size int) (granule uintptr, flags int, err error) {
+func hugeFlags(size int) (granule uintptr, flags int, err error) {
 	switch {
 	case size == 0:
 		n, err := readNumber("/proc/meminfo", "Hugepagesize:")
 		if n == 0 {
-			err = &failure{op: op, hint: "the kernel tells of no huge pages", err: cmp.Or(err, errors.ErrUnsupported)}
+			err = &failure{hint: "the kernel tells of no huge pages", err: cmp.Or(err, errors.ErrUnsupported)}
 		}
 		return uintptr(n) << 10, 0, err
 	case size <= int(pageSize) || size&(size-1) != 0:
-		return 0, 0, bad(op, "%d is no size of a huge page", size)
+		return 0, 0, bad("", "%d is no size of a huge page", size)
 	}
 	return uintptr(size), bits.TrailingZeros(uint(size)) << unix.MAP_HUGE_SHIFT, nil
 }

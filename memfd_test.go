@@ -197,7 +197,7 @@ func TestMemfdSizes(t *testing.T) {
 
 // The size of a file in huge pages is rounded up; none is taken yet.
 func TestMemfdHugeSize(t *testing.T) {
-	granule, _, err := hugeFlags("", 0)
+	granule, _, err := hugeFlags(0)
 	if err != nil {
 		_, err = MemfdHuge("none", 1, 0, 0)
 		wants(t, "no huge pages", err, errors.ErrUnsupported)

@@ -107,42 +107,40 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 }
 
 // mapNew makes a mapping with permissions p.
-func (s Spec) mapNew(p Prot) (t ticket, err error) {
-	if err = s.check("map", p); err == nil {
-		if s.source == anonymous && !s.hugePages {
-			// The hot path, without the closure of open.
-			b, _ := s.back("map")
-			t, err = s.lay(b, p)
-		} else {
-			t, err = s.mapOpened(p)
+func (s *Spec) mapNew(p Prot) (t ticket, err error) {
+	if size, _ := round(uintptr(s.size), pageSize); s.size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
+		// The same as lay, where most of it has nothing to do: that is half of what
+		// the library adds to the system call.
+		b := backing{fd: -1, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, granule: pageSize}
+		base, no := b.mmap(0, size, p, b.flags)
+		if err = no; err == nil {
+			t = newRegion(base, uintptr(s.size), uintptr(s.size), base, size, 0, pageSize, p)
+			t.r.flags = b.flags
 		}
+	} else if err = s.check(p); err == nil {
+		err = s.open(p, s.reserve, func(b backing) error {
+			t, err = s.lay(b, p)
+			return err
+		})
 	}
-	if f, ok := err.(*failure); ok {
-		f.op = fmt.Sprintf("map %v as %v", s, p)
+	if err != nil {
+		return t, named(err, "map %v as %v", *s, p)
 	}
-	return t, err
-}
-
-func (s Spec) mapOpened(p Prot) (t ticket, err error) {
-	err = s.open("map", p, s.reserve, func(b backing) error {
-		t, err = s.lay(b, p)
-		return err
-	})
-	return t, err
+	return t, nil
 }
 
 // lay maps a backing where the Spec says, as a new region.
-func (s Spec) lay(b backing, p Prot) (ticket, error) {
+func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	capacity := b.size
 	if s.reserved {
 		if capacity = uintptr(s.reserve); s.reserve < 0 || capacity < b.size {
-			return ticket{}, bad("map", "the capacity is below the size of %d bytes", b.size)
+			return ticket{}, bad("", "the capacity is below the size of %d bytes", b.size)
 		}
 	}
 	data, fits := round(b.lead+b.size, b.granule)
 	whole, fitsWhole := round(b.lead+capacity, b.granule)
 	if !fits || !fitsWhole || int(whole) < 0 {
-		return ticket{}, named(unix.ENOMEM, "map")
+		return ticket{}, unix.ENOMEM
 	}
 	data, whole = data*min(b.size, 1), whole*min(capacity, 1) // no bytes take no pages, whatever the lead
 	base, err := s.base(b, whole)
@@ -164,10 +162,10 @@ func (s Spec) lay(b backing, p Prot) (ticket, error) {
 
 // base returns the page where the Spec's placement puts size bytes of b: 0 for
 // anywhere.
-func (s Spec) base(b backing, size uintptr) (uintptr, error) {
+func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 	align, lead := uintptr(s.align), b.lead
 	if s.aligned && lead&(align-1) != 0 {
-		return 0, bad("map", "a file offset that is %d past a page cannot be aligned to %d", lead, align)
+		return 0, bad("", "a file offset that is %d past a page cannot be aligned to %d", lead, align)
 	}
 	base := s.addr - lead
 	switch {
@@ -176,18 +174,18 @@ func (s Spec) base(b backing, size uintptr) (uintptr, error) {
 	case s.placement == near:
 		base = page(s.addr)
 	case s.addr < lead || base == 0 || base&(b.granule-1) != 0:
-		return 0, bad("map", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
+		return 0, bad("", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
 	case s.aligned && s.addr&(align-1) != 0:
-		return 0, bad("map", "address %#x is no multiple of %d", s.addr, align)
+		return 0, bad("", "address %#x is no multiple of %d", s.addr, align)
 	}
 	if inRaceWindow(base, size) {
-		return 0, bad("map", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
+		return 0, bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	}
 	return base, nil
 }
 
 // mapPages maps data bytes of b as p, and a reserve up to whole bytes.
-func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, error) {
+func (s *Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, error) {
 	flags, prot := b.flags, p
 	if whole > data {
 		prot = ProtNone
@@ -203,16 +201,16 @@ func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, e
 		// the pool for it.
 		base, err := s.mapAt(onlySpace, base, whole, max(align, b.granule), ProtNone, holding|b.flags&map32Bit)
 		if err == nil && data > 0 {
-			if err = (Spec{populate: s.populate, lock: s.lock}).stage(b, data, base, p); err != nil {
+			if err = (&Spec{populate: s.populate, lock: s.lock}).stage(b, data, base, p); err != nil {
 				abandonHold(base, data)
 				abandon(base+data, whole-data)
 			}
 		}
-		return base, named(scarce(err, demand{}), "map")
+		return base, scarce(err, demand{})
 	}
 	base, err := s.mapAt(b, base, whole, align, prot, flags)
 	if err != nil {
-		return 0, named(err, "map")
+		return 0, err
 	}
 	if err := s.furnish(base, data, whole, p); err != nil {
 		abandon(base, whole)
@@ -222,13 +220,13 @@ func (s Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, e
 }
 
 // furnish makes the data of freshly mapped pages what the Spec wants.
-func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
+func (s *Spec) furnish(base, data, whole uintptr, p Prot) error {
 	if data == 0 {
 		return nil
 	}
 	if whole > data && p != ProtNone {
 		if err := sys.Mprotect(base, data, int(p)); err != nil {
-			return named(scarce(err, demand{data: data, charged: data}), "map")
+			return scarce(err, demand{data: data, charged: data})
 		}
 		if s.populate {
 			advice := unix.MADV_POPULATE_READ
@@ -245,7 +243,7 @@ func (s Spec) furnish(base, data, whole uintptr, p Prot) error {
 			}
 		})
 	}
-	return named(s.lock.apply(base, data, p), "map")
+	return s.lock.apply(base, data, p)
 }
 
 // apply locks pages with permissions p into memory.
@@ -260,7 +258,7 @@ func (l locking) apply(addr, size uintptr, p Prot) error {
 }
 
 // mapAt maps size bytes of b where the placement says, at a multiple of align.
-func (s Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (uintptr, error) {
+func (s *Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (uintptr, error) {
 	fixed := 0
 	switch s.placement {
 	case exactly:
@@ -324,7 +322,7 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 // stage maps size bytes of b elsewhere, where everything that can fail does so,
 // and then moves them to the place of others, replacing those: MAP_FIXED that
 // fails can leave a hole, into which a stranger may be mapped.
-func (s Spec) stage(b backing, size, to uintptr, p Prot) error {
+func (s *Spec) stage(b backing, size, to uintptr, p Prot) error {
 	b.twice = true
 	staged, err := s.mapPages(b, 0, size, size, p)
 	if err == nil {

@@ -85,9 +85,11 @@ func (t ticket) Invalidate(off, n int) error {
 }
 
 func (t ticket) sync(op string, off, n, flags int) error {
-	return t.within(op, off, n, false, func(_ *region, addr, size uintptr) error {
-		return sys.Msync(addr, size, flags)
-	})
+	s, err := t.span(off, n, false)
+	if s.size > 0 {
+		err = sys.Msync(s.addr, s.size, flags)
+	}
+	return s.end(err, op, off, n)
 }
 
 // Resident returns how many bytes of the pages that hold n bytes at off are in

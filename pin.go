@@ -54,15 +54,12 @@ func (p *Pin) Unpin() {
 
 // use keeps the pin for a guard; false after Unpin.
 func (p *Pin) use() bool {
-	for {
-		n := p.users.Load()
-		if n&unpinned != 0 || p.r == nil {
-			return false
-		}
+	for n := p.users.Load(); n&unpinned == 0 && p.r != nil; n = p.users.Load() {
 		if p.users.CompareAndSwap(n, n+1) {
 			return true
 		}
 	}
+	return false
 }
 
 // Guard runs fn and returns its error. A memory fault in one of the pinned

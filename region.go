@@ -187,21 +187,21 @@ func (t ticket) refusal(w uint64) error {
 // given up before unpin looks for closed, so at least one of the two sees the
 // other; settle elects one if both do.
 func (r *region) unpin(line *stripe) {
-	if line == nil {
-		r.unpinWord()
-	} else if line.pins.Add(-1); r.word.Load()&closed != 0 {
-		r.settle()
+	if line != nil || r.word.Add(^uint64(0))&closed != 0 {
+		r.unpinSlowly(line)
 	}
 }
 
-// unpinWord is unpin of a pin in the word.
-func (r *region) unpinWord() {
-	if r.word.Add(^uint64(0))&closed != 0 {
-		r.settle()
+// unpinSlowly deals with all that unpin leaves: stripes, and closed regions. A pin
+// in the word is given up already.
+func (r *region) unpinSlowly(line *stripe) {
+	if line != nil {
+		line.pins.Add(-1)
 	}
+	r.settle()
 }
 
-// settle unmaps a closed region that nobody pins any more, once.
+// settle unmaps the region if it is closed and nobody pins it any more, once.
 func (r *region) settle() {
 	for {
 		w := r.word.Load()
@@ -231,16 +231,16 @@ func (r *region) unmap() error {
 	if r.size == 0 || r.lost.Load() {
 		return nil
 	}
+	err := sys.Munmap(r.base, r.size)
+	if err == nil {
+		return nil
+	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the
 	// kernel has merged the range with its neighbours, it has to divide them.
-	err := scarce(sys.Munmap(r.base, r.size), demand{})
-	if err == unix.EPERM { // an adopted mapping, or one that somebody else has sealed
-		err = ErrSealed
+	if err = scarce(err, demand{}); err == unix.EPERM {
+		err = ErrSealed // an adopted mapping, or one that somebody else has sealed
 	}
-	if err != nil {
-		return named(err, "unmap %#x+%d", r.base, r.size)
-	}
-	return nil
+	return named(err, "unmap %#x+%d", r.base, r.size)
 }
 
 // acquire takes the region for a transition. It never waits. besides are state

@@ -30,14 +30,14 @@ func (t ticket) over(s Spec, p Prot, known bool) (ticket, error) {
 		if err := s.checkInside(p); err != nil {
 			return err
 		}
-		return s.open("", p, int(r.cap.Load()), func(b backing) error { return r.overlay(s, b, p) })
+		return s.open(p, int(r.cap.Load()), func(b backing) error { return r.overlay(s, b, p) })
 	}, func(err error) error { return named(err, "map %v over as %v", s, p) })
 }
 
 // checkInside returns what is wrong with a Spec that is to be mapped inside an
 // existing mapping.
-func (s Spec) checkInside(p Prot) error {
-	if err := s.check("", p); err != nil {
+func (s *Spec) checkInside(p Prot) error {
+	if err := s.check(p); err != nil {
 		return err
 	}
 	if s.placement != anywhere || s.aligned || s.reserved || s.low {
@@ -174,7 +174,11 @@ func (r *region) hold(at, size uintptr) error {
 // safe for concurrent use; it answers ErrBusy never, and waits for a transition
 // as accesses do.
 func Grow[M Known](m M, size int) error {
-	return named(m.inside().whole(func(r *region) error { return r.grow(size) }), "grow to %d bytes", size)
+	err := m.inside().whole(func(r *region) error { return r.grow(size) })
+	if err != nil {
+		return named(err, "grow to %d bytes", size)
+	}
+	return nil
 }
 
 func (r *region) grow(size int) error {
@@ -235,7 +239,7 @@ func (r *region) open(start, end uintptr) error {
 // space.
 func (r *region) openHuge(start, end uintptr, p Prot) error {
 	b := backing{fd: -1, granule: r.granule, flags: r.flags}
-	err := (Spec{lock: r.lock}).stage(b, end-start, r.base+start, p)
+	err := (&Spec{lock: r.lock}).stage(b, end-start, r.base+start, p)
 	if err != nil {
 		if _, failed := r.fill(start, end); failed != nil {
 			r.cap.Store(r.len.Load())
@@ -333,7 +337,7 @@ func (r *region) extend(data, want uintptr) error {
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
 		b := backing{fd: -1, granule: r.granule, flags: r.flags}
-		base, err = (Spec{lock: r.lock}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
+		base, err = (&Spec{lock: r.lock}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
 	default:
 		if err = r.extendable(data); err == nil {
 			base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
@@ -457,7 +461,7 @@ func (r *region) moveTo(addr uintptr) error {
 	case inRaceWindow(to, r.size):
 		return bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	case r.size > 0:
-		_, err := (Spec{placement: exactly}).mapAt(onlySpace, to, r.size, 0, ProtNone, holding)
+		_, err := (&Spec{placement: exactly}).mapAt(onlySpace, to, r.size, 0, ProtNone, holding)
 		if err == nil {
 			err = r.relocate(r.size, to, r.size)
 		}

@@ -194,62 +194,57 @@ func (s Spec) String() string {
 		path:       s.name,
 		secret:     fmt.Sprintf("%d secret bytes", s.size),
 	}[s.source]
-	if s.shared {
-		what += ", shared"
+	add := func(is bool, format string, args ...any) {
+		if is {
+			what += fmt.Sprintf(format, args...)
+		}
 	}
-	if s.hugePages {
-		what += ", in huge pages"
-	}
-	if s.placement != anywhere {
-		what += fmt.Sprintf(", %s %#x", [...]string{"", "near", "at", "onto"}[s.placement], s.addr)
-	}
-	if s.aligned {
-		what += fmt.Sprintf(", aligned to %d", s.align)
-	}
-	if s.reserved {
-		what += fmt.Sprintf(", reserving %d", s.reserve)
-	}
+	add(s.shared, ", shared")
+	add(s.hugePages, ", in huge pages")
+	add(s.placement != anywhere, ", %s %#x", [...]string{"", "near", "at", "onto"}[s.placement], s.addr)
+	add(s.aligned, ", aligned to %d", s.align)
+	add(s.reserved, ", reserving %d", s.reserve)
 	return what
 }
 
 // check returns what is wrong with the Spec by itself.
-func (s Spec) check(op string, p Prot) error {
+func (s *Spec) check(p Prot) error {
 	switch {
 	case p&^protAll != 0:
-		return bad(op, "no such permissions")
+		return bad("", "no such permissions")
 	case s.source == noSource:
-		return bad(op, "it has no source")
+		return bad("", "it has no source")
 	case s.size < 0:
-		return bad(op, "negative size")
+		return bad("", "negative size")
 	case s.offset < 0:
-		return bad(op, "negative offset")
+		return bad("", "negative offset")
 	case s.offset+int64(s.size) < 0:
-		return &failure{op: op, hint: "the range ends past the largest file offset", err: unix.EOVERFLOW}
+		return &failure{hint: "the range ends past the largest file offset", err: unix.EOVERFLOW}
 	case s.twice:
-		return bad(op, "it has two placements")
+		return bad("", "it has two placements")
 	case page(s.addr) == 0 && (s.placement == exactly || s.placement == onto):
-		return bad(op, "nothing can be mapped at address 0")
+		return bad("", "nothing can be mapped at address 0")
 	case s.aligned && (s.align <= 0 || s.align&(s.align-1) != 0):
-		return bad(op, "the alignment is no power of two")
+		return bad("", "the alignment is no power of two")
 	case s.hugePages && s.source != anonymous:
-		return bad(op, "huge pages are for anonymous memory; a file has them from its file system")
+		return bad("", "huge pages are for anonymous memory; a file has them from its file system")
 	case s.droppable && (s.source != anonymous || s.shared || s.hugePages || s.lock != unlocked):
-		return bad(op, "droppable memory is private, anonymous, in small pages, and not locked")
+		return bad("", "droppable memory is private, anonymous, in small pages, and not locked")
 	case s.synchronous && (!s.shared || s.source == anonymous || s.source == secret):
-		return bad(op, "only a shared mapping of a file can be synchronous")
+		return bad("", "only a shared mapping of a file can be synchronous")
 	case s.synchronous && s.placement == exactly:
-		return bad(op, "the kernel does not know MAP_FIXED_NOREPLACE together with MAP_SYNC: use Near")
+		return bad("", "the kernel does not know MAP_FIXED_NOREPLACE together with MAP_SYNC: use Near")
 	case s.low && (s.placement == exactly || s.placement == onto):
-		return bad(op, "the address is given already")
+		return bad("", "the address is given already")
 	case s.low && runtime.GOARCH != "amd64":
-		return &failure{op: op, hint: "only amd64 has MAP_32BIT", err: errors.ErrUnsupported}
+		return &failure{hint: "only amd64 has MAP_32BIT", err: errors.ErrUnsupported}
 	}
 	return nil
 }
 
 // flags returns the flags of mmap(2) that the Spec asks for, for a source that
 // is always shared or not.
-func (s Spec) flags(shared bool) int {
+func (s *Spec) flags(shared bool) int {
 	flags := unix.MAP_PRIVATE
 	switch {
 	case s.synchronous:
@@ -299,33 +294,28 @@ func round(n, granule uintptr) (uintptr, bool) {
 	return r, r >= n
 }
 
-// back returns the backing of an anonymous Spec.
-func (s Spec) back(op string) (backing, error) {
-	b := backing{fd: -1, size: uintptr(s.size), granule: pageSize, flags: s.flags(false) | unix.MAP_ANONYMOUS}
-	if s.hugePages {
-		granule, flags, err := hugeFlags(op, s.huge)
-		if err != nil {
+// back returns the backing of the Spec, whose file is open as fd.
+func (s *Spec) back(fd int) (backing, error) {
+	b := backing{fd: fd, size: uintptr(s.size), granule: pageSize, flags: s.flags(s.source == secret)}
+	if s.source == anonymous {
+		b.flags |= unix.MAP_ANONYMOUS
+		if s.hugePages {
+			granule, flags, err := hugeFlags(s.huge)
+			b.granule, b.flags = granule, b.flags|unix.MAP_HUGETLB|flags
 			return b, err
 		}
-		b.granule = granule
-		b.flags |= unix.MAP_HUGETLB | flags
+		return b, nil
 	}
-	return b, nil
-}
-
-// backFile returns the backing of a Spec whose file is open as fd.
-func (s Spec) backFile(op string, fd int) (backing, error) {
-	b := backing{fd: fd, size: uintptr(s.size), granule: pageSize, flags: s.flags(s.source == secret)}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return b, named(err, "%s", op)
+		return b, err
 	}
 	if s.source == path {
-		if err := regular(op, &st); err != nil {
+		if err := regular(&st); err != nil {
 			return b, err
 		}
 		if b.size = uintptr(st.Size); int64(b.size) != st.Size || int(b.size) < 0 {
-			return b, named(unix.EOVERFLOW, "%s", op)
+			return b, unix.EOVERFLOW
 		}
 	}
 	// Only a file system of huge pages has blocks that are larger than a page
@@ -343,9 +333,9 @@ func (s Spec) backFile(op string, fd int) (backing, error) {
 
 // open makes the source concrete for permissions p and calls use while the
 // descriptor is open.
-func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) error {
+func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
 	withFD := func(fd int) error {
-		b, err := s.backFile(op, fd)
+		b, err := s.back(fd)
 		if err != nil {
 			return err
 		}
@@ -357,7 +347,7 @@ func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) e
 	case descriptor:
 		return withFD(s.fd)
 	case path:
-		f, err := s.openPath(op, p)
+		f, err := s.openPath(p)
 		if err != nil {
 			return err
 		}
@@ -366,16 +356,12 @@ func (s Spec) open(op string, p Prot, capacity int, use func(b backing) error) e
 	case secret:
 		fd, err := newSecret(max(capacity, s.size))
 		if err != nil {
-			return named(blame("memfd_secret", err), "%s", op)
+			return blame("memfd_secret", err)
 		}
 		defer unix.Close(fd)
 		return withFD(fd)
 	}
-	b, err := s.back(op)
-	if err != nil {
-		return err
-	}
-	return use(b)
+	return withFD(-1)
 }
 
 // control calls use with the descriptor of f, which stays open so long. Unlike
@@ -393,11 +379,11 @@ func control(f *os.File, use func(fd int) error) error {
 }
 
 // openPath opens a regular file for a mapping with permissions p.
-func (s Spec) openPath(op string, p Prot) (*os.File, error) {
+func (s *Spec) openPath(p Prot) (*os.File, error) {
 	// Opening a device can have effects, and opening a pipe waits: look first.
 	var st unix.Stat_t
 	if unix.Stat(s.name, &st) == nil {
-		if err := regular(op, &st); err != nil {
+		if err := regular(&st); err != nil {
 			return nil, err
 		}
 	}
@@ -405,19 +391,18 @@ func (s Spec) openPath(op string, p Prot) (*os.File, error) {
 	if s.shared && p&ProtWrite != 0 {
 		mode = unix.O_RDWR // mmap(2) wants a readable descriptor even for writing
 	}
-	f, err := os.OpenFile(s.name, mode|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	return f, named(err, "%s", op)
+	return os.OpenFile(s.name, mode|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 }
 
 // regular returns an error unless st is of a regular file.
-func regular(op string, st *unix.Stat_t) error {
+func regular(st *unix.Stat_t) error {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
 		return nil
 	case unix.S_IFDIR:
-		return &failure{op: op, hint: "use the path of a file in it", err: unix.EISDIR}
+		return &failure{hint: "use the path of a file in it", err: unix.EISDIR}
 	case unix.S_IFCHR, unix.S_IFBLK:
-		return &failure{op: op, hint: "a device has no length of its own: open it and use File with a size", err: unix.ENODEV}
+		return &failure{hint: "a device has no length of its own: open it and use File with a size", err: unix.ENODEV}
 	}
-	return &failure{op: op, hint: "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd", err: unix.ENODEV}
+	return &failure{hint: "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd", err: unix.ENODEV}
 }

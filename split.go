@@ -62,11 +62,10 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 // were. The left one must end where the right one begins, and have no reserve;
 // everything else is a bad argument. A sealed mapping joins sealed ones only:
 // ErrSealed. While one of them is accessed or pinned it answers ErrBusy.
-func Join[M Handle](a, b M) (M, error) {
+func Join[M Handle](a, b M) (joined M, err error) {
 	t, err := join(a.inside(), b.inside())
 	if err != nil {
-		var none M
-		return none, named(err, "join %v and %v", a, b)
+		return joined, named(err, "join %v and %v", a, b)
 	}
 	return handleOf[M](t), nil
 }

@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sort"
@@ -73,8 +74,8 @@ func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) er
 // ends the caller's pin.
 func (t ticket) transferAllowed(line *stripe, p []byte, off int64, need Prot) (int, error) {
 	defer t.r.unpin(line)
-	part := p
 	var refused error
+	part := p
 	if length := int64(t.r.len.Load()); 0 <= off && off < length {
 		if at, has, no := t.r.refuses(int(off), int(min(int64(len(p)), length-off)), need); no {
 			refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, has, at)
@@ -82,10 +83,7 @@ func (t ticket) transferAllowed(line *stripe, p []byte, off int64, need Prot) (i
 		}
 	}
 	n, err := t.transfer(part, off, need, false)
-	if err == nil {
-		err = refused
-	}
-	return n, err
+	return n, cmp.Or(err, refused)
 }
 
 // refuses returns the first byte of a range whose page does not allow need, the
@@ -134,7 +132,7 @@ func (u Unknown) Place(off int, s Spec, p Prot) error {
 	err := s.checkInside(p)
 	if err == nil {
 		err = u.change(func(r *region) error {
-			return s.open("", p, 0, func(b backing) error { return r.place(off, s, b, p) })
+			return s.open(p, 0, func(b backing) error { return r.place(off, s, b, p) })
 		})
 	}
 	return named(err, "place %v at %d as %v", s, off, p)

@@ -15,6 +15,7 @@ package procmaps
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"iter"
@@ -200,7 +201,7 @@ func (f *fields[T]) number(column string, base, bits int, end rune) (n uint64) {
 	text, _, ended := strings.Cut(head, string(end))
 	n, err := strconv.ParseUint(text, base, bits)
 	if err != nil || text != strings.ToLower(text) || !ended && (end != ' ' || len(head) < len(f.rest)) {
-		f.fail(column)
+		f.bad = cmp.Or(f.bad, column)
 		return 0
 	}
 	f.rest = f.rest[min(len(text)+1, len(f.rest)):]
@@ -210,7 +211,7 @@ func (f *fields[T]) number(column string, base, bits int, end rune) (n uint64) {
 // perms takes the permissions and the space after them.
 func (f *fields[T]) perms() (p Perms) {
 	if len(f.rest) < 5 || f.rest[4] != ' ' {
-		f.fail("permissions")
+		f.bad = cmp.Or(f.bad, "permissions")
 		return 0
 	}
 	for i := range 4 {
@@ -219,7 +220,7 @@ func (f *fields[T]) perms() (p Perms) {
 			p |= 1 << i
 		case "---p"[i]:
 		default:
-			f.fail("permissions")
+			f.bad = cmp.Or(f.bad, "permissions")
 		}
 	}
 	f.rest = f.rest[5:]
@@ -234,14 +235,8 @@ func (f *fields[T]) name() T {
 	}
 	for j := i; j < len(f.rest); j++ {
 		if f.rest[j] == '\n' {
-			f.fail("name")
+			f.bad = cmp.Or(f.bad, "name")
 		}
 	}
 	return f.rest[i:]
-}
-
-func (f *fields[T]) fail(column string) {
-	if f.bad == "" {
-		f.bad = column
-	}
 }

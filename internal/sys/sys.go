@@ -34,7 +34,11 @@ func call(trap, addr, size, arg uintptr) error {
 // again is call that is repeated while a signal interrupts it, as file systems in
 // user space let it.
 func again(trap, addr, size, arg uintptr) error {
-	return Retry(func() error { return call(trap, addr, size, arg) })
+	for { // and not Retry: after a system call each return costs a mispredicted branch
+		if _, _, e := unix.Syscall(trap, addr, size, arg); e != unix.EINTR {
+			return errno(e)
+		}
+	}
 }
 
 // Retry repeats a call while a signal interrupts it.
