@@ -843,6 +843,9 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 			say("it succeeds although the call failed")
 		}
 	default:
+		if c.errno == unix.EINTR && j.excused(c, "succeeds") == calledAgain {
+			say("a signal ends it: %v", err)
+		}
 		if stopped != nil && c.how == once && j.excused(c, "stops") == "" {
 			say("it stopped half-way: %v", err)
 		}
@@ -958,6 +961,9 @@ func (j *injector) stopped(c trial, m Mapping, e *PartialError, say func(string,
 	}
 }
 
+// calledAgain is an excuse that has to be used.
+const calledAgain = "it is called again"
+
 // excuses are what may happen all the same, and why: for operations with this
 // beginning, and if these are given for calls, occurrences, errnos and ways to fail.
 var excuses = []struct {
@@ -968,7 +974,8 @@ var excuses = []struct {
 	why            string
 }{
 	{what: "succeeds", call: "close", why: "the kernel closes the descriptor whatever it answers, and nothing was written"},
-	{what: "succeeds", call: "madvise msync ftruncate fallocate openat pread64", errnos: "EINTR", why: "it is called again"},
+	{what: "succeeds", call: "madvise msync ftruncate fallocate", errnos: "EINTR", why: calledAgain},
+	{what: "succeeds", call: "openat pread64", errnos: "EINTR", why: "package os calls it again"},
 	{what: "succeeds", call: "epoll_ctl", why: "package os asks whether it can wait for the file, which it never can"},
 	{what: "succeeds", op: "memfd", call: "fcntl", at: 1, why: "package os asks for the mode of the descriptor"},
 	{what: "succeeds", op: "sealed memfd", call: "fcntl", at: 1, why: "the same"},

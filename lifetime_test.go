@@ -7,6 +7,8 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -150,6 +152,35 @@ func TestStripes(t *testing.T) {
 		runtime.GOMAXPROCS(processors)
 		if n := len(striped().r.stripes.Load().lines) - 1; n != lines {
 			t.Errorf("%d processors have %d lines, not %d", processors, n, lines)
+		}
+		if n := runtime.GOMAXPROCS(0); n != processors {
+			t.Errorf("it has set GOMAXPROCS to %d", n)
+		}
+	}
+}
+
+// Of several that close a mapping at once, one does.
+func TestCloseAtOnce(t *testing.T) {
+	for range 20000 {
+		m := must(Map[Read](Anonymous(1)))
+		var done atomic.Int32
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if err := m.Close(); err == nil {
+					done.Add(1)
+				} else if !errors.Is(err, ErrClosed) {
+					t.Error(err)
+				}
+			})
+		}
+		if wg.Wait(); done.Load() != 1 {
+			t.Fatalf("%d have closed it", done.Load())
+		}
+		nursery.Lock()
+		seat := m.r.seat
+		if nursery.Unlock(); seat >= 0 {
+			t.Fatal("the collector still cares for it")
 		}
 	}
 }

@@ -542,6 +542,33 @@ func TestJoin(t *testing.T) {
 
 // Readers beside transitions and a close: every outcome is one that some order
 // allows, and the memory is unmapped once, after the last view.
+// An empty side has a place by its address alone, whatever its pages would be.
+func TestJoinEmptyHuge(t *testing.T) {
+	if _, _, err := hugeFlags(0); err != nil {
+		t.Skip(err)
+	}
+	m := mapped[Read](t, Anonymous(1).At(hole(t, 1)))
+	left, right, err := Split(m, 0)
+	check(t, err)
+	left, err = Over[Read](left, Anonymous(0).HugePages(0))
+	check(t, err)
+	joined, err := Join(left, right)
+	check(t, err)
+	check(t, joined.Close())
+}
+
+// Assert says what it has found instead.
+func TestAssertSays(t *testing.T) {
+	pg := int(pageSize)
+	u := must(MapUnknown(Anonymous(2*pg).At(hole(t, 2)), ProtRead))
+	defer u.Close()
+	_, err := Assert[ReadWrite](u)
+	explained(t, "permissions", err, ErrPermission, fmt.Sprintf("%#x-%#x are r--, not rw-", u.Addr(), u.Addr()+2*pageSize))
+	check(t, sys.Munmap(u.Addr(), pageSize))
+	_, err = Assert[Read](u)
+	explained(t, "a hole", err, ErrPermission, fmt.Sprintf("nothing is mapped at %#x", u.Addr()))
+}
+
 func TestStress(t *testing.T) {
 	stop := time.Now().Add(300 * time.Millisecond)
 	for time.Now().Before(stop) {
