@@ -118,7 +118,7 @@ type disk struct {
 func slowDisk(b *testing.B) *disk {
 	fd, _, e := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
 	if e != 0 {
-		b.Skip("there is no userfaultfd(2), or faults in the kernel need vm.unprivileged_userfaultfd=1 or CAP_SYS_PTRACE: ", e)
+		b.Skip("there is no userfaultfd(2), or faults in the kernel need vm.unprivileged_userfaultfd=1 or CAP_SYS_PTRACE:", e)
 	}
 	f := os.NewFile(fd, "userfaultfd")
 	defer f.Close()
