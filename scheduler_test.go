@@ -38,8 +38,8 @@ import (
 // ratio=yielding is with others as above. With ratio=busy they never yield. Who waits
 // for a page loses its P when the scheduler finds out, 10 to 20 ms later, and then a
 // yielding goroutine has it for one unit, a busy one for 10 ms or more. So the former
-// all but stop, and the latter lose about half. With two Ps only one of them stops,
-// and a ratio of 2 is all that there is to lose.
+// all but stop, and the latter lose about half. With two Ps only one of them stops:
+// the ratio is at most about 2, and 1 where the machine has no second core to spare.
 //
 // The disk is userfaultfd(2), served by another process: a handler in this one would
 // not run while the only P is stopped. It differs from a disk in one thing. A signal
