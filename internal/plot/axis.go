@@ -43,41 +43,19 @@ func newAxis(groups []*group, line float64) (a axis) {
 		if a.bars {
 			lo = 0
 		}
-		step := step(hi - lo)
-		for i := math.Floor(lo / step); len(a.ticks) < 2 || (i-1)*step < hi; i++ {
+		if lo == hi {
+			hi++
+		}
+		step := math.Pow10(int(math.Ceil(math.Log10(hi-lo)))) / 5
+		if hi-lo < 1.5*step {
+			step /= 4
+		}
+		for i := math.Floor(lo / step); len(a.ticks) == 0 || (i-1)*step < hi; i++ {
 			a.ticks = append(a.ticks, i*step)
 		}
 	}
 	a.Min, a.Max = a.ticks[0], a.ticks[len(a.ticks)-1]
 	return a
-}
-
-// step returns a round distance of ticks that cuts the span into six parts at most.
-func step(span float64) float64 {
-	if span == 0 {
-		return 1
-	}
-	unit := math.Pow10(int(math.Floor(math.Log10(span))) - 1)
-	for _, n := range []float64{2, 5, 10, 20} {
-		if span <= 6*n*unit {
-			return n * unit
-		}
-	}
-	return 50 * unit
-}
-
-// panels tells which groups share an axis: all, where that leaves bars that can be
-// read, or each has its own.
-func panels(c chart, groups []*group) [][]*group {
-	each := slices.Collect(slices.Chunk(groups, 1))
-	var ends []float64
-	for _, panel := range each {
-		ends = append(ends, newAxis(panel, c.line).Max)
-	}
-	if c.compare || slices.Min(ends) >= slices.Max(ends)/8 {
-		return [][]*group{groups}
-	}
-	return each
 }
 
 // quantity returns a value with its unit, such as 1.23 µs: three digits, or for a
@@ -89,12 +67,14 @@ func quantity(value float64, unit string, tick bool) string {
 		scale = benchunit.CommonScale([]float64{value}, benchunit.Decimal)
 	}
 	number := strconv.FormatFloat(value/scale.Factor, 'f', scale.Prec-1, 64)
-	if tick {
+	if value == 0 && tick {
+		return "0"
+	} else if tick {
 		number = strconv.FormatFloat(value/scale.Factor, 'g', 3, 64)
 	}
-	suffix := map[string]string{"sec": "s", "B": "B"}[name]
+	short := map[string]string{"sec": "s", "B": "B"}[name]
 	if per == "s" {
-		suffix += "/s"
+		short += "/s"
 	}
-	return strings.TrimSpace(number + " " + scale.Prefix + suffix)
+	return strings.TrimSpace(number + " " + scale.Prefix + short)
 }

@@ -5,7 +5,6 @@ import (
 	"image/color"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/perf/benchfmt"
@@ -38,8 +37,8 @@ func read(paths []string) (all []*benchmark, err error) {
 				seen[id], all = b, append(all, b)
 			}
 			for _, c := range r.Config {
-				if p := (pair{c.Key, string(c.Value)}); c.File && !slices.Contains(b.config, p) {
-					b.config = append(b.config, p)
+				if c.File {
+					b.config = add(b.config, pair{c.Key, string(c.Value)})
 				}
 			}
 			for _, v := range r.Values {
@@ -63,12 +62,10 @@ func parse(name benchfmt.Name) *benchmark {
 		switch {
 		case part[0] == '-':
 			procs = part[1:]
-		case found:
+		case found || len(b.keys) == 0:
 			b.keys = append(b.keys, pair{key, value})
-		case len(b.keys) > 0:
-			b.keys[len(b.keys)-1].value += part
 		default:
-			b.keys = append(b.keys, pair{"", key})
+			b.keys[len(b.keys)-1].value += part
 		}
 	}
 	b.config = []pair{{"GOMAXPROCS", procs}}
@@ -79,6 +76,7 @@ func parse(name benchfmt.Name) *benchmark {
 type data struct {
 	groups []*group
 	config []pair
+	runs   int // of a benchmark, at most
 }
 
 type group struct {
@@ -96,7 +94,7 @@ type row struct {
 // pick finds the benchmarks of a chart.
 func (c chart) pick(all []*benchmark) (data, error) {
 	var d data
-	var kinds []string
+	var labels []string
 	_, unit := benchunit.Tidy(1, c.unit)
 	_, bare := benchunit.Tidy(1, c.bare)
 	for _, b := range all {
@@ -120,20 +118,20 @@ func (c chart) pick(all []*benchmark) (data, error) {
 				return d, fmt.Errorf("%s: %v %s cannot be drawn", b.name, v, unit)
 			}
 		}
-		if !slices.Contains(kinds, r.label) {
-			kinds = append(kinds, r.label)
-		}
-		if c.compare {
-			r.color = palette[slices.Index(kinds, r.label)%len(palette)]
-		} else if by := values(b.keys, "by"); len(by) > 0 && !ours.MatchString(by[0]) {
+		labels = add(labels, r.label)
+		if by := values(b.keys, "by"); len(by) > 0 && !ours(by[0]) {
 			r.color = other
+		} else if len(by) == 0 && c.compare {
+			r.color = palette[slices.Index(labels, r.label)%len(palette)]
 		}
-		i := slices.IndexFunc(d.groups, func(g *group) bool { return g.heading == strings.Join(heading, ", ") })
-		if i < 0 {
-			i, d.groups = len(d.groups), append(d.groups, &group{heading: strings.Join(heading, ", ")})
+		g := &group{heading: strings.Join(heading, ", ")}
+		if i := slices.IndexFunc(d.groups, func(h *group) bool { return h.heading == g.heading }); i >= 0 {
+			g = d.groups[i]
+		} else {
+			d.groups = append(d.groups, g)
 		}
-		d.groups[i].rows = append(d.groups[i].rows, r)
-		d.config = append(d.config, b.config...)
+		g.rows = append(g.rows, r)
+		d.config, d.runs = add(d.config, b.config...), max(d.runs, len(r.runs))
 	}
 	for _, key := range []string{"goos", "goarch", "cpu", "pkg", "GOMAXPROCS"} {
 		if v := values(d.config, key); len(v) > 1 {
@@ -143,24 +141,31 @@ func (c chart) pick(all []*benchmark) (data, error) {
 	return d, nil
 }
 
-// values returns the different values of a key.
 func values(pairs []pair, key string) (found []string) {
 	for _, p := range pairs {
-		if p.key == key && !slices.Contains(found, p.value) {
+		if p.key == key {
 			found = append(found, p.value)
 		}
 	}
 	return found
 }
 
+// add appends what the list does not have.
+func add[T comparable](list []T, more ...T) []T {
+	for _, v := range more {
+		if !slices.Contains(list, v) {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
 // String leaves out a key that its values explain.
 func (p pair) String() string {
-	if _, err := strconv.Atoi(p.value); err == nil {
-		return p.key + " " + p.value
-	} else if slices.Contains([]string{"", "by", "op", "source", "way", "size"}, p.key) {
+	if slices.Contains([]string{"by", "op", "source", "way", "size"}, p.key) {
 		return p.value
 	}
-	return p.key + ": " + p.value
+	return strings.TrimSpace(p.key + " " + p.value)
 }
 
 func median(sorted []float64) float64 {

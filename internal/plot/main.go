@@ -13,7 +13,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"regexp"
+	"strings"
 )
 
 // A chart is one picture. Its benchmarks are those of one name that have the keys
@@ -24,35 +24,30 @@ type chart struct {
 	bench, unit string
 	bare        string   // the unit of the bare system calls, which are marked in each row
 	rows        []string // the keys of a row; none: all, and there are no groups
-	compare     bool     // all groups have the same rows: one axis, and a colour for each row
+	compare     bool     // the groups share an axis; rows that have no peers have a colour each
 	line        float64  // what all is measured against: no bars from zero, but dots around a line
 }
 
-var charts = []chart{
-	{file: "fault.svg", title: "What a fault costs, by source and by way", measure: "Time per 4 KiB page",
-		bench: "Fault", unit: "ns/page", bare: "bare-ns/page", rows: []string{"way"}, compare: true},
-	{file: "overhead.svg", title: "What the library adds to the bare system call", measure: "Time, as a multiple of the bare call's",
-		bench: "Operation", unit: "ratio", line: 1},
-	{file: "processors.svg", title: "Access from one processor and from two", measure: "Time per access",
-		bench: "Processors", unit: "ns/op", rows: []string{"by", "procs"}},
-	{file: "live.svg", title: "Operations beside many live mappings", measure: "Time per operation",
-		bench: "Live", unit: "ns/op", bare: "bare-ns/op", rows: []string{"live"}},
-	{file: "peers-scan.svg", title: "Reading a file from start to end", measure: "Bytes per second",
-		bench: "Scan", unit: "MB/s", rows: []string{"by"}},
-	{file: "peers-random.svg", title: "Reading at random places of a file", measure: "Time per read",
-		bench: "Random", unit: "ns/op", rows: []string{"by"}},
-	{file: "peers-lookup.svg", title: "Looking up keys in a sorted file", measure: "Time per lookup",
-		bench: "Lookup", unit: "ns/op", rows: []string{"by"}},
-	{file: "peers-append.svg", title: "Appending to a log", measure: "Appends per second",
-		bench: "Append", unit: "appends/s", rows: []string{"by"}},
-	{file: "peers-shortlived.svg", title: "Short-lived mappings", measure: "Time per mapping",
-		bench: "ShortLived", unit: "ns/op", rows: []string{"by"}},
-	{file: "peers-counter.svg", title: "Counting in shared memory", measure: "Time per count",
-		bench: "Counter", unit: "ns/op", rows: []string{"by"}},
-}
+var (
+	by     = []string{"by"}
+	charts = []chart{
+		{file: "fault.svg", title: "What a fault costs, by source and by way", measure: "Time per 4 KiB page", bench: "Fault", unit: "ns/page", bare: "bare-ns/page", rows: []string{"way"}, compare: true},
+		{file: "overhead.svg", title: "What the library adds to the bare system call", measure: "Time, as a multiple of the bare call's", bench: "Operation", unit: "ratio", line: 1},
+		{file: "processors.svg", title: "Access from one processor and from two", measure: "Time per access", bench: "Processors", unit: "ns/op", rows: []string{"by", "procs"}, compare: true},
+		{file: "live.svg", title: "Operations beside many live mappings", measure: "Time per operation", bench: "Live", unit: "ns/op", bare: "bare-ns/op", rows: []string{"live"}},
+		{file: "peers-scan.svg", title: "Reading a file from start to end", measure: "Bytes per second", bench: "Scan", unit: "MB/s", rows: by},
+		{file: "peers-random.svg", title: "Reading at random places of a file", measure: "Time per read", bench: "Random", unit: "ns/op", rows: by},
+		{file: "peers-lookup.svg", title: "Binary search in a sorted file", measure: "Time per lookup", bench: "Lookup", unit: "ns/op", rows: by, compare: true},
+		{file: "peers-append.svg", title: "Appending to a log while others read it", measure: "Appends per second", bench: "Append", unit: "appends/s", rows: by, compare: true},
+		{file: "peers-mapping.svg", title: "Mapping a page, reading a word, unmapping it", measure: "Time per mapping", bench: "Mapping", unit: "ns/mapping", rows: by},
+		{file: "peers-counter.svg", title: "Two processes that count in shared memory", measure: "Time per count", bench: "Counter", unit: "ns/op", rows: by},
+	}
+)
 
-// ours are the names of this library among its peers.
-var ours = regexp.MustCompile(`^mmap(-(view|pin|readat|append|update|atomic).*)?$`)
+// ours tells this library from its peers, of which mmap-go is one.
+func ours(by string) bool {
+	return strings.HasPrefix(by, "mmap") && !strings.HasPrefix(by, "mmap-go")
+}
 
 func main() {
 	out := flag.String("o", ".", "the `directory` of the pictures")

@@ -73,73 +73,70 @@ func render(c chart, d data) ([]byte, error) {
 // paint draws from the top: labels, bars or dots between left and right, figures.
 // It returns the height that it needs.
 func paint(dc draw.Canvas, c chart, d data, unit string, left, right vg.Length) vg.Length {
-	rectangle := func(color color.Color, x0, y0, x1, y1 vg.Length) {
-		dc.FillPolygon(color, []vg.Point{{X: x0, Y: y0}, {X: x1, Y: y0}, {X: x1, Y: y1}, {X: x0, Y: y1}})
-	}
 	line := func(color color.Color, width, x0, y0, x1, y1 vg.Length) {
 		dc.StrokeLine2(draw.LineStyle{Color: color, Width: width}, x0, y0, x1, y1)
 	}
-	rectangle(color.White, dc.Min.X, dc.Min.Y, dc.Max.X, dc.Max.Y)
+	put := func(s draw.TextStyle, x, y vg.Length, txt string) { dc.FillText(s, vg.Point{X: x, Y: y}, txt) }
+	dc.FillPolygon(color.White, []vg.Point{dc.Min, {X: dc.Max.X}, dc.Max, {Y: dc.Max.Y}})
 	y := dc.Max.Y - margin
 	text := func(s draw.TextStyle, height vg.Length, txt string) {
 		for _, l := range wrap(s, (dc.Max.X-2*margin)/slack, txt) {
-			dc.FillText(s, vg.Point{X: margin, Y: y - height/2}, l)
+			put(s, margin, y-height/2, l)
 			y -= height
 		}
 	}
 	text(title, 20, c.title)
 	text(note, 12, c.explain())
-	for _, panel := range panels(c, d.groups) {
+	together := 1
+	if c.compare {
+		together = len(d.groups)
+	}
+	for panel := range slices.Chunk(d.groups, together) {
 		a := newAxis(panel, c.line)
 		x := func(v float64) vg.Length { return left + vg.Length(a.Norm(v))*(right-left) }
 		y -= 6
-		bottom := y - 3
-		for _, g := range panel {
-			bottom -= rowHeight * vg.Length(len(g.rows))
-			if g.heading != "" {
-				bottom -= rowHeight + 4
-			}
-		}
-		for _, t := range a.ticks {
-			line(light, 0.6, x(t), y, x(t), bottom)
-			s := note
-			s.XAlign = draw.XCenter
-			dc.FillText(s, vg.Point{X: x(t), Y: bottom - 7}, quantity(t, unit, true))
-		}
-		if c.line > 0 {
-			line(dark, 1.2, x(c.line), y, x(c.line), bottom)
-		}
 		for _, g := range panel {
 			if g.heading != "" {
-				y -= 4
+				y -= 3
 				text(header, rowHeight, g.heading)
+			}
+			bottom := y - rowHeight*vg.Length(len(g.rows))
+			for _, t := range a.ticks {
+				line(light, 0.6, x(t), y, x(t), bottom)
 			}
 			for _, r := range g.rows {
 				y -= rowHeight
 				middle, mid := y+rowHeight/2, median(r.runs)
-				dc.FillText(label, vg.Point{X: margin, Y: middle}, r.label)
-				dc.FillText(label, vg.Point{X: right + gap, Y: middle}, quantity(mid, unit, false))
+				put(label, margin, middle, r.label)
+				put(label, right+gap, middle, quantity(mid, unit, false))
 				if a.bars {
-					rectangle(r.color, left, middle-5, x(mid), middle+5)
+					line(r.color, 10, left, middle, x(mid), middle)
 				} else {
 					line(light, 0.6, left, middle, right, middle)
+				}
+				if c.line > 0 {
+					line(dark, 1.2, x(c.line), y, x(c.line), y+rowHeight)
 				}
 				for _, v := range r.bare {
 					line(black, 1.6, x(v), y+1, x(v), y+rowHeight-1)
 				}
-				if lo, hi := r.runs[0], r.runs[len(r.runs)-1]; len(r.runs) > 1 {
-					line(black, 0.8, x(lo), middle, x(hi), middle)
-					line(black, 0.8, x(lo), middle-2.5, x(lo), middle+2.5)
-					line(black, 0.8, x(hi), middle-2.5, x(hi), middle+2.5)
+				if lo, hi := x(r.runs[0]), x(r.runs[len(r.runs)-1]); len(r.runs) > 1 {
+					line(black, 0.8, lo, middle, hi, middle)
+					line(black, 0.8, lo, middle-2.5, lo, middle+2.5)
+					line(black, 0.8, hi, middle-2.5, hi, middle+2.5)
 				}
 				if !a.bars {
 					dc.DrawGlyphNoClip(draw.GlyphStyle{Color: r.color, Radius: 3.2, Shape: draw.CircleGlyph{}}, vg.Point{X: x(mid), Y: middle})
 				}
 			}
 		}
-		y = bottom - 7
+		y -= 8
+		for _, t := range a.ticks {
+			s := quantity(t, unit, true)
+			put(note, x(t)-note.Width(s)/2, y, s)
+		}
 		if a.log {
-			dc.FillText(note, vg.Point{X: margin, Y: y}, "log scale")
+			put(note, margin, y, "log scale")
 		}
 		y -= 8
 	}
@@ -150,10 +147,7 @@ func paint(dc draw.Canvas, c chart, d data, unit string, left, right vg.Length) 
 
 // explain says how to read the picture.
 func (c chart) explain() string {
-	s := c.measure + "; less is better."
-	if strings.HasSuffix(c.unit, "/s") {
-		s = c.measure + "; more is better."
-	}
+	s := c.measure + map[bool]string{true: "; more is better.", false: "; less is better."}[strings.HasSuffix(c.unit, "/s")]
 	if c.bare != "" {
 		s += " The black line is the same with bare system calls."
 	}
@@ -165,26 +159,12 @@ func (c chart) explain() string {
 
 // footer is the small print: how it was measured, and where.
 func (c chart) footer(d data) string {
-	fewest, most := len(d.groups[0].rows[0].runs), 0
-	for _, g := range d.groups {
-		for _, r := range g.rows {
-			fewest, most = min(fewest, len(r.runs)), max(most, len(r.runs))
-		}
-	}
-	runs := fmt.Sprint(most)
-	if fewest < most {
-		runs = fmt.Sprintf("%d to %d", fewest, most)
-	}
 	s := fmt.Sprintf("Benchmark%s, %s.", c.bench, c.unit)
-	if most > 1 {
-		s = fmt.Sprintf("Benchmark%s, %s, median of %s runs; whiskers from the lowest to the highest.", c.bench, c.unit, runs)
+	if d.runs > 1 {
+		s += fmt.Sprintf(" Median of up to %d runs; whiskers from the lowest to the highest.", d.runs)
 	}
-	var keys []string
 	for _, p := range d.config {
-		if !slices.Contains(keys, p.key) {
-			keys = append(keys, p.key)
-			s += fmt.Sprintf(" %s: %s.", p.key, strings.Join(values(d.config, p.key), ", "))
-		}
+		s += fmt.Sprintf(" %s: %s.", p.key, p.value)
 	}
 	return s
 }
