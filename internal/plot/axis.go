@@ -67,9 +67,7 @@ func quantity(value float64, unit string, tick bool) string {
 		scale = benchunit.CommonScale([]float64{value}, benchunit.Decimal)
 	}
 	number := strconv.FormatFloat(value/scale.Factor, 'f', scale.Prec-1, 64)
-	if value == 0 && tick {
-		return "0"
-	} else if tick {
+	if tick {
 		number = strconv.FormatFloat(value/scale.Factor, 'g', 3, 64)
 	}
 	short := map[string]string{"sec": "s", "B": "B"}[name]

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"image/color"
 	"math"
@@ -11,153 +12,148 @@ import (
 	"golang.org/x/perf/benchunit"
 )
 
-// A benchmark is all runs of one benchmark of one package.
-type benchmark struct {
-	name, base string
-	keys       []pair               // of the name
-	config     []pair               // what the output says of the machine and the like
-	values     map[string][]float64 // by unit, in base units: ns are seconds, MB are bytes
+// A picture is a chart with its benchmarks, in the order of the input.
+type picture struct {
+	chart
+	groups []*group
+	labels []string
+	runs   int    // of a benchmark, at most
+	config []pair // what the output says of the machine and the like
+}
+
+type group struct {
+	heading string
+	rows    []*row
+}
+
+// A row is all runs of a benchmark, in base units: ns are seconds, MB are bytes.
+type row struct {
+	label      string
+	color      color.Color
+	runs, bare []float64
 }
 
 type pair struct{ key, value string }
 
-// read returns the benchmarks in the order in which they come first.
-func read(paths []string) (all []*benchmark, err error) {
-	seen := map[pair]*benchmark{}
-	files := benchfmt.Files{Paths: paths, AllowStdin: true}
+// read returns the pictures of all charts; those without benchmarks have no groups.
+func read(paths []string) (all []*picture, err error) {
+	for _, c := range charts {
+		all = append(all, &picture{chart: c})
+	}
+	files, found := benchfmt.Files{Paths: paths, AllowStdin: true}, false
 	for files.Scan() {
 		switch r := files.Result().(type) {
 		case *benchfmt.SyntaxError:
 			return nil, r
 		case *benchfmt.Result:
-			id := pair{r.GetConfig("pkg"), r.Name.String()}
-			b := seen[id]
-			if b == nil {
-				b = parse(r.Name)
-				seen[id], all = b, append(all, b)
-			}
-			for _, c := range r.Config {
-				if c.File {
-					b.config = add(b.config, pair{c.Key, string(c.Value)})
+			found = true
+			for _, p := range all {
+				if err := p.add(r); err != nil {
+					file, line := r.Pos()
+					return nil, fmt.Errorf("%s:%d: %w", file, line, err)
 				}
-			}
-			for _, v := range r.Values {
-				value, unit := benchunit.Tidy(v.Value, v.Unit) // the reader leaves the unit of 0 as it was
-				b.values[unit] = append(b.values[unit], value)
 			}
 		}
 	}
-	return all, files.Err()
+	if err := files.Err(); err != nil {
+		return nil, err
+	} else if !found {
+		return nil, errors.New("no benchmark in the input")
+	}
+	return all, nil
 }
+
+// add adds a run of a benchmark, if it is one of the picture's.
+func (p *picture) add(r *benchfmt.Result) error {
+	base, keys, procs := parse(r.Name)
+	var heading, label []string
+	fill := palette[0]
+	for _, k := range keys {
+		if len(p.rows) > 0 && !slices.Contains(p.rows, k.key) {
+			heading = append(heading, k.String())
+		} else {
+			label = append(label, k.String())
+		}
+		if k.key == "by" && !ours(k.value) {
+			fill = other
+		}
+	}
+	runs, bare := values(r, p.unit), values(r, p.bare)
+	if base != p.bench || len(runs) == 0 || len(label) < max(1, len(p.rows)) {
+		return nil
+	}
+	for _, v := range append(runs, bare...) {
+		if !(v >= 0 && v <= math.MaxFloat64) {
+			return fmt.Errorf("%v cannot be drawn", v)
+		}
+	}
+	title, name := strings.Join(heading, ", "), strings.Join(label, ", ")
+	i := slices.IndexFunc(p.groups, func(g *group) bool { return g.heading == title })
+	if i < 0 {
+		i, p.groups = len(p.groups), append(p.groups, &group{heading: title})
+	}
+	g := p.groups[i]
+	i = slices.IndexFunc(g.rows, func(r *row) bool { return r.label == name })
+	if i < 0 {
+		if p.labels = add(p.labels, name); p.compare && !slices.Contains(p.rows, "by") {
+			fill = palette[slices.Index(p.labels, name)%len(palette)]
+		}
+		i, g.rows = len(g.rows), append(g.rows, &row{label: name, color: fill})
+	}
+	g.rows[i].runs, g.rows[i].bare = append(g.rows[i].runs, runs...), append(g.rows[i].bare, bare...)
+	p.runs = max(p.runs, len(g.rows[i].runs))
+	r.SetConfig("GOMAXPROCS", procs)
+	for _, c := range r.Config {
+		next := pair{c.Key, string(c.Value)}
+		if slices.ContainsFunc(p.config, func(d pair) bool { return d.key == next.key && d != next && slices.Contains(same, d.key) }) {
+			return fmt.Errorf("not to be compared with what is before: %s", next)
+		} else if c.Key != ".file" {
+			p.config = add(p.config, next)
+		}
+	}
+	return nil
+}
+
+// same is the configuration that all benchmarks of a picture have to share.
+var same = []string{"goos", "goarch", "cpu", "pkg", "GOMAXPROCS"}
 
 // parse takes a name apart. A part without a key belongs to the value before it,
 // which has a slash.
-func parse(name benchfmt.Name) *benchmark {
-	base, parts := name.Parts()
-	b := &benchmark{name: "Benchmark" + name.String(), base: string(base), values: map[string][]float64{}}
-	procs := "1" // which go test leaves off
+func parse(name benchfmt.Name) (base string, keys []pair, procs string) {
+	first, parts := name.Parts()
+	procs = "1" // which go test leaves off
 	for _, p := range parts {
 		part := string(p)
 		key, value, found := strings.Cut(part[1:], "=")
 		switch {
 		case part[0] == '-':
 			procs = part[1:]
-		case found || len(b.keys) == 0:
-			b.keys = append(b.keys, pair{key, value})
+		case found || len(keys) == 0:
+			keys = append(keys, pair{key, value})
 		default:
-			b.keys[len(b.keys)-1].value += part
+			keys[len(keys)-1].value += part
 		}
 	}
-	b.config = []pair{{"GOMAXPROCS", procs}}
-	return b
+	return string(first), keys, procs
 }
 
-// Data is what a picture shows.
-type data struct {
-	groups []*group
-	config []pair
-	runs   int // of a benchmark, at most
-}
-
-type group struct {
-	heading string
-	rows    []row
-}
-
-type row struct {
-	label string
-	color color.Color
-	runs  []float64 // sorted
-	bare  []float64 // the median, if there is one
-}
-
-// pick finds the benchmarks of a chart.
-func (c chart) pick(all []*benchmark) (data, error) {
-	var d data
-	var labels []string
-	_, unit := benchunit.Tidy(1, c.unit)
-	_, bare := benchunit.Tidy(1, c.bare)
-	for _, b := range all {
-		var heading, label []string
-		for _, k := range b.keys {
-			if len(c.rows) > 0 && !slices.Contains(c.rows, k.key) {
-				heading = append(heading, k.String())
-			} else {
-				label = append(label, k.String())
-			}
-		}
-		if b.base != c.bench || len(b.values[unit]) == 0 || len(label) < max(1, len(c.rows)) {
-			continue
-		}
-		r := row{label: strings.Join(label, ", "), runs: slices.Sorted(slices.Values(b.values[unit])), color: palette[0]}
-		if marks := b.values[bare]; len(marks) > 0 {
-			r.bare = []float64{median(slices.Sorted(slices.Values(marks)))}
-		}
-		for _, v := range slices.Concat(r.runs, r.bare) {
-			if !(v >= 0 && v <= math.MaxFloat64) {
-				return d, fmt.Errorf("%s: %v %s cannot be drawn", b.name, v, unit)
-			}
-		}
-		labels = add(labels, r.label)
-		if by := values(b.keys, "by"); len(by) > 0 && !ours(by[0]) {
-			r.color = other
-		} else if len(by) == 0 && c.compare {
-			r.color = palette[slices.Index(labels, r.label)%len(palette)]
-		}
-		g := &group{heading: strings.Join(heading, ", ")}
-		if i := slices.IndexFunc(d.groups, func(h *group) bool { return h.heading == g.heading }); i >= 0 {
-			g = d.groups[i]
-		} else {
-			d.groups = append(d.groups, g)
-		}
-		g.rows = append(g.rows, r)
-		d.config, d.runs = add(d.config, b.config...), max(d.runs, len(r.runs))
-	}
-	for _, key := range []string{"goos", "goarch", "cpu", "pkg", "GOMAXPROCS"} {
-		if v := values(d.config, key); len(v) > 1 {
-			return d, fmt.Errorf("these are not to be compared, for %s is %s", key, strings.Join(v, " and "))
+// values returns the one value of a unit, or none.
+func values(r *benchfmt.Result, unit string) (v []float64) {
+	_, tidied := benchunit.Tidy(1, unit)
+	for _, u := range r.Values {
+		if u.Unit == tidied || u.Unit == unit { // the reader leaves the unit of 0 as it was
+			v = append(v, u.Value)
 		}
 	}
-	return d, nil
-}
-
-func values(pairs []pair, key string) (found []string) {
-	for _, p := range pairs {
-		if p.key == key {
-			found = append(found, p.value)
-		}
-	}
-	return found
+	return v
 }
 
 // add appends what the list does not have.
-func add[T comparable](list []T, more ...T) []T {
-	for _, v := range more {
-		if !slices.Contains(list, v) {
-			list = append(list, v)
-		}
+func add[T comparable](list []T, v T) []T {
+	if slices.Contains(list, v) {
+		return list
 	}
-	return list
+	return append(list, v)
 }
 
 // String leaves out a key that its values explain.
@@ -168,6 +164,7 @@ func (p pair) String() string {
 	return strings.TrimSpace(p.key + " " + p.value)
 }
 
-func median(sorted []float64) float64 {
-	return (sorted[(len(sorted)-1)/2] + sorted[len(sorted)/2]) / 2
+func median(v []float64) float64 {
+	s := slices.Sorted(slices.Values(v))
+	return (s[(len(s)-1)/2] + s[len(s)/2]) / 2
 }

@@ -45,54 +45,41 @@ func style(size vg.Length, weight xfont.Weight, c color.Color) draw.TextStyle {
 		Font: font.Font{Typeface: "Liberation", Variant: "Sans", Size: size, Weight: weight}}
 }
 
-// render returns the picture as SVG. How high it is, is known when it is drawn: so
-// that is done twice.
-func render(c chart, d data) ([]byte, error) {
-	_, unit := benchunit.Tidy(1, c.unit)
+// render returns the picture as SVG: from the top, and labels, bars or dots, and
+// figures from the left. How high it is, is known once it is drawn: so that is done
+// twice, first with no height.
+func (p *picture) render(height vg.Length) ([]byte, error) {
+	_, unit := benchunit.Tidy(1, p.unit)
 	labels, figures := slack*note.Width("log scale")+gap, vg.Length(0)
-	for _, g := range d.groups {
+	for _, g := range p.groups {
 		for _, r := range g.rows {
 			labels = max(labels, slack*label.Width(r.label))
 			figures = max(figures, slack*label.Width(quantity(median(r.runs), unit, false)))
 		}
 	}
 	width := max(least, labels+plotWidth+figures+2*(margin+gap))
-	canvas := vgsvg.New(width, 1)
-	height := paint(draw.New(canvas), c, d, unit, margin+labels+gap, width-margin-figures-gap)
-	canvas = vgsvg.New(width, height)
-	paint(draw.New(canvas), c, d, unit, margin+labels+gap, width-margin-figures-gap)
-	var svg bytes.Buffer
-	if _, err := canvas.WriteTo(&svg); err != nil {
-		return nil, err
-	}
-	// Arial and Helvetica are as wide as Liberation, and more machines have one.
-	return bytes.ReplaceAll(svg.Bytes(), []byte("font-family:Liberation Sans"),
-		[]byte("font-family:Liberation Sans,Arial,Helvetica,sans-serif")), nil
-}
-
-// paint draws from the top: labels, bars or dots between left and right, figures.
-// It returns the height that it needs.
-func paint(dc draw.Canvas, c chart, d data, unit string, left, right vg.Length) vg.Length {
-	line := func(color color.Color, width, x0, y0, x1, y1 vg.Length) {
-		dc.StrokeLine2(draw.LineStyle{Color: color, Width: width}, x0, y0, x1, y1)
+	left, right := margin+labels+gap, width-margin-figures-gap
+	canvas := vgsvg.New(width, max(height, 1))
+	dc, y := draw.New(canvas), height-margin
+	line := func(color color.Color, thick, x0, y0, x1, y1 vg.Length) {
+		dc.StrokeLine2(draw.LineStyle{Color: color, Width: thick}, x0, y0, x1, y1)
 	}
 	put := func(s draw.TextStyle, x, y vg.Length, txt string) { dc.FillText(s, vg.Point{X: x, Y: y}, txt) }
-	dc.FillPolygon(color.White, []vg.Point{dc.Min, {X: dc.Max.X}, dc.Max, {Y: dc.Max.Y}})
-	y := dc.Max.Y - margin
 	text := func(s draw.TextStyle, height vg.Length, txt string) {
-		for _, l := range wrap(s, (dc.Max.X-2*margin)/slack, txt) {
+		for _, l := range wrap(s, (width-2*margin)/slack, txt) {
 			put(s, margin, y-height/2, l)
 			y -= height
 		}
 	}
-	text(title, 20, c.title)
-	text(note, 12, c.explain())
+	line(color.White, height, 0, height/2, width, height/2)
+	text(title, 20, p.title)
+	text(note, 12, p.explain)
 	together := 1
-	if c.compare {
-		together = len(d.groups)
+	if p.compare {
+		together = len(p.groups)
 	}
-	for panel := range slices.Chunk(d.groups, together) {
-		a := newAxis(panel, c.line)
+	for panel := range slices.Chunk(p.groups, together) {
+		a := newAxis(panel, p.line)
 		x := func(v float64) vg.Length { return left + vg.Length(a.Norm(v))*(right-left) }
 		y -= 6
 		for _, g := range panel {
@@ -114,13 +101,13 @@ func paint(dc draw.Canvas, c chart, d data, unit string, left, right vg.Length) 
 				} else {
 					line(light, 0.6, left, middle, right, middle)
 				}
-				if c.line > 0 {
-					line(dark, 1.2, x(c.line), y, x(c.line), y+rowHeight)
+				if p.line > 0 {
+					line(dark, 1.2, x(p.line), y, x(p.line), y+rowHeight)
 				}
-				for _, v := range r.bare {
-					line(black, 1.6, x(v), y+1, x(v), y+rowHeight-1)
+				if len(r.bare) > 0 {
+					line(black, 1.6, x(median(r.bare)), y+1, x(median(r.bare)), y+rowHeight-1)
 				}
-				if lo, hi := x(r.runs[0]), x(r.runs[len(r.runs)-1]); len(r.runs) > 1 {
+				if lo, hi := x(slices.Min(r.runs)), x(slices.Max(r.runs)); len(r.runs) > 1 {
 					line(black, 0.8, lo, middle, hi, middle)
 					line(black, 0.8, lo, middle-2.5, lo, middle+2.5)
 					line(black, 0.8, hi, middle-2.5, hi, middle+2.5)
@@ -141,30 +128,24 @@ func paint(dc draw.Canvas, c chart, d data, unit string, left, right vg.Length) 
 		y -= 8
 	}
 	y -= 6
-	text(small, 11, c.footer(d))
-	return dc.Max.Y - y + margin
-}
-
-// explain says how to read the picture.
-func (c chart) explain() string {
-	s := c.measure + map[bool]string{true: "; more is better.", false: "; less is better."}[strings.HasSuffix(c.unit, "/s")]
-	if c.bare != "" {
-		s += " The black line is the same with bare system calls."
+	text(small, 11, p.footer())
+	if height == 0 {
+		return p.render(margin - y)
 	}
-	if slices.Contains(c.rows, "by") {
-		s += " Blue is this library."
-	}
-	return s
+	var svg bytes.Buffer
+	_, err := canvas.WriteTo(&svg)
+	// Arial and Helvetica are as wide as Liberation, and more machines have one.
+	return bytes.ReplaceAll(svg.Bytes(), []byte("Liberation Sans"), []byte("Liberation Sans,Arial,Helvetica,sans-serif")), err
 }
 
 // footer is the small print: how it was measured, and where.
-func (c chart) footer(d data) string {
-	s := fmt.Sprintf("Benchmark%s, %s.", c.bench, c.unit)
-	if d.runs > 1 {
-		s += fmt.Sprintf(" Median of up to %d runs; whiskers from the lowest to the highest.", d.runs)
+func (p *picture) footer() string {
+	s := fmt.Sprintf("Benchmark%s, %s.", p.bench, p.unit)
+	if p.runs > 1 {
+		s += fmt.Sprintf(" Median of up to %d runs; whiskers from the lowest to the highest.", p.runs)
 	}
-	for _, p := range d.config {
-		s += fmt.Sprintf(" %s: %s.", p.key, p.value)
+	for _, c := range p.config {
+		s += fmt.Sprintf(" %s: %s.", c.key, c.value)
 	}
 	return s
 }
