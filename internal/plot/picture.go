@@ -23,7 +23,7 @@ const (
 	margin    = 16
 	gap       = 10
 	rowHeight = 15
-	slack     = 1.1 // for fonts that are wider than the one that is measured
+	slack     = 1.15 // for fonts that are wider than the one that is measured
 )
 
 var (
