@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -29,7 +30,8 @@ import (
 //	go test -run '^$' -bench Operation -benchtime 200x .
 func paired(b *testing.B, batch int, ours, bare func(n int)) {
 	b.Helper()
-	b.ReportMetric(testing.AllocsPerRun(1, func() { ours(batch) })/float64(batch), "allocs/op")
+	b.ReportAllocs()
+	allocs, bytes := allocated(func() { ours(batch) })
 	timed := func(f func(int)) func() time.Duration {
 		return func() time.Duration {
 			start := time.Now()
@@ -37,8 +39,20 @@ func paired(b *testing.B, batch int, ours, bare func(n int)) {
 			return time.Since(start)
 		}
 	}
-	b.ReportMetric(0, "ns/op")
 	inTurn(b, "op", batch, timed(ours), timed(bare))
+	b.ReportMetric(float64(allocs)/float64(batch), "allocs/op")
+	b.ReportMetric(float64(bytes)/float64(batch), "B/op")
+}
+
+// allocated returns what f allocates once it is warm.
+func allocated(f func()) (allocs, bytes uint64) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var before, after runtime.MemStats
+	f()
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.Mallocs - before.Mallocs, after.TotalAlloc - before.TotalAlloc
 }
 
 // inTurn is paired for functions that take the time themselves, of many units
@@ -64,6 +78,8 @@ func inTurn(b *testing.B, unit string, many int, ours, bare func() time.Duration
 	b.ReportMetric(median(u), "bare-ns/"+unit)
 	b.ReportMetric(median(ratio), "ratio")
 }
+
+func bareUnmap(addr, size uintptr) { ok(sys.Munmap(addr, size)) }
 
 func median[T cmp.Ordered](v []T) T {
 	slices.Sort(v)
@@ -311,7 +327,7 @@ func (o origin) fault(b *testing.B, way string) {
 			ok(sys.Mlock(addr, size, 0))
 		}
 		took := time.Since(start)
-		ok(sys.Munmap(addr, size))
+		bareUnmap(addr, size)
 		return took
 	})
 }
@@ -364,7 +380,7 @@ func mapClose(b *testing.B, o origin, touched bool, batch int) {
 			if touched {
 				touch(memory(addr, o.size))
 			}
-			ok(sys.Munmap(addr, uintptr(o.size)))
+			bareUnmap(addr, uintptr(o.size))
 		}
 	})
 }

@@ -139,11 +139,11 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	}
 	data, fits := round(b.lead+b.size, b.granule)
 	whole, fitsWhole := round(b.lead+capacity, b.granule)
-	if !fits || !fitsWhole || int(whole) < 0 {
-		return ticket{}, unix.ENOMEM
-	}
 	data, whole = data*min(b.size, 1), whole*min(capacity, 1) // no bytes take no pages, whatever the lead
 	base, err := s.base(b, whole)
+	if err == nil && (!fits || !fitsWhole || int(whole) < 0) {
+		err = unix.ENOMEM
+	}
 	if err != nil {
 		return ticket{}, err
 	}

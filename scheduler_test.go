@@ -1,4 +1,4 @@
-package mmap_test
+package mmap
 
 import (
 	"bytes"
@@ -17,7 +17,6 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/mmarinus/mmap"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,7 +105,7 @@ const (
 
 // A disk is a mapping whose pages come slowly and one after the other.
 type disk struct {
-	m   mmap.ReadWrite
+	m   ReadWrite
 	buf []byte // a page
 }
 
@@ -122,11 +121,11 @@ func slowDisk(b *testing.B) *disk {
 	}
 	f := os.NewFile(fd, "userfaultfd")
 	defer f.Close()
-	d := &disk{must(mmap.Map[mmap.ReadWrite](mmap.Anonymous(diskPages * pageSize))), make([]byte, pageSize)}
-	b.Cleanup(func() { must(0, d.m.Close()) })
+	d := &disk{must(Map[ReadWrite](Anonymous(diskPages * int(pageSize)))), make([]byte, pageSize)}
+	b.Cleanup(func() { ok(d.m.Close()) })
 	const api, missing = 0xaa, 1 // UFFD_API, UFFDIO_REGISTER_MODE_MISSING
-	must(0, uffdIoctl(fd, uffdAPI, &[3]uint64{api}))
-	must(0, uffdIoctl(fd, uffdRegister, &[4]uint64{uint64(d.m.Addr()), uint64(d.m.Len()), missing}))
+	ok(uffdIoctl(fd, uffdAPI, &[3]uint64{api}))
+	ok(uffdIoctl(fd, uffdRegister, &[4]uint64{uint64(d.m.Addr()), uint64(d.m.Len()), missing}))
 	var said bytes.Buffer
 	cmd := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^"+b.Name()+"$", "-test.benchtime=1x")
 	cmd.Env = append(os.Environ(), "MMAP_TEST_CHILD="+b.Name())
@@ -200,8 +199,8 @@ func (d *disk) round(b *testing.B, procs int, bring func() error, rest func()) (
 
 func (d *disk) touch() error {
 	return d.m.View(func(p []byte) error {
-		for i := 0; i < len(p); i += pageSize {
-			plainCopy(d.buf, p[i:i+pageSize])
+		for i := 0; i < len(p); i += int(pageSize) {
+			plainCopy(d.buf, p[i:i+int(pageSize)])
 			if err := d.right(i); err != nil {
 				return err
 			}
@@ -211,7 +210,7 @@ func (d *disk) touch() error {
 }
 
 func (d *disk) readAt() error {
-	for i := 0; i < d.m.Len(); i += pageSize {
+	for i := 0; i < d.m.Len(); i += int(pageSize) {
 		_, err := d.m.ReadAt(d.buf, int64(i))
 		if err = errors.Join(err, d.right(i)); err != nil {
 			return err
@@ -229,7 +228,7 @@ func (d *disk) prefault() error {
 
 // right fails unless the buffer holds what the disk has at offset off.
 func (d *disk) right(off int) error {
-	for i := 0; i < pageSize; i += 8 {
+	for i := 0; i < int(pageSize); i += 8 {
 		want := uint64(d.m.Addr()) + uint64(off+i)
 		if got := binary.NativeEndian.Uint64(d.buf[i:]); got != want {
 			return fmt.Errorf("the slow disk has %#x at offset %d, not %#x", got, off+i, want)
@@ -267,7 +266,7 @@ func serveDisk(fd int) error {
 		for unix.Nanosleep(&delay, &delay) == unix.EINTR {
 		}
 		addr := binary.NativeEndian.Uint64(message[16:]) &^ uint64(pageSize-1)
-		for i := 0; i < pageSize; i += 8 {
+		for i := 0; i < int(pageSize); i += 8 {
 			binary.NativeEndian.PutUint64(page[i:], addr+uint64(i))
 		}
 		// The page is on the heap, where nothing moves. It can be there already, if a
