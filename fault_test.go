@@ -187,12 +187,22 @@ func TestNestedGuards(t *testing.T) {
 	wants(t, "inner", err, ErrTruncated)
 	// The inner guard lets the fault pass as it is.
 	at := int(pageSize) + 3
-	err = outer.View(func(o []byte) error {
-		return inner.View(func([]byte) error { loaded = o[at]; return nil })
-	})
-	if !errors.As(err, &fault) || fault.Offset != at && runtime.GOARCH != "s390x" {
-		t.Error("outer, one byte: ", err)
+	pin := must(inner.Pin())
+	for by, guard := range map[string]func(f func() error) error{
+		"view":  func(f func() error) error { return inner.View(func([]byte) error { return f() }) },
+		"guard": func(f func() error) error { return Guard(f, nil, pin) },
+	} {
+		reached = false
+		err = outer.View(func(o []byte) error {
+			err := guard(func() error { loaded = o[at]; return nil })
+			reached = true
+			return err
+		})
+		if reached || !errors.As(err, &fault) || fault.Offset != at && runtime.GOARCH != "s390x" {
+			t.Errorf("outer, one byte, inner %s: %v, %v", by, reached, err)
+		}
 	}
+	pin.Unpin()
 	for _, m := range []Read{outer, inner} {
 		if _, err := Protect[None](m); err != nil {
 			t.Error("a pin is left:", err)

@@ -163,10 +163,13 @@ func TestStripes(t *testing.T) {
 func TestCloseAtOnce(t *testing.T) {
 	for range 20000 {
 		m := must(Map[Read](Anonymous(1)))
-		var done atomic.Int32
+		var ready, done atomic.Int32
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {
+				for ready.Add(1); ready.Load() < 2; {
+					runtime.Gosched()
+				}
 				if err := m.Close(); err == nil {
 					done.Add(1)
 				} else if !errors.Is(err, ErrClosed) {

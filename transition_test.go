@@ -547,7 +547,7 @@ func TestJoinEmptyHuge(t *testing.T) {
 	if _, _, err := hugeFlags(0); err != nil {
 		t.Skip(err)
 	}
-	m := mapped[Read](t, Anonymous(1).At(hole(t, 1)))
+	m := mapped[Read](t, Anonymous(1).At(hole(t, 2)+pageSize)) // at no boundary of huge pages
 	left, right, err := Split(m, 0)
 	check(t, err)
 	left, err = Over[Read](left, Anonymous(0).HugePages(0))
