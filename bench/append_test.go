@@ -1,10 +1,10 @@
 package bench
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"math/bits"
+	"os"
 	"runtime"
 	"runtime/metrics"
 	"slices"
@@ -12,36 +12,36 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/mmarinus/mmap"
+	"golang.org/x/sys/unix"
 )
 
 var appends = flag.Int64("appends", 1<<16, "`records` of 256 bytes that a log grows by")
 
-const (
-	recordBytes = 256
-	growBytes   = 64 << 10 // by which the file grows
-	logReaders  = 2
-)
+const record, logReaders = 256, 2
 
-var olds = []int64{0, 64} // MiB of the log before the first append
+// What a log has before the first append, and by which its file grows then.
+var logs = []struct{ oldMiB, stepKiB int64 }{{0, 64}, {64, 64}, {64, 4}}
 
 // One op is a log that grows by the flag's number of records while goroutines
 // read random ones without a pause.
 func BenchmarkAppend(b *testing.B) {
-	for _, old := range olds {
+	for _, l := range logs {
 		for _, w := range ways {
-			b.Run(fmt.Sprintf("old=%dMiB/by=%s", old, w.by), func(b *testing.B) {
+			b.Run(fmt.Sprintf("old=%dMiB/step=%dKiB/by=%s", l.oldMiB, l.stepKiB, w.by), func(b *testing.B) {
 				b.StopTimer()
 				var all waits
 				locks := lockWaits()
 				for range b.N {
-					w.run(b, old<<20, &all)
+					w.run(b, l.oldMiB<<20, l.stepKiB<<10, &all)
 				}
 				locks = lockWaits() - locks
 				seconds, reads := b.Elapsed().Seconds(), float64(all.n)
 				b.ReportMetric(float64(b.N)*float64(*appends)/seconds, "appends/s")
 				b.ReportMetric(reads/seconds, "reads/s")
 				b.ReportMetric(float64(all.max), "reader-wait-p100-ns")
-				b.ReportMetric(float64(all.quantile(0.999)), "reader-wait-p99.9-ns")
+				b.ReportMetric(all.quantile(0.999), "reader-wait-p99.9-ns")
 				b.ReportMetric(locks/reads*1e9, "lock-wait-ns/read")
 			})
 		}
@@ -51,23 +51,20 @@ func BenchmarkAppend(b *testing.B) {
 // The appends per second of mmap-view over those of mmap-go+lock, run in turn:
 // the median of the pairs.
 func BenchmarkAppendRatio(b *testing.B) {
-	theirs := ways[slices.IndexFunc(ways, func(w way) bool { return w.by == "mmap-go+lock" })]
-	for _, old := range olds {
-		b.Run(fmt.Sprintf("old=%dMiB", old), func(b *testing.B) {
+	pair := [2]way{ways[0], ways[slices.IndexFunc(ways, func(w way) bool { return w.by == "mmap-go+lock" })]}
+	for _, l := range logs {
+		b.Run(fmt.Sprintf("old=%dMiB/step=%dKiB", l.oldMiB, l.stepKiB), func(b *testing.B) {
 			b.StopTimer()
 			var ratios []float64
-			time := func(w way) float64 {
-				before := b.Elapsed()
-				w.run(b, old<<20, new(waits))
-				return (b.Elapsed() - before).Seconds()
-			}
 			for i := range b.N {
-				if i%2 == 0 {
-					mine := time(ways[0])
-					ratios = append(ratios, time(theirs)/mine)
-				} else {
-					ratios = append(ratios, time(theirs)/time(ways[0]))
+				var took [2]time.Duration
+				for k := range pair {
+					k ^= i & 1 // the other one first, every other time
+					before := b.Elapsed()
+					pair[k].run(b, l.oldMiB<<20, l.stepKiB<<10, new(waits))
+					took[k] = b.Elapsed() - before
 				}
+				ratios = append(ratios, float64(took[1])/float64(took[0]))
 			}
 			slices.Sort(ratios)
 			b.ReportMetric(ratios[len(ratios)/2], "ratio")
@@ -76,92 +73,77 @@ func BenchmarkAppendRatio(b *testing.B) {
 }
 
 // run makes a log of old bytes, appends to it beside its readers, with the timer
-// on, and checks what is in the file then.
-func (w way) run(b *testing.B, old int64, all *waits) {
+// on, and verifies what is in the file then.
+func (w way) run(b *testing.B, old, step int64, all *waits) {
 	f, _ := create(b, old)
 	var end atomic.Int64 // of what can be read
 	end.Store(old)
-	last := old + *appends*recordBytes
-	size := old + growBytes
-	must(b, f.Truncate(size))
-	g, err := w.open(f, int(size), int(last+growBytes))
-	must(b, err)
+	last := old + *appends*record
+	size := old + step
+	ok(f.Truncate(size))
+	g := w.open(f, int(size), int(last+step))
 
 	var wg sync.WaitGroup
 	var stop atomic.Bool
 	var seen [logReaders]waits
-	var errs [logReaders + 1]error
-	for r := range logReaders {
-		wg.Go(func() { errs[r] = seen[r].follow(g, &end, &stop, uint64(r)<<40) })
+	for r := range seen {
+		wg.Go(func() { seen[r].follow(g, &end, &stop, uint64(r)<<40) })
 	}
-	record := make([]byte, recordBytes)
+	p := make([]byte, record)
 	b.StartTimer()
-	for off := old; off < last && err == nil; off += recordBytes {
+	for off := old; off < last; off += record {
 		if off == size {
-			size += growBytes
-			if err = f.Truncate(size); err == nil {
-				err = g.grow(int(size))
-			}
-			if err != nil {
-				break
-			}
+			size += step
+			ok(f.Truncate(size))
+			g.grow(int(size))
 		}
-		fill(record, off)
-		err = g.write(record, off)
-		end.Store(off + recordBytes)
+		fill(p, off)
+		g.write(p, off)
+		end.Store(off + record)
 	}
 	b.StopTimer()
 	stop.Store(true)
 	wg.Wait()
-	must(b, errors.Join(err, errors.Join(errs[:]...), g.close()))
+	ok(g.close())
 	for r := range seen {
 		all.add(&seen[r])
 	}
-	for off := old; off < last; off += recordBytes {
-		must(b, second(f.ReadAt(record, off)))
-		must(b, check(record, off))
+	for p, off := make([]byte, 1<<20), int64(0); off < last; off += int64(len(p)) {
+		p = p[:min(int64(len(p)), last-off)]
+		must(f.ReadAt(p, off))
+		verify(p, off)
 	}
-	must(b, f.Close())
+	ok(f.Close())
 }
 
-// waits says how long readers waited from asking for a record to having it. The
-// counts are exact up to 31 ns, and to a sixteenth above.
+// waits says how long readers waited from asking for a record to having it.
 type waits struct {
 	n, max int64
-	counts [1024]int64
+	counts [64]int64 // of waits below 1 ns, 2 ns, 4 ns, …
 }
 
 // follow reads random records until stop.
-func (w *waits) follow(g growing, end *atomic.Int64, stop *atomic.Bool, seed uint64) error {
-	record := make([]byte, recordBytes)
+func (w *waits) follow(g growing, end *atomic.Int64, stop *atomic.Bool, seed uint64) {
+	p := make([]byte, record)
 	for i := seed; !stop.Load(); i++ {
 		// A reader that had its share of the processor gives it up here, and is
 		// not stopped half-way: that would be a wait for the scheduler.
 		if i%16 == 0 {
 			runtime.Gosched()
 		}
-		n := uint64(end.Load()) / recordBytes
+		n := uint64(end.Load()) / record
 		if n == 0 {
 			continue
 		}
-		off := int64(mix(i)%n) * recordBytes
+		off := int64(mix(i)%n) * record
 		start := time.Now()
-		if err := g.read(record, off); err != nil {
-			return err
-		}
-		w.count(time.Since(start).Nanoseconds())
-		if err := check(record, off); err != nil {
-			return err
-		}
+		g.read(p, off)
+		ns := time.Since(start).Nanoseconds()
+		verify(p, off)
+		w.n++
+		w.max = max(w.max, ns)
+		w.counts[bits.Len64(uint64(ns))]++
 	}
-	return nil
-}
-
-func (w *waits) count(ns int64) {
-	w.n++
-	w.max = max(w.max, ns)
-	shift := max(bits.Len64(uint64(ns))-5, 0)
-	w.counts[shift*16+int(ns>>shift)]++
 }
 
 func (w *waits) add(v *waits) {
@@ -172,16 +154,13 @@ func (w *waits) add(v *waits) {
 	}
 }
 
-// quantile returns the longest wait of the part q of the shortest.
-func (w *waits) quantile(q float64) int64 {
-	left := int64(q * float64(w.n))
-	for i, n := range w.counts {
-		if left -= n; left < 0 {
-			shift := max(i/16-1, 0)
-			return min(int64(i-shift*16+1)<<shift-1, w.max)
-		}
+// quantile returns, as a power of two, what the part q of the waits is below.
+func (w *waits) quantile(q float64) float64 {
+	left, i := int64(q*float64(w.n)), 0
+	for ; left >= w.counts[i]; i++ {
+		left -= w.counts[i]
 	}
-	return w.max
+	return float64(int64(1) << i)
 }
 
 // lockWaits returns the seconds that goroutines have waited for locks, as the
@@ -190,4 +169,106 @@ func lockWaits() float64 {
 	s := []metrics.Sample{{Name: "/sync/mutex/wait/total:seconds"}}
 	metrics.Read(s)
 	return s[0].Value.Float64()
+}
+
+// A growing is a file that one goroutine appends to while others read what is
+// there. After the file has grown, grow makes that accessible.
+type growing struct {
+	write, read func(p []byte, off int64)
+	grow        func(size int)
+	close       func() error
+}
+
+// A way to have one, for a file of size bytes that grows to limit at most.
+type way struct {
+	by   string
+	open func(f *os.File, size, limit int) growing
+}
+
+var ways = []way{
+	{"mmap-view", reserved(func(m mmap.ReadWrite, p []byte, off int64) {
+		ok(m.View(func(b []byte) error { copy(p, b[off:]); return nil }))
+	})},
+	{"mmap-ReadAt", reserved(func(m mmap.ReadWrite, p []byte, off int64) { must(m.ReadAt(p, off)) })},
+	{"mmap-go+lock", remapped(mapMmapGo, false)},
+	{"mmap-go+lock+swap", remapped(mapMmapGo, true)},
+	{"gommap+lock", remapped(mapGommap, false)},
+	{"unix+lock", remapped(mapUnix, false)},
+	{"exp+lock", remapped(mapExp, false)}, // and appends with pwrite(2)
+	{"unix-ahead", once(mapUnix)},
+	{"pread", once(mapNothing)},
+}
+
+const readWrite = unix.PROT_READ | unix.PROT_WRITE
+
+// reserved grows a mapping within its reserve. It never moves, so that readers
+// have no lock.
+func reserved(read func(m mmap.ReadWrite, p []byte, off int64)) func(*os.File, int, int) growing {
+	return func(f *os.File, size, limit int) growing {
+		m := must(mmap.Map[mmap.ReadWrite](mmap.File(f, 0, size).Shared().Reserve(limit)))
+		return growing{
+			write: func(p []byte, off int64) { must(m.WriteAt(p, off)) },
+			read:  func(p []byte, off int64) { read(m, p, off) },
+			grow:  func(size int) { ok(mmap.Grow(m, size)) },
+			close: m.Close,
+		}
+	}
+}
+
+func (m *mapped) read(p []byte, off int64) { copy(p, m.block(m.memory, p, off)) }
+
+// write writes to the file where there is no memory that can be written.
+func (m *mapped) write(f *os.File, p []byte, off int64) {
+	if m.memory == nil {
+		must(f.WriteAt(p, off))
+	} else {
+		copy(m.memory[off:], p)
+	}
+}
+
+// once maps at once all that the file can grow to. That takes no lock, and gives
+// no error: to touch what the file does not have yet ends the program.
+func once(open mapper) func(*os.File, int, int) growing {
+	return func(f *os.File, _, limit int) growing {
+		m := open(f, 0, limit, readWrite)
+		return growing{
+			write: func(p []byte, off int64) { m.write(f, p, off) },
+			read:  m.read,
+			grow:  func(int) {},
+			close: m.unmap,
+		}
+	}
+}
+
+// remapped unmaps and maps again; or, with swap, maps again first, and unmaps
+// once no reader can be there. Readers hold a lock: bare, they would touch what
+// is unmapped. The writer needs none to write, for only it changes the mapping.
+func remapped(open mapper, swap bool) func(*os.File, int, int) growing {
+	return func(f *os.File, size, _ int) growing {
+		var mu sync.RWMutex
+		m := open(f, 0, size, readWrite)
+		return growing{
+			write: func(p []byte, off int64) { m.write(f, p, off) },
+			read: func(p []byte, off int64) {
+				mu.RLock()
+				defer mu.RUnlock()
+				m.read(p, off)
+			},
+			grow: func(size int) {
+				if swap {
+					old, next := m, open(f, 0, size, readWrite)
+					mu.Lock()
+					m = next
+					mu.Unlock()
+					ok(old.unmap())
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				ok(m.unmap())
+				m = open(f, 0, size, readWrite)
+			},
+			close: func() error { return m.unmap() },
+		}
+	}
 }

@@ -15,54 +15,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What makes the test binary a process that counts: how, and how far.
-const counterBy, counterN = "BENCH_COUNTER_BY", "BENCH_COUNTER_N"
+const counting = "count" // as its first argument makes the test binary a child
 
 func TestMain(m *testing.M) {
-	by := os.Getenv(counterBy)
-	if by == "" {
+	if len(os.Args) != 4 || os.Args[1] != counting {
 		os.Exit(m.Run())
 	}
-	if err := countUp(by); err != nil {
-		fmt.Fprintln(os.Stderr, "counter:", err)
-		os.Exit(1)
-	}
+	countUp(os.Args[2], must(strconv.Atoi(os.Args[3])))
 }
 
 // A counter is 8 bytes of a memfd, which two processes increment at once. One op
-// is one increment; starting the processes is not measured. The mapped ones
-// contend for one cache line, the flock for a lock in the kernel.
+// is one increment; starting the processes is not measured, their end is. The
+// mapped ones contend for one cache line, the flock for a lock in the kernel.
 func BenchmarkCounter(b *testing.B) {
 	const processes = 2
 	for _, by := range []string{"mmap-update", "mmap-update-each", "unix", "flock"} {
 		b.Run(fmt.Sprintf("processes=%d/by=%s", processes, by), func(b *testing.B) {
-			f, err := mmap.Memfd("counter", 8, mmap.SealShrink|mmap.SealGrow)
-			must(b, err)
+			f := must(mmap.Memfd("counter", 8, mmap.SealShrink|mmap.SealGrow))
 			defer f.Close()
-			var children [processes]child
-			for i := range children {
-				n := b.N / processes
-				if i < b.N%processes {
-					n++
-				}
-				children[i] = start(b, f, by, n)
-			}
-			for _, c := range children {
-				must(b, c.ready())
+			var cmds [processes]*exec.Cmd
+			var stdin [processes]io.WriteCloser
+			for i := range cmds {
+				n := (b.N + i) / processes // b.N together
+				cmd := exec.CommandContext(b.Context(), "/proc/self/exe", counting, by, strconv.Itoa(n))
+				cmd.ExtraFiles, cmd.Stderr = []*os.File{f}, os.Stderr
+				stdin[i] = must(cmd.StdinPipe())
+				stdout := must(cmd.StdoutPipe())
+				ok(cmd.Start())
+				must(io.ReadFull(stdout, make([]byte, 1))) // it is ready
+				cmds[i] = cmd
 			}
 			b.ResetTimer()
-			for _, c := range children {
-				must(b, second(c.stdin.Write([]byte{'\n'})))
+			for _, w := range stdin {
+				ok(w.Close())
 			}
-			for _, c := range children {
-				must(b, c.ready())
+			for _, cmd := range cmds {
+				ok(cmd.Wait())
 			}
 			b.StopTimer()
-			for _, c := range children {
-				must(b, c.cmd.Wait())
-			}
 			var word [8]byte
-			must(b, second(f.ReadAt(word[:], 0)))
+			must(f.ReadAt(word[:], 0))
 			if n := binary.NativeEndian.Uint64(word[:]); n != uint64(b.N) {
 				b.Fatalf("counted to %d, want %d", n, b.N)
 			}
@@ -70,116 +62,47 @@ func BenchmarkCounter(b *testing.B) {
 	}
 }
 
-// A child says that it is ready with a byte, counts once it is sent one, and
-// says that it is done.
-type child struct {
-	cmd    *exec.Cmd
-	stdin  io.WriteCloser
-	stdout io.ReadCloser
-}
-
-func start(b *testing.B, f *os.File, by string, n int) (c child) {
-	self, err := os.Executable()
-	must(b, err)
-	c.cmd = exec.CommandContext(b.Context(), self)
-	c.cmd.Env = append(os.Environ(), counterBy+"="+by, counterN+"="+strconv.Itoa(n))
-	c.cmd.ExtraFiles = []*os.File{f}
-	c.cmd.Stderr = os.Stderr
-	c.stdin, err = c.cmd.StdinPipe()
-	must(b, err)
-	c.stdout, err = c.cmd.StdoutPipe()
-	must(b, err)
-	must(b, c.cmd.Start())
-	return c
-}
-
-func (c child) ready() error { return second(io.ReadFull(c.stdout, make([]byte, 1))) }
-
 // countUp is what a child does with the memfd that it has as descriptor 3.
-func countUp(by string) error {
-	n, err := strconv.Atoi(os.Getenv(counterN))
-	if err != nil {
-		return err
-	}
+func countUp(by string, n int) {
 	// An open file of its own: flock(2) does not lock against one that was
 	// inherited.
-	f, err := os.OpenFile("/proc/self/fd/3", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	m, err := mmap.Map[mmap.ReadWrite](mmap.File(f, 0, 8).Shared())
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	raw, err := unix.Mmap(int(f.Fd()), 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return err
-	}
-	defer unix.Munmap(raw)
-	if err := signal(); err != nil {
-		return err
-	}
-	if _, err := io.ReadFull(os.Stdin, make([]byte, 1)); err != nil {
-		return err
-	}
+	f := must(os.OpenFile("/proc/self/fd/3", os.O_RDWR, 0))
+	m := must(mmap.Map[mmap.ReadWrite](mmap.File(f, 0, 8).Shared()))
+	raw := must(unix.Mmap(int(f.Fd()), 0, 8, readWrite, unix.MAP_SHARED))
+	must(os.Stdout.Write([]byte{'\n'})) // ready
+	must(io.Copy(io.Discard, os.Stdin)) // go
+	one, all := increment(1), increment(n)
 	switch by {
-	case "mmap-update": // one view of all
-		err = m.Update(func(p []byte) error { return increment(p, n) })
+	case "mmap-update":
+		ok(m.Update(all))
 	case "mmap-update-each":
-		one := func(p []byte) error { return increment(p, 1) }
-		for i := 0; i < n && err == nil; i++ {
-			err = m.Update(one)
+		for range n {
+			ok(m.Update(one))
 		}
 	case "unix":
-		// SAFETY: raw is 8 bytes, aligned to a page, and mapped until the end.
+		// SAFETY: raw is 8 bytes at the start of a page, mapped until the end.
 		word := (*uint64)(unsafe.Pointer(unsafe.SliceData(raw)))
 		for range n {
 			atomic.AddUint64(word, 1)
 		}
 	case "flock":
+		fd, word := int(f.Fd()), make([]byte, 8)
+		for range n {
+			ok(unix.Flock(fd, unix.LOCK_EX))
+			must(f.ReadAt(word, 0))
+			binary.NativeEndian.PutUint64(word, binary.NativeEndian.Uint64(word)+1)
+			must(f.WriteAt(word, 0))
+			ok(unix.Flock(fd, unix.LOCK_UN))
+		}
+	}
+}
+
+func increment(n int) func(p []byte) error {
+	return func(p []byte) error {
+		words, err := mmap.Slice[uint64](p)
 		for i := 0; i < n && err == nil; i++ {
-			err = incrementFile(f)
+			atomic.AddUint64(&words[0], 1)
 		}
-	default:
-		err = fmt.Errorf("unknown way %q", by)
-	}
-	if err != nil {
 		return err
 	}
-	return signal()
-}
-
-func signal() error { return second(os.Stdout.Write([]byte{'\n'})) }
-
-func increment(p []byte, n int) error {
-	words, err := mmap.Slice[uint64](p)
-	if err != nil {
-		return err
-	}
-	for range n {
-		atomic.AddUint64(&words[0], 1)
-	}
-	return nil
-}
-
-func incrementFile(f *os.File) error {
-	fd := int(f.Fd())
-	for {
-		if err := unix.Flock(fd, unix.LOCK_EX); err == nil {
-			break
-		} else if err != unix.EINTR {
-			return err
-		}
-	}
-	var word [8]byte
-	if _, err := f.ReadAt(word[:], 0); err != nil {
-		return err
-	}
-	binary.NativeEndian.PutUint64(word[:], binary.NativeEndian.Uint64(word[:])+1)
-	if _, err := f.WriteAt(word[:], 0); err != nil {
-		return err
-	}
-	return unix.Flock(fd, unix.LOCK_UN)
 }

@@ -1,3 +1,5 @@
+// Package bench measures package mmap beside other ways to the same data; the
+// README says which, and how to run it.
 package bench
 
 import (
@@ -36,13 +38,12 @@ func sum(p []byte) (s uint64) {
 	return s
 }
 
-// check sums the bytes that are said to be those at off.
-func check(p []byte, off int64) error {
+// verify sums the bytes that are said to be those at off.
+func verify(p []byte, off int64) {
 	first, words := uint64(off/8), uint64(len(p)/8)
 	if got, want := sum(p), scatter*(words*first+words*(words-1)/2); got != want {
-		return fmt.Errorf("the sum of %d bytes at %d is %#x, want %#x", len(p), off, got, want)
+		panic(fmt.Sprintf("the sum of %d bytes at %d is %#x, want %#x", len(p), off, got, want))
 	}
-	return nil
 }
 
 // mix returns a number that looks random; the finalizer of splitmix64.
@@ -53,52 +54,45 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// create makes a file of size bytes, and counts its newlines.
+// create makes a file of so many bytes, a multiple of 4 KiB, and counts its
+// newlines.
 func create(b *testing.B, size int64) (f *os.File, lines int) {
-	f, err := os.Create(filepath.Join(b.TempDir(), "file"))
-	must(b, err)
+	f = must(os.Create(filepath.Join(b.TempDir(), "file")))
 	b.Cleanup(func() { f.Close() })
-	part := make([]byte, 1<<20)
+	part := make([]byte, min(size, 1<<20))
 	for off := int64(0); off < size; off += int64(len(part)) {
+		part = part[:min(int64(len(part)), size-off)]
 		fill(part, off)
 		lines += bytes.Count(part, newline)
-		must(b, second(f.Write(part)))
+		must(f.Write(part))
 	}
 	return f, lines
-}
-
-// caches runs bench with the file in the page cache, and out of it: it has to
-// call evict before each cold pass.
-func caches(b *testing.B, f *os.File, bench func(b *testing.B, cold bool)) {
-	b.Run("cache=warm", func(b *testing.B) { bench(b, false) })
-	b.Run("cache=cold", func(b *testing.B) {
-		var fs unix.Statfs_t
-		must(b, unix.Fstatfs(int(f.Fd()), &fs))
-		if fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC {
-			b.Skip("the temporary directory is in memory, and never cold: set TMPDIR to one on a disk")
-		}
-		must(b, f.Sync()) // only clean pages can be evicted
-		bench(b, true)
-	})
 }
 
 // evict drops the file from the page cache, which takes that it is not mapped,
 // and makes sure of it. The host of a virtual machine can still have it.
 func evict(b *testing.B, f *os.File) {
-	must(b, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
-	m, err := mmap.Map[mmap.Read](mmap.Path(f.Name()))
-	must(b, err)
-	defer m.Close()
-	if n, err := m.Resident(0, m.Len()); err != nil || n > m.Len()/100 {
-		b.Fatalf("%d of %d bytes are still in the page cache; %v", n, m.Len(), err)
+	var fs unix.Statfs_t
+	ok(unix.Fstatfs(int(f.Fd()), &fs))
+	if fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC {
+		b.Skip("the temporary directory is in memory, and never cold: set TMPDIR to one on a disk")
 	}
+	ok(f.Sync()) // only clean pages can be dropped
+	ok(unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
+	m := must(mmap.Map[mmap.Read](mmap.Path(f.Name())))
+	if n := must(m.Resident(0, m.Len())); n > m.Len()/100 {
+		panic(fmt.Sprintf("%d of %d bytes are still in the page cache", n, m.Len()))
+	}
+	ok(m.Close())
 }
 
-func must(b *testing.B, err error) {
+func ok(err error) {
 	if err != nil {
-		b.Helper()
-		b.Fatal(err)
+		panic(err)
 	}
 }
 
-func second(_ int, err error) error { return err }
+func must[T any](v T, err error) T {
+	ok(err)
+	return v
+}

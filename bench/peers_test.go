@@ -12,61 +12,86 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A mapper maps a part of a file, or opens another way to it, and leaves it to
-// the caller that nobody touches what is unmapped.
-type mapper func(f *os.File, off int64, size int, write bool) (mapped, error)
-
+// A mapped part of a file, or another way to it. It is for the caller to see to
+// it that nobody touches what is unmapped.
 type mapped struct {
 	memory []byte      // the part, or
-	at     io.ReaderAt // what copies out of the whole file
+	at     io.ReaderAt // what copies out of it,
+	base   int64       // where it starts
 	unmap  func() error
 }
 
-func mapUnsafe(f *os.File, off int64, size int, _ bool) (mapped, error) {
-	m, err := mmap.Map[mmap.Read](mmap.File(f, off, size))
-	return mapped{memory: m.UnsafeBytes(), unmap: m.Close}, err
-}
-
-func mapExp(f *os.File, _ int64, _ int, _ bool) (mapped, error) {
-	r, err := expmmap.Open(f.Name())
-	return mapped{at: r, unmap: r.Close}, err
-}
-
-func mapMmapGo(f *os.File, off int64, size int, write bool) (mapped, error) {
-	prot := mmapgo.RDONLY
-	if write {
-		prot = mmapgo.RDWR
+// block returns the bytes at off: in place, or in buf where they are copied.
+func (m *mapped) block(memory, buf []byte, off int64) []byte {
+	if m.at == nil {
+		return memory[off : off+int64(len(buf))]
 	}
-	m, err := mmapgo.MapRegion(f, size, prot, 0, off)
-	return mapped{memory: m, unmap: m.Unmap}, err
+	return m.copied(buf, off)
 }
 
-func mapGommap(f *os.File, off int64, size int, write bool) (mapped, error) {
-	prot := gommap.PROT_READ
-	if write {
-		prot |= gommap.PROT_WRITE
+func (m *mapped) copied(buf []byte, off int64) []byte {
+	return buf[:must(m.at.ReadAt(buf, m.base+off))]
+}
+
+// A mapper makes one; prot is as in mmap(2).
+type mapper func(f *os.File, off int64, size, prot int) mapped
+
+var mappers = []struct {
+	by    string
+	open  mapper
+	locks bool // whether a careful user needs a lock around it
+}{
+	{"mmap-ReadAt", mapReadAt, false},
+	{"mmap-unsafe", mapUnsafe, false},
+	{"exp", mapExp, true},
+	{"mmap-go", mapMmapGo, true},
+	{"gommap", mapGommap, true},
+	{"unix", mapUnix, true},
+	{"pread", mapNothing, false},
+}
+
+func mapReadAt(f *os.File, off int64, size, _ int) mapped {
+	m := must(mmap.Map[mmap.Read](mmap.File(f, off, size)))
+	return mapped{at: m, unmap: m.Close}
+}
+
+func mapUnsafe(f *os.File, off int64, size, _ int) mapped {
+	m := must(mmap.Map[mmap.Read](mmap.File(f, off, size)))
+	return mapped{memory: m.UnsafeBytes(), unmap: m.Close}
+}
+
+func mapExp(f *os.File, off int64, _, _ int) mapped {
+	r := must(expmmap.Open(f.Name()))
+	return mapped{at: r, base: off, unmap: r.Close}
+}
+
+func mapMmapGo(f *os.File, off int64, size, prot int) mapped {
+	flag := mmapgo.RDONLY
+	if prot&unix.PROT_WRITE != 0 {
+		flag = mmapgo.RDWR
 	}
-	m, err := gommap.MapRegion(f.Fd(), off, int64(size), prot, gommap.MAP_SHARED)
-	return mapped{memory: m, unmap: m.UnsafeUnmap}, err
+	m := must(mmapgo.MapRegion(f, size, flag, 0, off))
+	return mapped{memory: m, unmap: m.Unmap}
 }
 
-func mapUnix(f *os.File, off int64, size int, write bool) (mapped, error) {
-	prot := unix.PROT_READ
-	if write {
-		prot |= unix.PROT_WRITE
-	}
-	m, err := unix.Mmap(int(f.Fd()), off, size, prot, unix.MAP_SHARED)
-	return mapped{memory: m, unmap: func() error { return unix.Munmap(m) }}, err
+func mapGommap(f *os.File, off int64, size, prot int) mapped {
+	m := must(gommap.MapRegion(f.Fd(), off, int64(size), gommap.ProtFlags(prot), gommap.MAP_SHARED))
+	return mapped{memory: m, unmap: m.UnsafeUnmap}
 }
 
-func mapNothing(f *os.File, _ int64, _ int, _ bool) (mapped, error) {
-	return mapped{at: f, unmap: func() error { return nil }}, nil
+func mapUnix(f *os.File, off int64, size, prot int) mapped {
+	m := must(unix.Mmap(int(f.Fd()), off, size, prot, unix.MAP_SHARED))
+	return mapped{memory: m, unmap: func() error { return unix.Munmap(m) }}
+}
+
+func mapNothing(f *os.File, off int64, _, _ int) mapped {
+	return mapped{at: f, base: off, unmap: func() error { return nil }}
 }
 
 // A peer is one way to read a file, to which several goroutines may have access.
 type peer struct {
 	by   string
-	open func(f *os.File) (*access, error)
+	open func(f *os.File) *access
 }
 
 type access struct {
@@ -75,113 +100,71 @@ type access struct {
 	held bool                                  // one use is enough for any amount of work
 }
 
-var readers = []peer{
-	{"mmap-view", ours(func(m mmap.Read) (*access, error) { return view(m), nil })},
-	{"mmap-pin", ours(func(m mmap.Read) (*access, error) {
-		pin, err := m.Pin()
-		use := func(f func([]byte) error) error {
-			return mmap.Guard(func() error { return f(pin.Bytes()) }, pin)
-		}
-		return &access{mapped{unmap: func() error { pin.Unpin(); return m.Close() }}, use, true}, err
-	})},
-	{"mmap-ReadAt", ours(func(m mmap.Read) (*access, error) {
-		use := func(f func([]byte) error) error { return f(nil) }
-		return &access{mapped{at: m, unmap: m.Close}, use, true}, nil
-	})},
-	{"mmap-unsafe", bare(mapUnsafe)},
-	{"exp", bare(mapExp)},
-	{"exp+lock", locked(mapExp)},
-	{"mmap-go", bare(mapMmapGo)},
-	{"mmap-go+lock", locked(mapMmapGo)},
-	{"gommap", bare(mapGommap)},
-	{"gommap+lock", locked(mapGommap)},
-	{"unix", bare(mapUnix)},
-	{"unix+lock", locked(mapUnix)},
-	{"pread", bare(mapNothing)},
-}
+var readers = []peer{{"mmap-view", view(nil)}}
 
-func ours(how func(m mmap.Read) (*access, error)) func(*os.File) (*access, error) {
-	return func(f *os.File) (*access, error) {
-		m, err := mmap.Map[mmap.Read](mmap.Path(f.Name()))
-		if err != nil {
-			return nil, err
+func init() {
+	for _, m := range mappers {
+		readers = append(readers, peer{m.by, bare(m.open)})
+		if m.locks {
+			readers = append(readers, peer{m.by + "+lock", locked(m.open)})
 		}
-		return how(m)
 	}
 }
 
-func view(m mmap.Read) *access { return &access{mapped{unmap: m.Close}, m.View, false} }
+// view takes a view for each piece of work; with advice given before.
+func view(advise func(m mmap.Read, n int) error) func(*os.File) *access {
+	return func(f *os.File) *access {
+		m := must(mmap.Map[mmap.Read](mmap.Path(f.Name())))
+		if advise != nil {
+			ok(advise(m, m.Len()))
+		}
+		return &access{mapped{unmap: m.Close}, m.View, false}
+	}
+}
 
 // bare is a mapper's file without a lock.
-func bare(open mapper) func(*os.File) (*access, error) {
-	return func(f *os.File) (*access, error) {
-		st, err := f.Stat()
-		if err != nil {
-			return nil, err
-		}
-		m, err := open(f, 0, int(st.Size()), false)
-		return &access{m, func(work func([]byte) error) error { return work(m.memory) }, true}, err
+func bare(open mapper) func(*os.File) *access {
+	return func(f *os.File) *access {
+		m := open(f, 0, int(must(f.Stat()).Size()), unix.PROT_READ)
+		return &access{m, func(work func([]byte) error) error { return work(m.memory) }, true}
 	}
 }
 
-// locked is bare with a lock that holds unmapping back while anyone reads.
-func locked(open mapper) func(*os.File) (*access, error) {
-	return func(f *os.File) (*access, error) {
-		a, err := bare(open)(f)
-		if err != nil {
-			return nil, err
-		}
+// locked is bare with a lock that holds unmapping back while anyone reads. Later
+// readers have no memory to touch.
+func locked(open mapper) func(*os.File) *access {
+	return func(f *os.File) *access {
+		m := bare(open)(f).mapped
 		var mu sync.RWMutex
-		m, closed := a.mapped, false
-		a.held = false
-		a.use = func(work func([]byte) error) error {
+		use := func(work func([]byte) error) error {
 			mu.RLock()
 			defer mu.RUnlock()
-			if closed {
-				return os.ErrClosed
-			}
 			return work(m.memory)
 		}
-		a.unmap = func() error {
+		unmap := func() error {
 			mu.Lock()
 			defer mu.Unlock()
-			closed = true
+			m.memory = nil
 			return m.unmap()
 		}
-		return a, nil
+		return &access{mapped{at: m.at, unmap: unmap}, use, false}
 	}
 }
 
 // each does n pieces of work, as a user of the peer would: each in a use of its
 // own, or all in one where that is as safe.
-func (a *access) each(n int, work func(memory []byte, i int) error) error {
-	if a.held {
-		return a.use(func(memory []byte) (err error) {
-			for i := 0; i < n && err == nil; i++ {
-				err = work(memory, i)
-			}
-			return err
-		})
-	}
+func (a *access) each(n int, work func(memory []byte, i int)) {
 	i := 0
-	one := func(memory []byte) error { return work(memory, i) }
-	for ; i < n; i++ {
-		if err := a.use(one); err != nil {
-			return err
+	use := func(memory []byte) error { work(memory, i); return nil }
+	if a.held {
+		use = func(memory []byte) error {
+			for ; i < n; i++ {
+				work(memory, i)
+			}
+			return nil
 		}
 	}
-	return nil
-}
-
-// block returns the bytes at off: in place, or in buf where the peer copies.
-func (m *mapped) block(memory, buf []byte, off int64) ([]byte, error) {
-	if m.at == nil {
-		return memory[off : off+int64(len(buf))], nil
+	for ; i < n; i++ {
+		ok(a.use(use))
 	}
-	return m.copied(buf, off)
-}
-
-func (m *mapped) copied(buf []byte, off int64) ([]byte, error) {
-	_, err := m.at.ReadAt(buf, off)
-	return buf, err
 }
