@@ -68,7 +68,7 @@ func create(b *testing.B, size int64) (f *os.File, lines int) {
 func evict(b *testing.B, f *os.File) {
 	var fs unix.Statfs_t
 	ok(unix.Fstatfs(int(f.Fd()), &fs))
-	if fs.Type == unix.TMPFS_MAGIC || fs.Type == unix.RAMFS_MAGIC {
+	if kind := uint32(fs.Type); kind == unix.TMPFS_MAGIC || kind == unix.RAMFS_MAGIC {
 		b.Skip("the temporary directory is in memory, and never cold: set TMPDIR to one on a disk")
 	}
 	ok(f.Sync()) // only clean pages can be dropped
