@@ -51,12 +51,12 @@ func BenchmarkAppend(b *testing.B) {
 // The appends per second of mmap-view, and of mmap-view+prefault, over those of
 // mmap-go+lock, run in turn: the median of the pairs.
 //
-// What dominates: all pay for the first touch of each page, which on a file is
-// by far the most of an append, and for the step of the file. Who maps again
-// also pays per step for the two system calls, for waiting until the readers are
-// out, and for the pages that all have to fault in again. So the ratio grows with
-// the pages in use, and falls with the length of a step; prefaulting, which a
-// peer could do through madvise(2), makes the common part smaller.
+// What dominates: all pay for the first touch of each page, most of an append to
+// a file, and for the step of the file. Who maps again also pays, per step, for
+// two system calls, for waiting until the readers are out, and for the pages that
+// all have to fault in again. So the ratio falls with the length of a step. It
+// flatters the lock, too: readers that wait leave their processor to the writer,
+// and read far less meanwhile; see reads/s and the waits of BenchmarkAppend.
 func BenchmarkAppendRatio(b *testing.B) {
 	theirs := ways[slices.IndexFunc(ways, func(w way) bool { return w.by == "mmap-go+lock" })]
 	for k := range 2 * len(logs) {
@@ -168,8 +168,8 @@ func (w *waits) quantile(q float64) float64 {
 	return float64(int64(1) << i)
 }
 
-// lockWaits returns for how many seconds goroutines have waited for locks, as
-// the runtime samples it.
+// lockWaits returns for how many seconds goroutines have waited for locks, those
+// inside the runtime included, as the runtime samples it.
 func lockWaits() float64 {
 	s := []metrics.Sample{{Name: "/sync/mutex/wait/total:seconds"}}
 	metrics.Read(s)
