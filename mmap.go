@@ -108,7 +108,7 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 
 // mapNew makes a mapping with permissions p.
 func (s *Spec) mapNew(p Prot) (t ticket, err error) {
-	if size, _ := round(uintptr(s.size), pageSize); s.size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
+	if size, _ := round(uintptr(s.size), pageSize); int(size) > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
 		// The same as lay, where most of it has nothing to do: that is half of what
 		// the library adds to the system call.
 		b := backing{fd: -1, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, granule: pageSize}

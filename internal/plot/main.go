@@ -39,7 +39,7 @@ var (
 		{file: "processors.svg", title: "Access from one processor and from two", explain: "Time per access" + less + blue, bench: "Processors", unit: "ns/op", rows: []string{"by", "procs"}, compare: true},
 		{file: "live.svg", title: "Operations beside many live mappings", explain: "Time per operation" + less + bare, bench: "Live", unit: "ns/op", bare: "bare-ns/op", rows: []string{"live"}},
 		{file: "peers-scan.svg", title: "Reading a file from start to end", explain: "Bytes per second" + more + blue, bench: "Scan", unit: "MB/s", rows: by},
-		{file: "peers-random.svg", title: "Reading at random places of a file", explain: "Time per read" + less + blue, bench: "Random", unit: "ns/op", rows: by},
+		{file: "peers-random.svg", title: "Reading at random places of a file", explain: "Time per read" + less + blue, bench: "Random", unit: "ns/read", rows: by},
 		{file: "peers-lookup.svg", title: "Binary search in a sorted file", explain: "Time per lookup" + less + blue, bench: "Lookup", unit: "ns/op", rows: by, compare: true},
 		{file: "peers-append.svg", title: "Appending to a log while others read it", explain: "Appends per second" + more + blue, bench: "Append", unit: "appends/s", rows: by, compare: true},
 		{file: "peers-mapping.svg", title: "Mapping a page, reading a word, unmapping it", explain: "Time per mapping" + less + blue, bench: "Mapping", unit: "ns/mapping", rows: by},
