@@ -62,6 +62,7 @@ func inTurn(b *testing.B, unit string, many int, ours, bare func() time.Duration
 	ours()
 	bare()
 	var t, u, ratio []float64
+	b.ResetTimer() // or long preparations leave time for one round only
 	for i := range b.N {
 		var x, y time.Duration
 		if i%2 == 0 {
