@@ -1193,8 +1193,12 @@ func (m *machine) update(t *rapid.T, r *modelRegion) {
 	// How much a copy changed before it faulted is the processor's secret.
 	// What it was asked to change is repaired.
 	fault := (*mmap.FaultError)(nil)
-	if !errors.As(err, &fault) || !errors.Is(err, reason) {
+	if !errors.As(err, &fault) || fault.Offset < off || fault.Offset >= off+n {
 		t.Fatalf("%v: update past the end of a file, %d good bytes: %v", r.h, done, err)
+	}
+	// Nor does it go from the start to the end: of several bad pages, any can be first.
+	if _, why := r.transfer(fault.Offset, 1, mmap.ProtWrite, func(*modelPage, int, int, int) {}); why == nil || !errors.Is(err, why) {
+		t.Fatalf("%v: update with %d good bytes: %v, and not %v", r.h, done, err, why)
 	}
 	if _, err := r.h.(io.WriterAt).WriteAt(data, int64(off)); !errors.Is(err, reason) {
 		t.Fatal(err)
