@@ -96,13 +96,14 @@ func readings(m ReadWrite) []reading {
 // a mapping from being unmapped under a reader where the library does not. An
 // operation is one access by each.
 func BenchmarkProcessors(b *testing.B) {
-	m := must(Map[ReadWrite](Anonymous(4 << 10)))
-	defer m.Close()
-	for _, a := range readings(m) {
+	for i, a := range readings(ReadWrite{}) {
 		for _, procs := range []int{1, 2} {
 			b.Run(fmt.Sprintf("op=%s/by=%s/procs=%d", a.op, a.by, procs), func(b *testing.B) {
+				m := must(Map[ReadWrite](Anonymous(4 << 10))) // each time with the pins where they are at first
+				defer m.Close()
+				a := readings(m)[i]
 				with(b, procs, func() {
-					together(procs, 1<<14, a.do) // which collide, and are counted in stripes from now on
+					together(procs, 1<<14, a.do) // where they collide, pins are counted in stripes from now on
 					took := together(procs, b.N, a.do)
 					b.ReportMetric(float64(took)/float64(b.N), "ns/op")
 				})
@@ -194,12 +195,11 @@ func BenchmarkCollisions(b *testing.B) {
 		in.Add(goroutines)
 		for i := range goroutines {
 			out.Go(func() {
-				ok(m.View(func([]byte) error { // as deep in the stack as accesses are
-					lines[i] = m.r.stripes.Load().mine()
-					in.Done()
-					in.Wait() // at work until all are
-					return nil
-				}))
+				pin := must(m.Pin())
+				defer pin.Unpin()
+				lines[i] = pin.line
+				in.Done()
+				in.Wait() // at work until all are
 			})
 		}
 		out.Wait()
