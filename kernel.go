@@ -148,7 +148,10 @@ var features = []struct {
 	{names: "MADV_FREE", since: "4.5", lacks: advised(unix.MADV_FREE)},
 	{names: "MADV_WIPEONFORK MADV_KEEPONFORK", since: "4.14", lacks: advised(unix.MADV_WIPEONFORK)},
 	{names: "MAP_SYNC", since: "4.15", lacks: withMemfd(func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) })},
-	{names: "F_SEAL_FUTURE_WRITE", since: "5.1", lacks: withMemfd(trySeal)},
+	{names: "F_SEAL_FUTURE_WRITE", since: "5.1", lacks: withMemfd(func(fd int) error {
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE)
+		return err
+	})},
 	{names: "MADV_COLD MADV_PAGEOUT", since: "5.4", lacks: advised(unix.MADV_COLD)},
 	{names: "MADV_POPULATE_READ MADV_POPULATE_WRITE", since: "5.14", lacks: advised(unix.MADV_POPULATE_READ)},
 	{names: "MPOL_PREFERRED_MANY", since: "5.15 with CONFIG_NUMA", lacks: knows(PolicyPreferredMany)},
@@ -210,11 +213,6 @@ func withMemfd(use func(fd int) error) func() error {
 		}
 		return done(fd, err)
 	}
-}
-
-func trySeal(fd int) error {
-	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE)
-	return err
 }
 
 func done(fd int, err error) error {

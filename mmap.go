@@ -61,6 +61,7 @@ func UnsafeAdopt[M Handle](addr uintptr, size int) (M, error) {
 func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 	op := fmt.Sprintf("adopt %d bytes at %#x", size, addr)
 	n, fits := round(uintptr(size), pageSize)
+	known, promises := as.known()
 	switch {
 	case size < 0:
 		return ticket{}, bad(op, "negative size")
@@ -71,8 +72,7 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 	case n > 0 && inRaceWindow(addr, n):
 		return ticket{}, bad(op, "within the Go heap of a race build")
 	case n == 0:
-		p, _ := as.known()
-		return newRegion(addr, 0, 0, addr, 0, 0, pageSize, p), nil
+		return newRegion(addr, 0, 0, addr, 0, 0, pageSize, known), nil
 	}
 	// A part of a huge page cannot be owned: it cannot be unmapped.
 	granule := pageSize
@@ -81,7 +81,6 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 		return t, bad(op, "the range cuts a huge page of %d bytes", granule)
 	}
 	var runs []run
-	known, promises := as.known()
 	at := addr
 	if err == nil {
 		err = survey(addr, addr+n, func(a area) bool {

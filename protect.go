@@ -21,15 +21,18 @@ func Protect[M Known, Old Handle](m Old) (M, error) {
 }
 
 func (t ticket) protect(p Prot, known bool) (ticket, error) {
-	err := t.acquireToChange()
+	r, err := t.r, t.acquireToChange()
 	if err != nil {
 		return ticket{}, named(err, "protect as %v", p)
 	}
 	// Not by transit: after the system call, each function that returns costs a
 	// mispredicted branch.
-	if err = t.r.protectPages(0, t.r.data(), p); err != nil {
-		return ticket{}, t.fallBack(named(err, "protect as %v", p), known)
+	if size := r.data(); size > 0 {
+		if err = sys.Mprotect(r.base, size, int(p)); err != nil {
+			return ticket{}, t.fallBack(named(r.revert(0, size, err), "protect as %v", p), known)
+		}
 	}
+	r.uniform(p) // also of no pages: Grow will add some
 	return t.pass(), nil
 }
 
@@ -127,32 +130,16 @@ func (r *region) uniform(p Prot) {
 	r.prot.Store(uint32(p))
 }
 
-// protectPages gives the pages [start, end), offsets from base, permissions p.
-func (r *region) protectPages(start, end uintptr, p Prot) error {
-	if p&^protAll != 0 {
-		return bad("", "no such permissions")
+// revert undoes what an mprotect(2) of the pages [start, end) did that failed with
+// err, and returns the error.
+func (r *region) revert(start, end uintptr, err error) error {
+	// Over several kernel areas it can fail with the first ones changed. There is a
+	// way back, unless the kernel has run out of areas or, with PR_SET_MDWE, does
+	// not give execute permission again.
+	if back := r.restore(start, end); back != nil {
+		return r.stopped(err, back)
 	}
-	if start == end {
-		if r.data() == 0 {
-			r.uniform(p) // of no pages, but Grow will add some
-		}
-		return nil
-	}
-	if err := sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
-		// Over several kernel areas mprotect(2) can fail with the first ones
-		// changed. There is a way back, unless the kernel has run out of areas
-		// or, with PR_SET_MDWE, does not give execute permission again.
-		if back := r.restore(start, end); back != nil {
-			return r.stopped(err, back)
-		}
-		return scarce(err, demand{data: end - start, charged: end - start})
-	}
-	if start == 0 && end == r.data() {
-		r.uniform(p)
-	} else {
-		r.setProt(start, end, p)
-	}
-	return nil
+	return scarce(err, demand{data: end - start, charged: end - start})
 }
 
 // restore gives the pages [start, end) the permissions of the account, where

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sort"
 
+	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -110,10 +111,19 @@ func (u Unknown) Protect(p Prot) error { return u.ProtectRange(0, u.Len(), p) }
 func (u Unknown) ProtectRange(off, n int, p Prot) error {
 	err := u.change(func(r *region) error {
 		start, end, err := r.pages(off, n, true)
-		if err != nil {
+		if err == nil && p&^protAll != 0 {
+			err = bad("", "no such permissions")
+		}
+		if err != nil || start == end && r.data() > 0 {
 			return err
 		}
-		return r.protectPages(start, end, p)
+		if start != end {
+			if err = sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
+				return r.revert(start, end, err)
+			}
+		}
+		r.setProt(start, end, p)
+		return nil
 	})
 	if err != nil {
 		return named(err, "protect %d bytes at %d as %v", n, off, p)
@@ -218,7 +228,11 @@ func appendRun(runs []run, end uintptr, p Prot) []run {
 // setProt notes that the pages [start, end), offsets from base, have
 // permissions p.
 func (r *region) setProt(start, end uintptr, p Prot) {
-	if r.runs == nil {
+	switch {
+	case start == 0 && end == r.data():
+		r.uniform(p) // also of no pages: Grow will add some
+		return
+	case r.runs == nil:
 		r.runs = []run{{r.data(), Prot(r.prot.Load())}}
 	}
 	// The runs that it touches are made anew, and their neighbours, which may
