@@ -16,6 +16,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"flag"
 	"fmt"
@@ -119,7 +120,7 @@ func run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if counts[v]++; v == uncompiled {
+		if counts[v]++; v == uncompiled || v == same {
 			continue
 		}
 		tried++
@@ -136,7 +137,7 @@ func run(ctx context.Context) error {
 	}
 	killed := tried - counts[survived]
 	fmt.Printf("shard %s, seed %d: %d mutants in %v: %d killed (%.1f %%)", *shard, *seed, tried, time.Since(began).Round(time.Second), killed, 100*float64(killed)/float64(max(tried, 1)))
-	for v := fast; v <= controls; v++ {
+	for v := same; v <= controls; v++ {
 		fmt.Printf(", %d %v", counts[v], v)
 	}
 	fmt.Println()
@@ -148,6 +149,7 @@ type verdict int
 
 const (
 	uncompiled verdict = iota
+	same
 	fast
 	full
 	hung
@@ -157,7 +159,7 @@ const (
 )
 
 func (v verdict) String() string {
-	return [...]string{"do not compile", "by the fast part", "by all tests", "by a time limit", "by a memory limit", "survived", "controls passed"}[v]
+	return [...]string{"do not compile", "to the same code", "by the fast part", "by all tests", "by a time limit", "by a memory limit", "survived", "controls passed"}[v]
 }
 
 // A bench is a copy of the module, on which mutants are tried.
@@ -166,7 +168,8 @@ type bench struct {
 	original    map[string][]byte // files as they are
 	quick       map[string]string // packages, and the pattern of their tests that take little time
 	limit       map[string]time.Duration
-	pool        []byte // huge pages at the start
+	code        map[string][sha256.Size]byte // of the binaries
+	pool        []byte                       // huge pages at the start
 }
 
 // machine is the test that sees most, and belongs to the fast part in its short form.
@@ -181,7 +184,7 @@ func newBench(ctx context.Context) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{dir: dir, module: filepath.Join(dir, "module"), original: map[string][]byte{}, quick: map[string]string{}, limit: map[string]time.Duration{}}
+	b := &bench{dir: dir, module: filepath.Join(dir, "module"), original: map[string][]byte{}, quick: map[string]string{}, limit: map[string]time.Duration{}, code: map[string][sha256.Size]byte{}}
 	b.pool, _ = os.ReadFile(pool)
 	if err := b.prepare(ctx); err != nil {
 		os.RemoveAll(dir)
@@ -215,6 +218,9 @@ func (b *bench) prepare(ctx context.Context) error {
 		if out, v := b.compile(ctx, pkg); v != survived {
 			return fmt.Errorf("%s", out)
 		}
+		if b.code[pkg], err = b.sum(pkg); err != nil {
+			return err
+		}
 		out, v := b.locked(ctx, filepath.Join(b.module, pkg), ever, b.binary(pkg), "-test.v", "-test.short")
 		if v != survived {
 			return fmt.Errorf("the tests of %s, %v:\n%s", pkg, v, out)
@@ -230,7 +236,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		if out, v := b.command(ctx, filepath.Join(b.module, pkg), ever, b.binary(pkg), "-test.short", "-test.run="+b.quick[pkg]); v != survived {
 			return fmt.Errorf("the fast tests of %s, %v:\n%s", pkg, v, out)
 		}
-		b.limit[pkg] = 3*time.Since(start) + time.Minute
+		b.limit[pkg] = 3*time.Since(start) + 20*time.Second
 		fmt.Printf("fast part of %s: %d tests in %.1f s\n", pkg, len(names), time.Since(start).Seconds())
 	}
 	if *brief {
@@ -240,7 +246,7 @@ func (b *bench) prepare(ctx context.Context) error {
 	if out, v := b.locked(ctx, b.module, ever, "go", "test", "-count=1", "./..."); v != survived {
 		return fmt.Errorf("all tests, %v:\n%s", v, out)
 	}
-	b.limit["./..."] = 3*time.Since(start) + 2*time.Minute
+	b.limit["./..."] = 3*time.Since(start) + 30*time.Second
 	fmt.Printf("all tests in %.1f s\n", time.Since(start).Seconds())
 	return nil
 }
@@ -268,6 +274,9 @@ func (b *bench) try(ctx context.Context, m *mutant) (v verdict, by string, err e
 			}
 			return uncompiled, "", err
 		}
+		if code, err := b.sum(pkg); m != nil && (err != nil || code == b.code[pkg]) {
+			return same, "", err
+		}
 		args := []string{"-test.failfast", "-test.short", "-test.run=" + b.quick[pkg]}
 		if pkg == "." {
 			args = append(args, "-rapid.nofailfile", "-rapid.shrinktime=0s")
@@ -293,9 +302,14 @@ func (b *bench) binary(pkg string) string {
 	return filepath.Join(b.dir, strings.ReplaceAll(pkg, ".", "top")+".test")
 }
 
+func (b *bench) sum(pkg string) ([sha256.Size]byte, error) {
+	data, err := os.ReadFile(b.binary(pkg))
+	return sha256.Sum256(data), err
+}
+
 func (b *bench) compile(ctx context.Context, pkg string, flags ...string) (string, verdict) {
 	// Without debugging information, which takes as long as all else.
-	args := append([]string{"test", "-c", "-gcflags=-dwarf=false", "-ldflags=-w", "-o", b.binary(pkg)}, flags...)
+	args := append([]string{"test", "-c", "-gcflags=-dwarf=false", "-ldflags=-w -buildid=", "-o", b.binary(pkg)}, flags...)
 	return b.command(ctx, b.module, 5*time.Minute, "go", append(args, "./"+pkg)...)
 }
 
