@@ -407,11 +407,11 @@ func reason(out string) string {
 	return "  [" + line + "]"
 }
 
-// poolTests returns the tests of a package that set the size of the huge pages'
+// poolTests returns the tests of a package that set or read the size of the huge pages'
 // pool: themselves, or by a helper.
 func poolTests(dir string) (map[string]bool, error) {
 	names, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
-	uses := map[string]bool{"withHugePages": true}
+	uses := map[string]bool{"withHugePages": true, "pools": true}
 	for again := true; again && err == nil; {
 		again = false
 		for _, name := range names {
