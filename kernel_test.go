@@ -117,6 +117,9 @@ type rule struct {
 	errno     unix.Errno
 }
 
+// noQuery takes PROCMAP_QUERY away.
+var noQuery = rule{unix.SYS_IOCTL, 1, ^uint32(0), 0xc0686611, unix.ENOTTY}
+
 // asOld makes this process, which is a child of a test, run as on Linux 4.3: all
 // that is newer fails as it did then.
 func asOld(t testing.TB) {
@@ -124,7 +127,7 @@ func asOld(t testing.TB) {
 	rules := []rule{
 		{call: unix.SYS_MLOCK2, errno: unix.ENOSYS}, {call: unix.SYS_MBIND, errno: unix.ENOSYS}, {call: unix.SYS_MOVE_PAGES, errno: unix.ENOSYS},
 		{call: 447, errno: unix.ENOSYS}, {call: 462, errno: unix.ENOSYS}, // memfd_secret, mseal
-		{unix.SYS_PRCTL, 0, ^uint32(0), unix.PR_SET_VMA, unix.EINVAL}, {unix.SYS_IOCTL, 1, ^uint32(0), 0xc0686611, unix.ENOTTY},
+		{unix.SYS_PRCTL, 0, ^uint32(0), unix.PR_SET_VMA, unix.EINVAL}, noQuery,
 		{unix.SYS_MREMAP, 3, unix.MREMAP_DONTUNMAP, unix.MREMAP_DONTUNMAP, unix.EINVAL},
 		{unix.SYS_MEMFD_CREATE, 1, unix.MFD_NOEXEC_SEAL, unix.MFD_NOEXEC_SEAL, unix.EINVAL}, {unix.SYS_MEMFD_CREATE, 1, unix.MFD_EXEC, unix.MFD_EXEC, unix.EINVAL},
 	}
