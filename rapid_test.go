@@ -751,6 +751,10 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 	if r.addr%uintptr(onePage) != old%uintptr(onePage) || want <= data && r.addr != old {
 		t.Fatalf("Resize to %d bytes moved from %#x to %#x", size, old, r.addr)
 	}
+	if size == 0 && rapid.Bool().Draw(t, "and back") { // or it hardly ever comes back
+		m.check(t)
+		m.resize(t, r)
+	}
 }
 
 func (m *machine) move(t *rapid.T, r *modelRegion) {

@@ -166,15 +166,13 @@ func (t ticket) pinSlowly(besides uint64) (*stripe, error) {
 }
 
 // refusal says why a ticket is no good for access with the region's word w:
-// nil if it is good, or if that will be known when the transition ends.
+// nil if it is good, or if that will be known when a transition ends.
 func (t ticket) refusal(w uint64) error {
 	switch {
 	case w&genMask != t.state:
 		return ErrMoved
 	case w&closed != 0:
 		return ErrClosed
-	case w&busy != 0:
-		return nil
 	case w&partial != 0:
 		return t.r.broken.Load()
 	}

@@ -538,6 +538,26 @@ func TestRemapLocked(t *testing.T) {
 	}
 }
 
+// A patchwork that has shrunk to nothing comes back with what all of it allowed.
+func TestResizePatchworkToNothing(t *testing.T) {
+	pg := int(pageSize)
+	u := must(MapUnknown(Anonymous(3*pg), ProtRead|ProtWrite))
+	check(t, u.ProtectRange(pg, pg, ProtRead))
+	for _, size := range []int{0, 3 * pg} {
+		var err error
+		u, err = Resize(u, size)
+		check(t, err)
+		if p := u.Prot(); p != ProtRead {
+			t.Errorf("%d bytes are %v", size, p)
+		}
+	}
+	defer u.Close()
+	if d := differing(u); d != "" {
+		t.Error(d)
+	}
+	wants(t, "write", second(u.WriteAt([]byte{1}, 0)), ErrPermission)
+}
+
 // An ordinary user who has locked pages, and may lock no more.
 func TestResizeLocked(t *testing.T) {
 	if !byItself(t) {

@@ -76,12 +76,10 @@ func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) er
 func (t ticket) transferAllowed(line *stripe, p []byte, off int64, need Prot) (int, error) {
 	defer t.r.unpin(line)
 	var refused error
-	part := p
-	if length := int64(t.r.len.Load()); 0 <= off && off < length {
-		if at, has, no := t.r.refuses(int(off), int(min(int64(len(p)), length-off)), need); no {
-			refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, has, at)
-			part = p[:max(int64(at), off)-off]
-		}
+	part, within := p, max(0, min(int64(len(p)), int64(t.r.len.Load())-off))
+	if at, has, no := t.r.refuses(int(off), int(within), need); no {
+		refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, has, at)
+		part = p[:max(int64(at), off)-off]
 	}
 	n, err := t.transfer(part, off, need, false)
 	return n, cmp.Or(err, refused)
@@ -202,18 +200,16 @@ func (r *region) clip(start, end uintptr) (runs []run) {
 // setRuns replaces the account of permissions. Without runs there are no pages,
 // and prot stays for those to come.
 func (r *region) setRuns(runs []run) {
-	if len(runs) == 0 {
-		r.runs = nil
-		return
-	}
 	all := protAll
 	for _, run := range runs {
 		all &= run.prot
 	}
-	if r.runs = runs; len(runs) == 1 {
+	if r.runs = runs; len(runs) <= 1 {
 		r.runs = nil
 	}
-	r.prot.Store(uint32(all))
+	if len(runs) > 0 {
+		r.prot.Store(uint32(all))
+	}
 }
 
 // appendRun adds a stretch up to end, merging it with one of the same kind.

@@ -39,7 +39,7 @@ var breakages = []breakage{
 	{"a guard leaves its flag set", "fault.go", "\tdebug.SetPanicOnFault(g.outer)\n\tg.left = true", "\tg.left = true", "TestWaysOut"},
 	{"a guard takes every fault for its own", "fault.go", "return addr-r.base < r.size }", "return true }", "TestNestedGuards"},
 	{"a call that an older kernel refuses is not tried again", "memfd.go", "if err == unix.EINVAL && seals&SealExec == 0 {", "if false {", "TestOldKernel"},
-	{"an access does not wait for a transition", "region.go", "\tcase w&busy != 0:\n\t\treturn nil\n", "\tcase w&busy != 0:\n\t\treturn ErrBusy\n", "TestStress"},
+	{"an access does not wait for a transition", "region.go", "\tcase w&partial != 0:\n", "\tcase w&busy != 0:\n\t\treturn ErrBusy\n\tcase w&partial != 0:\n", "TestStress"},
 	{"the last pin in a stripe does not unmap", "region.go", "\t\tline.pins.Add(-1)\n", "\t\tline.pins.Add(-1)\n\t\treturn\n", "TestStripes"},
 	{"Join keeps the first when the second is busy", "split.go", "\t\tfirst.giveUp()\n\t\treturn ticket{}, err\n\t}\n\tleft, right", "\t\treturn ticket{}, err\n\t}\n\tleft, right", "TestJoin"},
 	{"a transition begins while another runs", "region.go", "if w&(busy|pinMask) != 0 {", "if w&pinMask != 0 {", "TestConcurrent"},
