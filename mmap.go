@@ -67,7 +67,7 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 		return ticket{}, bad(op, "negative size")
 	case page(addr) != addr:
 		return ticket{}, bad(op, "address is no multiple of the page size %d", pageSize)
-	case !fits || int(n) < 0 || addr+n < addr:
+	case !fits || addr+n < addr:
 		return ticket{}, bad(op, "beyond the address space")
 	case n > 0 && inRaceWindow(addr, n):
 		return ticket{}, bad(op, "within the Go heap of a race build")
@@ -107,7 +107,7 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 
 // mapNew makes a mapping with permissions p.
 func (s *Spec) mapNew(p Prot) (t ticket, err error) {
-	if size, _ := round(uintptr(s.size), pageSize); int(size) > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
+	if size, fits := round(uintptr(s.size), pageSize); fits && size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
 		// The same as lay, where most of it has nothing to do: that is half of what
 		// the library adds to the system call.
 		b := backing{fd: -1, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, granule: pageSize}
@@ -136,11 +136,11 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 			return ticket{}, bad("", "the capacity is below the size of %d bytes", b.size)
 		}
 	}
-	data, fits := round(b.lead+b.size, b.granule)
-	whole, fitsWhole := round(b.lead+capacity, b.granule)
+	data, _ := round(b.lead+b.size, b.granule)
+	whole, fits := round(b.lead+capacity, b.granule)
 	data, whole = data*min(b.size, 1), whole*min(capacity, 1) // no bytes take no pages, whatever the lead
 	base, err := s.base(b, whole)
-	if err == nil && (!fits || !fitsWhole || int(whole) < 0) {
+	if err == nil && !fits {
 		err = unix.ENOMEM
 	}
 	if err != nil {

@@ -71,7 +71,5 @@ func (r *region) collect() {
 	}
 	if r.unmap() != nil {
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection
-		return
 	}
-	r.word.Store(w | closed | unowned)
 }

@@ -281,7 +281,7 @@ func (r *region) resize(size int) error {
 	data := r.data()
 	lead := r.base & (r.granule - 1)
 	want, ok := round(lead+r.offset(size), r.granule)
-	if want -= lead; !ok || int(want) < 0 {
+	if want -= lead; !ok {
 		return unix.ENOMEM
 	}
 	if size == 0 {

@@ -288,10 +288,10 @@ type backing struct {
 }
 
 // round returns a size or an address rounded up to a multiple of granule, and
-// whether there is one.
+// whether an int can hold that.
 func round(n, granule uintptr) (uintptr, bool) {
 	r := (n + granule - 1) &^ (granule - 1)
-	return r, r >= n
+	return r, int(r) >= 0
 }
 
 // back returns the backing of the Spec, whose file is open as fd.

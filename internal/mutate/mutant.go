@@ -134,7 +134,7 @@ func mutantsOf(name string, src []byte) (all []mutant, err error) {
 				}
 			}
 		case *ast.BasicLit:
-			if n.Kind == token.INT {
+			if n.Kind == token.INT && !besideError(n, stack, text) {
 				replace("one more", n.Pos(), n.End(), "("+n.Value+" + 1)")
 				replace("one less", n.Pos(), n.End(), "("+n.Value+" - 1)")
 			}
@@ -158,8 +158,11 @@ func mutantsOf(name string, src []byte) (all []mutant, err error) {
 				}
 			}
 		case *ast.CallExpr:
-			if f := text(n.Fun); f == "bad" || f == "named" || strings.HasPrefix(f, "fmt.") {
-				break // the words of an error
+			switch f := text(n.Fun); {
+			case f == "bad" || f == "named" || strings.HasPrefix(f, "fmt."):
+				return true // the words of an error
+			case f == "max" || f == "min":
+				return true // the same in either order
 			}
 			for i := 1; i < len(n.Args); i++ {
 				if a, b := text(n.Args[i-1]), text(n.Args[i]); a != b {
@@ -170,6 +173,23 @@ func mutantsOf(name string, src []byte) (all []mutant, err error) {
 		return true
 	})
 	return all, nil
+}
+
+// besideError reports whether a node is a result that is returned together with an
+// error, where nobody looks at it.
+func besideError(n ast.Node, stack []ast.Node, text func(ast.Node) string) bool {
+	ret, ok := stack[len(stack)-1].(*ast.ReturnStmt)
+	kinds := results(stack)
+	if !ok || len(ret.Results) < 2 || kinds[len(kinds)-1] != "error" || ret.Results[len(ret.Results)-1] == n {
+		return false
+	}
+	failed := false // where it is certain that there is one
+	if len(stack) > 2 {
+		branch, _ := stack[len(stack)-3].(*ast.IfStmt)
+		failed = branch != nil && stack[len(stack)-2] == branch.Body && text(branch.Cond) == "err != nil"
+	}
+	what := text(ret.Results[len(ret.Results)-1])
+	return failed || strings.HasPrefix(what, "bad(") || strings.HasPrefix(what, "&failure{") || strings.HasPrefix(what, "unix.E")
 }
 
 // statement reports whether the innermost node of the stack is a list of

@@ -15,6 +15,9 @@ func f(n int) (int, error) {
 	}
 	n--
 	defer g(n, 7)
+	if err != nil {
+		return 1, err
+	}
 	return 0, err
 }
 `)
@@ -26,6 +29,7 @@ func f(n int) (int, error) {
 		"if (n < 2) && false {", "if (n < 2) || true {", "if n <= 2 {", "if n >= 2 {", "if n < (2 + 1) {", "if n < (2 - 1) {",
 		"return 0, nil", "return n - 1, nil", "return n + (1 + 1), nil", "return n + (1 - 1), nil",
 		"n++", "", "", "defer g(7, n)", "defer g(n, (7 + 1))", "defer g(n, (7 - 1))",
+		"if (err != nil) && false {", "if (err != nil) || true {", "if err == nil {", "return 0, err", "return 1, nil",
 		"return 0, nil", "return (0 + 1), err", "return (0 - 1), err",
 	}
 	var got []string
