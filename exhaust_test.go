@@ -45,9 +45,9 @@ func TestNoDescriptors(t *testing.T) {
 		t.Error("other contents")
 	}
 	for what, err := range map[string]error{
-		"regions": second2(m.Regions()), "assert": second2(Assert[Read](u)), "move": second2(Move(rw, to)), "path": second2(Map[Read](Path(f.Name()))),
-		"adopt": second2(UnsafeAdopt[Read](m.Addr(), 3*pg)), "memfd": second2(Memfd("none", 0, 0)), "resize of a file": second2(Resize(m, 4*pg)),
-		"huge pages": second2(Map[Read](Anonymous(1).HugePages(0))), "huge memfd": second2(MemfdHuge("none", 1, 0, 0)),
+		"regions": second(m.Regions()), "assert": second(Assert[Read](u)), "move": second(Move(rw, to)), "path": second(Map[Read](Path(f.Name()))),
+		"adopt": second(UnsafeAdopt[Read](m.Addr(), 3*pg)), "memfd": second(Memfd("none", 0, 0)), "resize of a file": second(Resize(m, 4*pg)),
+		"huge pages": second(Map[Read](Anonymous(1).HugePages(0))), "huge memfd": second(MemfdHuge("none", 1, 0, 0)),
 	} {
 		if wants(t, what, err, unix.EMFILE); errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%s: this is not missing: %v", what, err)

@@ -372,9 +372,9 @@ func operations(t testing.TB) (ops []operation) {
 		{"install guard pages", "MADV_GUARD_INSTALL of ", func(m ReadWrite) error { return m.InstallGuardPages(pg, pg) }},
 		{"remove guard pages", "MADV_GUARD_REMOVE of ", func(m ReadWrite) error { return m.RemoveGuardPages(pg, pg) }},
 		{"resident", "residency of ", func(m ReadWrite) error { return second(m.Resident(0, 3*pg)) }},
-		{"resident pages", "residency of ", func(m ReadWrite) error { return second2(m.ResidentPages(0, 3*pg)) }},
+		{"resident pages", "residency of ", func(m ReadWrite) error { return second(m.ResidentPages(0, 3*pg)) }},
 		{"policy", "policy of ", func(m ReadWrite) error { return m.SetPolicy(0, 2*pg, PolicyBind, 0) }},
-		{"nodes", "nodes of ", func(m ReadWrite) error { return second2(m.Nodes(0, 3*pg)) }},
+		{"nodes", "nodes of ", func(m ReadWrite) error { return second(m.Nodes(0, 3*pg)) }},
 		{"name", "name ", func(m ReadWrite) error { return m.SetName("injected") }},
 	}
 	for a := range Advice(len(adviceNames)) {

@@ -161,7 +161,7 @@ func TestLandscapeHole(t *testing.T) {
 	was := pictureOf(t, u)
 	for what, f := range map[string]func() error{
 		"protect": func() error { return u.Protect(ProtRead) }, "protect a part": func() error { return u.ProtectRange(pg, 2*pg, ProtNone) },
-		"assert": func() error { return second2(Assert[ReadWrite](u)) }, "sync": func() error { return u.Sync(0, 4*pg) },
+		"assert": func() error { return second(Assert[ReadWrite](u)) }, "sync": func() error { return u.Sync(0, 4*pg) },
 		"prefault": func() error { return u.Prefault(0, 4*pg) }, "residency": func() error { return second(u.Resident(0, 4*pg)) },
 		"discard nothing": func() error { return u.Discard(2*pg, pg) },
 	} {

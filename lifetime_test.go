@@ -478,13 +478,7 @@ func TestAllocate(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	size := int(pageSize)
-	locked := func(m Mapping) bool {
-		smaps, err := os.ReadFile("/proc/self/smaps")
-		check(t, err)
-		_, after, _ := bytes.Cut(smaps, []byte("\n"+strconv.FormatUint(uint64(m.Addr()), 16)+"-"))
-		flags, _, _ := bytes.Cut(after[bytes.Index(after, []byte("VmFlags:")):], []byte("\n"))
-		return bytes.Contains(flags, []byte(" lo"))
-	}
+	locked := func(m Mapping) bool { return strings.Contains(smapsOf(t, m.Addr())["VmFlags"], " lo") }
 	at := hole(t, 16)
 	m := mapped[ReadWrite](t, Anonymous(size).Reserve(4*size).Lock().At(at))
 	check(t, Grow(m, 2*size))
@@ -578,14 +572,14 @@ func TestSlice(t *testing.T) {
 		t.Error(s, err)
 	}
 	for what, err := range map[string]error{
-		"misaligned": second2(Slice[uint32](b[1:])), "too few": second2(Slice[uint64](b[:7])), "bool": second2(Slice[bool](b)),
-		"a bool inside": second2(Slice[[2]struct{ x [1]bool }](b)), "pointer": second2(Slice[*int](b)), "string": second2(Slice[string](b)),
-		"slice": second2(Slice[[]byte](b)), "interface": second2(Slice[any](b)), "map": second2(Slice[map[int]int](b)),
-		"func": second2(Slice[func()](b)), "chan": second2(Slice[chan int](b)), "no size": second2(Slice[struct{}](b)),
-		"no elements": second2(Slice[[0]uint32](b)), "no pointers": second2(Slice[struct {
+		"misaligned": second(Slice[uint32](b[1:])), "too few": second(Slice[uint64](b[:7])), "bool": second(Slice[bool](b)),
+		"a bool inside": second(Slice[[2]struct{ x [1]bool }](b)), "pointer": second(Slice[*int](b)), "string": second(Slice[string](b)),
+		"slice": second(Slice[[]byte](b)), "interface": second(Slice[any](b)), "map": second(Slice[map[int]int](b)),
+		"func": second(Slice[func()](b)), "chan": second(Slice[chan int](b)), "no size": second(Slice[struct{}](b)),
+		"no elements": second(Slice[[0]uint32](b)), "no pointers": second(Slice[struct {
 			_ [0]*int
 			x int
-		}](b)), "bool of nothing": second2(Slice[bool](nil)),
+		}](b)), "bool of nothing": second(Slice[bool](nil)),
 	} {
 		wants(t, what, err, os.ErrInvalid, unix.EINVAL)
 	}

@@ -506,11 +506,8 @@ func TestLockOverLimit(t *testing.T) {
 		}
 	}
 	check(t, m.Lock(2*pg, 2*pg))
-	smaps, err := os.ReadFile("/proc/self/smaps") // pagemap is root's, and this process was that
-	check(t, err)
-	_, after, _ := bytes.Cut(smaps, []byte(fmt.Sprintf("\n%x-", m.Addr())))
-	if _, rss, _ := bytes.Cut(after, []byte("Rss:")); !bytes.HasPrefix(bytes.TrimSpace(rss), []byte("0 kB")) {
-		t.Errorf("pages were taken for a lock that was refused: %.20s", rss)
+	if rss := smapsOf(t, m.Addr())["Rss"]; rss != "0 kB" { // pagemap is root's, and this process was that
+		t.Errorf("pages were taken for a lock that was refused: %s", rss)
 	}
 }
 

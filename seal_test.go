@@ -88,10 +88,10 @@ func TestSealRefuses(t *testing.T) {
 		}
 		to := spot(t, 16) + m.Addr()%pageSize
 		for what, f := range map[string]func() error{
-			"protect": func() error { return second2(Protect[Read](m)) }, "protect, the same": func() error { return second2(Protect[ReadWrite](m)) },
-			"over": func() error { return second2(Over[ReadWrite](m, s0(s))) }, "move": func() error { return second2(Move(m, to)) },
-			"resize": func() error { return second2(Resize(m, 9*pg)) }, "shrink": func() error { return second2(Resize(m, 1)) },
-			"resize to 0": func() error { return second2(Resize(m, 0)) }, "resize to the same": func() error { return second2(Resize(m, m.Len())) },
+			"protect": func() error { return second(Protect[Read](m)) }, "protect, the same": func() error { return second(Protect[ReadWrite](m)) },
+			"over": func() error { return second(Over[ReadWrite](m, s0(s))) }, "move": func() error { return second(Move(m, to)) },
+			"resize": func() error { return second(Resize(m, 9*pg)) }, "shrink": func() error { return second(Resize(m, 1)) },
+			"resize to 0": func() error { return second(Resize(m, 0)) }, "resize to the same": func() error { return second(Resize(m, m.Len())) },
 			"close": m.Close, "discard": func() error { return m.Discard(first, n) }, "discard locked": func() error { return m.DiscardLocked(first, n) },
 			"free": func() error { return m.Free(first, n) }, "punch": func() error { return m.Punch(first, n) },
 			"wipe on fork": func() error { return m.WipeOnFork(first, n) }, "guard": func() error { return m.InstallGuardPages(first, n) },
@@ -110,8 +110,8 @@ func TestSealRefuses(t *testing.T) {
 			at := page(m.Addr()) + uintptr(i)*pageSize
 			for what, err := range map[string]error{
 				"munmap": sys.Munmap(at, pageSize), "mprotect": sys.Mprotect(at, pageSize, unix.PROT_NONE),
-				"mremap": second2(sys.Mremap(at, pageSize, 2*pageSize, unix.MREMAP_MAYMOVE, 0)),
-				"mmap":   second2(sys.Mmap(at, pageSize, unix.PROT_NONE, holding|unix.MAP_FIXED, -1, 0)),
+				"mremap": second(sys.Mremap(at, pageSize, 2*pageSize, unix.MREMAP_MAYMOVE, 0)),
+				"mmap":   second(sys.Mmap(at, pageSize, unix.PROT_NONE, holding|unix.MAP_FIXED, -1, 0)),
 			} {
 				wants(t, fmt.Sprintf("%s: %s of page %d", name, what, i), err, unix.EPERM)
 			}
@@ -123,8 +123,8 @@ func TestSealRefuses(t *testing.T) {
 		for what, f := range map[string]func() error{
 			"protect": func() error { return u.Protect(ProtRead) }, "protect range": func() error { return u.ProtectRange(first, n, ProtNone) },
 			"nothing": func() error { return u.ProtectRange(0, 0, ProtNone) }, "place": func() error { return u.Place(first, Anonymous(n), ProtRead) },
-			"close": u.Close, "discard": func() error { return u.Discard(first, n) }, "resize": func() error { return second2(Resize(u, 1)) },
-			"over": func() error { return second2(Over[Read](u, s0(s))) }, "move": func() error { return second2(Move(u, to)) },
+			"close": u.Close, "discard": func() error { return u.Discard(first, n) }, "resize": func() error { return second(Resize(u, 1)) },
+			"over": func() error { return second(Over[Read](u, s0(s))) }, "move": func() error { return second(Move(u, to)) },
 		} {
 			stays(t, name+": unknown: "+what, u, was, f())
 		}
@@ -210,8 +210,8 @@ func TestSealAllows(t *testing.T) {
 	a, err := UnsafeAdopt[Unknown](addr, size)
 	check(t, err)
 	for what, err := range map[string]error{
-		"close": a.Close(), "protect": a.Protect(ProtNone), "place": a.Place(0, Anonymous(pg), ProtRead), "over": second2(Over[Read](a, Anonymous(size))),
-		"resize": second2(Resize(a, pg)), "grow": second2(Resize(a, 20*pg)), "move": second2(Move(a, spot(t, 8))), "close again": a.Close(),
+		"close": a.Close(), "protect": a.Protect(ProtNone), "place": a.Place(0, Anonymous(pg), ProtRead), "over": second(Over[Read](a, Anonymous(size))),
+		"resize": second(Resize(a, pg)), "grow": second(Resize(a, 20*pg)), "move": second(Move(a, spot(t, 8))), "close again": a.Close(),
 	} {
 		if wants(t, "adopted: "+what, err, unix.EPERM, ErrPermission); strings.HasPrefix(what, "close") {
 			wants(t, "adopted: "+what, err, ErrSealed)
@@ -247,7 +247,7 @@ func TestSealKinds(t *testing.T) {
 	check(t, next.Close())
 	wants(t, "closed", next.Seal(), ErrClosed)
 	wants(t, "zero", Read{}.Seal(), ErrClosed)
-	check(t, second2(Map[None](Anonymous(pg))))
+	check(t, second(Map[None](Anonymous(pg))))
 	for name, s := range map[string]Spec{
 		"none": Anonymous(pg), "secret": Secret(pg), "droppable": Anonymous(pg).Droppable(), "reserve alone": Anonymous(0).Reserve(pg),
 	} {
@@ -416,7 +416,7 @@ func TestSetName(t *testing.T) {
 	pg := int(pageSize)
 	m := mapped[ReadWrite](t, Anonymous(pg+1).Reserve(4*pg).At(spot(t, 8)))
 	moved := mapped[ReadWrite](t, Anonymous(1))
-	check(t, second2(Protect[ReadWrite](moved)))
+	check(t, second(Protect[ReadWrite](moved)))
 	for what, c := range map[string]struct{ err, want error }{
 		"closed": {Read{}.SetName("x"), ErrClosed}, "moved": {moved.SetName("x"), ErrMoved},
 	} {

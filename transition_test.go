@@ -438,7 +438,7 @@ func TestReserve(t *testing.T) {
 	check(t, m.Close())
 }
 
-func second(_ int, err error) error { return err }
+func second[T any](_ T, err error) error { return err }
 
 func hasSecret(t testing.TB) bool {
 	fd, err := sys.MemfdSecret(0)
@@ -639,15 +639,15 @@ func TestReleaseAdopt(t *testing.T) {
 		t.Error(addr, size)
 	}
 	for what, err := range map[string]error{
-		"odd address":   second2(UnsafeAdopt[Unknown](addr+1, pg)),
-		"negative size": second2(UnsafeAdopt[Unknown](addr, -1)),
-		"overflow":      second2(UnsafeAdopt[Unknown](addr, math.MaxInt)),
+		"odd address":   second(UnsafeAdopt[Unknown](addr+1, pg)),
+		"negative size": second(UnsafeAdopt[Unknown](addr, -1)),
+		"overflow":      second(UnsafeAdopt[Unknown](addr, math.MaxInt)),
 	} {
 		if err == nil {
 			t.Error(what)
 		}
 	}
-	explained(t, "negative size", second2(UnsafeAdopt[Unknown](addr, -1)), unix.EINVAL, "negative size")
+	explained(t, "negative size", second(UnsafeAdopt[Unknown](addr, -1)), unix.EINVAL, "negative size")
 	_, err = UnsafeAdopt[Read](addr, pg)
 	wants(t, "other permissions", err, ErrPermission)
 	_, err = UnsafeAdopt[ReadWrite](addr, size)
@@ -733,5 +733,3 @@ func perms(t testing.TB, m Mapping) (pages []string) {
 	}
 	return pages
 }
-
-func second2[T any](_ T, err error) error { return err }
