@@ -26,6 +26,11 @@ func BenchmarkScan(b *testing.B) {
 		for _, p := range peers {
 			b.Run("cache="+cache+"/by="+p.by, func(b *testing.B) {
 				b.SetBytes(*sizeMiB << 20)
+				if cache == "cold" { // or the first has to wait for the host of a virtual machine
+					evict(b, data)
+					must(io.Copy(io.Discard, io.NewSectionReader(data, 0, *sizeMiB<<20)))
+					b.ResetTimer()
+				}
 				for range b.N {
 					if cache == "cold" {
 						b.StopTimer()
