@@ -104,7 +104,8 @@ func supervise(listener int) error {
 			return err
 		}
 		if poll[0].Revents&unix.POLLIN == 0 {
-			if poll[0].Revents != 0 {
+			// POLLERR only says that a signal came while poll(2) waited for a lock.
+			if poll[0].Revents&(unix.POLLHUP|unix.POLLNVAL) != 0 {
 				return nil // nobody is left who could ask
 			}
 			continue
