@@ -188,6 +188,10 @@ func TestOldKernel(t *testing.T) {
 	f, err := Memfd("old", int64(pg), SealShrink)
 	check(t, err)
 	defer f.Close()
+	_, err = Memfd(strings.Repeat("too long", 40), 0, SealShrink)
+	if wants(t, "long name", err, unix.EINVAL); errors.Is(err, errors.ErrUnsupported) {
+		t.Error("nothing is missing here:", err)
+	}
 	_, err = Map[Read](File(f, 0, pg).Shared().Synchronous())
 	wants(t, "MAP_SYNC", err, errors.ErrUnsupported)
 	// An Unknown of two areas, the kernel's table read as text.

@@ -442,6 +442,20 @@ func TestLockTruncated(t *testing.T) {
 	}
 }
 
+// Whoever may lock without a limit is not told of one.
+func TestLockTruncatedPrivileged(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	pg := int(pageSize)
+	check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{}))
+	m, _ := truncatedMapping[ReadWrite](t, true)
+	if err := m.Lock(0, pg); err != nil {
+		t.Skip("needs CAP_IPC_LOCK: ", err)
+	}
+	faults(t, "three pages", m.Lock(0, 3*pg), pg, ErrTruncated)
+}
+
 func lockTruncated[M Known](t *testing.T) {
 	pg := int(pageSize)
 	for _, shared := range []bool{false, true} {
