@@ -172,7 +172,9 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 		return 0, nil
 	case s.placement == near:
 		base = page(s.addr)
-	case s.addr < lead || base == 0 || base&(b.granule-1) != 0:
+	case base == 0:
+		return 0, bad("", "nothing can be mapped at address 0")
+	case s.addr < lead || base&(b.granule-1) != 0:
 		return 0, bad("", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
 	case s.aligned && s.addr&(align-1) != 0:
 		return 0, bad("", "address %#x is no multiple of %d", s.addr, align)

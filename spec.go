@@ -222,8 +222,6 @@ func (s *Spec) check(p Prot) error {
 		return &failure{hint: "the range ends past the largest file offset", err: unix.EOVERFLOW}
 	case s.twice:
 		return bad("", "it has two placements")
-	case page(s.addr) == 0 && (s.placement == exactly || s.placement == onto):
-		return bad("", "nothing can be mapped at address 0")
 	case s.aligned && (s.align <= 0 || s.align&(s.align-1) != 0):
 		return bad("", "the alignment is no power of two")
 	case s.hugePages && s.source != anonymous:
