@@ -29,16 +29,21 @@ func TestNoDescriptors(t *testing.T) {
 	rw := mapped[ReadWrite](t, Anonymous(3*pg).Reserve(5*pg))
 	u := must(MapUnknown(Anonymous(3*pg), ProtRead))
 	defer u.Close()
+	half := must(MapUnknown(Anonymous(3*pg), ProtRead))
+	defer half.Close()
+	check(t, half.Place(pg, File(ro, 0, pg).Shared(), ProtRead))
 	to := spot(t, 8)
-	before := map[Mapping]string{m: state(t, m), rw: state(t, rw), u: state(t, u)}
+	before := map[Mapping]string{m: state(t, m), rw: state(t, rw), u: state(t, u), half: state(t, half)}
 	var old unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
 
 	_, err := Protect[ReadWrite](m)
-	wants(t, "protect", err, unix.EACCES, ErrPermission)
-	if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
-		t.Error("a refusal that changes nothing has ended the handle: ", err)
+	for what, err := range map[string]error{"protect": err, "protect, refused half-way": half.Protect(ProtRead | ProtWrite)} {
+		wants(t, what, err, unix.EACCES, ErrPermission)
+		if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
+			t.Errorf("%s changes nothing in the end, and yet: %v", what, err)
+		}
 	}
 	b := make([]byte, 3*pg)
 	if check(t, second(m.ReadAt(b, 0))); !bytes.Equal(b, data) {
@@ -64,6 +69,38 @@ func TestNoDescriptors(t *testing.T) {
 	}
 	unmapped(t, "the place to move to", to, 8)
 	check(t, Grow(rw, 5*pg))
+}
+
+// Of what has stopped half-way, where nobody can say what is left, nothing is
+// allowed.
+func TestNoDescriptorsHalfWay(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	pg := int(pageSize)
+	f, _ := scratch(t, pg)
+	ro := must(os.Open(f.Name()))
+	defer ro.Close()
+	u := must(MapUnknown(Anonymous(2*pg), ProtRead|ProtExec))
+	defer u.Close()
+	check(t, u.Place(pg, File(ro, 0, pg).Shared(), ProtRead))
+	const prSetMDWE, refuseExecGain = 65, 1
+	if err := unix.Prctl(prSetMDWE, refuseExecGain, 0, 0, 0); err != nil {
+		t.Skip("PR_SET_MDWE needs Linux 6.3: ", err)
+	}
+	var old unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
+	err := u.Protect(ProtRead | ProtWrite)
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	stopped := (*PartialError)(nil)
+	if wants(t, "protect", err, unix.EACCES); !errors.As(err, &stopped) || stopped.Regions != nil {
+		t.Error(err)
+	}
+	if p := u.Prot(); p != ProtNone {
+		t.Error(p)
+	}
+	wants(t, "read", second(u.ReadAt(make([]byte, 1), int64(pg))), ErrPermission)
 }
 
 // On a file system that is mounted noexec a file cannot be executed by way of a
