@@ -730,3 +730,43 @@ func TestSecretLock(t *testing.T) {
 		t.Errorf("Lock has made %s of %s", after, before)
 	}
 }
+
+// A file is opened for no more than is asked for: most kernels let nobody open a
+// program that runs for writing.
+func TestPathOfProgram(t *testing.T) {
+	s := Path("/proc/self/exe")
+	check(t, must(Map[Read](s.Shared())).Close())
+	check(t, must(Map[ReadWrite](s)).Close())
+}
+
+// Descriptor 0 is one as any other.
+func TestDescriptorZero(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	pg := int(pageSize)
+	f, data := scratch(t, 2*pg)
+	check(t, unix.Dup3(int(f.Fd()), 0, 0))
+	m := mapped[Read](t, FD(0, 0, 2*pg))
+	got := make([]byte, 2*pg)
+	if check(t, second(m.ReadAt(got, 0))); !bytes.Equal(got, data) {
+		t.Error("other contents")
+	}
+	m, err := Resize(m, 0)
+	check(t, err)
+	_, err = Resize(m, pg)
+	wants(t, "nothing of a file has no source", err, os.ErrInvalid)
+}
+
+func TestSpecString(t *testing.T) {
+	for want, s := range map[string]Spec{
+		"zero Spec": {}, "7 anonymous bytes, near 0x5000": Anonymous(7).Near(0x5000), "7 secret bytes, at 0x5000": Secret(7).At(0x5000),
+		"file, shared, onto 0x5000, aligned to 4096":    Path("file").Shared().UnsafeOnto(0x5000).Align(4096),
+		"7 anonymous bytes, in huge pages, reserving 9": Anonymous(7).HugePages(0).Reserve(9), "7 bytes of descriptor 3 at offset 5": FD(3, 5, 7),
+		"7 bytes of a nil file at offset 5": File(nil, 5, 7),
+	} {
+		if got := s.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
