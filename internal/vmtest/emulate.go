@@ -18,7 +18,7 @@ var beyond = map[string]string{
 	"user emulation ignores advice": `TestAdvise TestAdviceWidens TestWillNeed TestPageOut TestFork TestDiscard TestDiscardLocked TestFree TestPunch
 		TestGuardPages TestGuardPagesStay TestGuardPagesFile TestLossesHugePages TestLandscapeHole TestPrefault TestPrefaultPermission
 		TestForeignProtect TestPrefaultFault TestPrefaultFullDisk TestCollapse FuzzRanges ExampleRead_Prefault ExampleRead_Advise ExampleReadWrite_InstallGuardPages`,
-	"user emulation has no mlock2(2)": `TestAdviceRefused TestDescriptorLimit TestRemapLocked TestLockResident TestLock TestLockLimit TestLockRange TestLockPermission TestLockTruncated
+	"user emulation has no mlock2(2)": `TestAdviceRefused TestDescriptorLimit TestRemapLocked TestLockResident TestLock TestLockLimit TestLockRange TestLockPermission TestLockTruncated TestLockTruncatedPrivileged
 		TestLockOverLimit TestAreaLimit TestRangeNoAllocation TestRemapAreas TestRemapAddressLimit TestRemapMapLimit TestLandscapeProtect ExampleRead_Lock`,
 	"user emulation tells little of a mapping in smaps":                                `TestCreationFlags TestHugePageSizes TestHugePagesRunOut TestMemfdHuge`,
 	"user emulation loses flags of mmap(2)":                                            `TestBadSpecs TestHugePageErrors TestPopulate TestPopulateCopies`,
