@@ -549,7 +549,7 @@ func BenchmarkAccess(b *testing.B) {
 	mem := memory(m.Addr(), m.Len())
 	touch(mem)
 	b.Run("op=View", func(b *testing.B) {
-		paired(b, 2000, func(n int) {
+		paired(b, 16<<10, func(n int) {
 			for range n {
 				m.View(nothing)
 			}
@@ -568,7 +568,7 @@ func BenchmarkAccess(b *testing.B) {
 	})
 	for _, size := range []int{64, 4 << 10, 64 << 10} {
 		p := make([]byte, size)
-		batch := max(100, 1000*64/size)
+		batch := min(16<<10, 16<<20/size) // long enough for a moment's disturbance to be short
 		copyOut := func(n int) {
 			for range n {
 				plainCopy(p, mem[:len(p)])
@@ -597,7 +597,7 @@ func BenchmarkAccess(b *testing.B) {
 	defer u.Close()
 	p := make([]byte, 64)
 	b.Run("op=Unknown.ReadAt/size=64B", func(b *testing.B) {
-		paired(b, 1000, func(n int) {
+		paired(b, 16<<10, func(n int) {
 			for range n {
 				u.ReadAt(p, 0)
 			}
@@ -608,7 +608,7 @@ func BenchmarkAccess(b *testing.B) {
 		})
 	})
 	b.Run("op=Unknown.View", func(b *testing.B) {
-		paired(b, 2000, func(n int) {
+		paired(b, 16<<10, func(n int) {
 			for range n {
 				u.View(nothing)
 			}
