@@ -601,9 +601,9 @@ func calls() map[uintptr]call {
 	case "amd64":
 		mmap, stat, limit = []uintptr{9}, []uintptr{262}, 97
 	case "s390x":
-		mmap, stat, limit = []uintptr{90}, []uintptr{293}, 191
+		mmap, stat, limit = []uintptr{90}, []uintptr{106, 293}, 191
 	case "ppc64le":
-		mmap, stat, limit = []uintptr{90}, []uintptr{291}, 76
+		mmap, stat, limit = []uintptr{90}, []uintptr{106, 291}, 76
 	case "386", "arm": // mmap2, and what ends in 64
 		mmap, stat, limit = []uintptr{192}, []uintptr{195, 300, 327}, 191
 		others("fstat", stats, 197)
