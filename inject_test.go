@@ -400,7 +400,10 @@ func operations(t testing.TB) (ops []operation) {
 		return func() error { return m.Punch(pg, pg) }
 	})
 	add("collapse", "MADV_COLLAPSE of ", func(b *bed) func() error {
-		huge := max(int(number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "")), pg)
+		huge := int(number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""))
+		if huge == 0 {
+			return func() error { return fmt.Errorf("no transparent huge pages: %w", errors.ErrUnsupported) }
+		}
 		m := must(Map[ReadWrite](Anonymous(huge).Align(huge)))
 		b.was = append(b.was, m)
 		check(t, second(m.WriteAt([]byte{1}, 0)))
