@@ -84,10 +84,7 @@ func TestNoDescriptorsHalfWay(t *testing.T) {
 	u := must(MapUnknown(Anonymous(2*pg), ProtRead|ProtExec))
 	defer u.Close()
 	check(t, u.Place(pg, File(ro, 0, pg).Shared(), ProtRead))
-	const prSetMDWE, refuseExecGain = 65, 1
-	if err := unix.Prctl(prSetMDWE, refuseExecGain, 0, 0, 0); err != nil {
-		t.Skip("PR_SET_MDWE needs Linux 6.3: ", err)
-	}
+	denyExecGain(t)
 	var old unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))

@@ -211,11 +211,8 @@ func TestLandscapeDenyWriteExec(t *testing.T) {
 		return
 	}
 	pg := int(pageSize)
-	const prSetMDWE, refuseExecGain = 65, 1
 	m := mapped[ReadWrite](t, Anonymous(2*pg))
-	if err := unix.Prctl(prSetMDWE, refuseExecGain, 0, 0, 0); err != nil {
-		t.Skip("PR_SET_MDWE needs Linux 6.3: ", err)
-	}
+	denyExecGain(t)
 	_, err := Map[WriteExec](Anonymous(1))
 	wants(t, "write and exec", err, ErrPermission, unix.EACCES)
 	_, err = Map[ReadWriteExec](Anonymous(1).Reserve(2 * pg))

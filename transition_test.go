@@ -307,10 +307,7 @@ func TestPartial(t *testing.T) {
 		return u
 	}
 	u, again := build(), build()
-	const prSetMDWE, refuseExecGain = 65, 1
-	if err := unix.Prctl(prSetMDWE, refuseExecGain, 0, 0, 0); err != nil {
-		t.Skip("PR_SET_MDWE needs Linux 6.3: ", err)
-	}
+	denyExecGain(t)
 	known, err := Assert[ReadExec](u)
 	check(t, err)
 	_, err = Protect[ReadWrite](known)
@@ -732,4 +729,14 @@ func perms(t testing.TB, m Mapping) (pages []string) {
 		}
 	}
 	return pages
+}
+
+// denyExecGain keeps this process, which is a child of a test, from making memory
+// executable that was not: from now on, for ever.
+func denyExecGain(t testing.TB) {
+	t.Helper()
+	const prSetMDWE, refuseExecGain = 65, 1
+	if err := unix.Prctl(prSetMDWE, refuseExecGain, 0, 0, 0); err != nil {
+		t.Skip("PR_SET_MDWE needs Linux 6.3: ", err)
+	}
 }
