@@ -75,7 +75,7 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	if off < 0 {
 		return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verbs[need], len(p), off), "negative offset")
 	}
-	g := guard{r: t.r}
+	g := guard{r: t.r, need: need}
 	if !t.pinWord() {
 		if g.line, err = t.pinSlowly(0); err != nil {
 			return 0, named(err, "%s of %d bytes at %d", verbs[need], len(p), off)

@@ -186,11 +186,11 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 			return scarce(err, demand{charged: half})
 		}
 	}
-	f := r.fault(addr, addr)
-	if f.Err == ErrPermission {
-		f.Err = ErrFault // the permission is there: the page was bad for a moment
+	need := ProtRead
+	if advice == unix.MADV_POPULATE_WRITE {
+		need = ProtWrite
 	}
-	return f
+	return r.fault(addr, addr, need)
 }
 
 // Collapse makes huge pages of the whole ones within n bytes at off, now, and

@@ -98,7 +98,11 @@ func TestStoreIntoRead(t *testing.T) {
 	at := int(pageSize) + 5
 	err := m.View(func(b []byte) error { b[at] = 1; return nil })
 	var fault *FaultError
-	wants(t, "store", err, ErrFault, ErrPermission)
+	// It is no ErrPermission: the page may have gone and come back.
+	explained(t, "store", err, ErrFault, "it was a store into memory lent for reading, or the page has come back")
+	if errors.Is(err, ErrPermission) {
+		t.Error("not proven, and yet:", err)
+	}
 	if !errors.As(err, &fault) || runtime.GOARCH != "s390x" && (fault.Offset != at || fault.Addr != m.Addr()+uintptr(at)) {
 		t.Error(err)
 	}
@@ -387,7 +391,7 @@ func TestGuardCause(t *testing.T) {
 	check(t, err)
 	defer pb.Unpin()
 	wants(t, "a", Guard(func() error { _ = bytes.Count(pa.Bytes(), []byte{0xff}); return nil }, pb, pa), ErrTruncated)
-	wants(t, "b", Guard(func() error { pb.Bytes()[0] = 1; return nil }, pb, pa), ErrPermission)
+	explained(t, "b", Guard(func() error { pb.Bytes()[0] = 1; return nil }, pb, pa), ErrPermission, "it was a store into memory lent for reading")
 	var fault *FaultError
 	if err := Guard(func() error { pb.Bytes()[0] = 1; return nil }, pb, pa); !errors.As(err, &fault) || page(fault.Addr) != b.Addr() {
 		t.Error(err)

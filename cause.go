@@ -1,0 +1,112 @@
+package mmap
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/mmarinus/mmap/procmaps"
+	"golang.org/x/sys/unix"
+)
+
+// This file finds out why an access has faulted. It asks after the fact, and the
+// world has gone on: a page can have come back. So that an access works now proves
+// nothing, and a cause is named only if an access of the same kind is still
+// refused for it.
+
+// cause returns why touching addr faulted, where that can be proven, and ErrFault
+// elsewhere, with what else can be said. need is what the access was, ProtRead or
+// ProtWrite; 0 is what nobody knows, a load or a store by the caller's own code.
+func cause(addr uintptr, need Prot) (err error, seen string) {
+	table, err := procmaps.Open(0)
+	if err != nil {
+		return ErrFault, ""
+	}
+	defer table.Close()
+	area, ok, err := table.At(uint64(addr))
+	if err != nil || !ok {
+		return ErrFault, ""
+	}
+	allowed := area.Perms & (procmaps.Read | procmaps.Write | procmaps.Exec)
+	switch {
+	// The processor looks at the permissions before it looks for the page, so
+	// this holds whatever the page is. Memory that can only be written can be
+	// read, too, on most processors, and memory that can only be executed on some.
+	case allowed == 0, need == ProtWrite && allowed&procmaps.Write == 0:
+		return ErrPermission, ""
+	case guarded(addr):
+		return ErrGuard, ""
+	case truncated(area, uint64(addr)):
+		return ErrTruncated, ""
+	case allowed == procmaps.Exec && lasting(area):
+		return ErrPermission, ""
+	case allowed&procmaps.Read == 0 || !loads(addr):
+		return ErrFault, ""
+	}
+	switch {
+	case need == ProtRead:
+		return ErrFault, "the page can be read now: it has come back"
+	case allowed&procmaps.Write != 0: // a store can fail where a load does not, on a full disk
+		return ErrFault, "the page can be read now"
+	case lasting(area): // so it was there, and the fault was no load
+		return ErrPermission, "it was a store into memory lent for reading"
+	}
+	return ErrFault, "the page can be read now: it was a store into memory lent for reading, or the page has come back"
+}
+
+// lasting reports whether the pages of an area cannot go while it is mapped, guard
+// pages aside. That is so of private anonymous memory alone: whoever may open the
+// links in /proc/PID/map_files can truncate even what has never had a name, such
+// as shared anonymous memory. What the kernel maps by itself, [vvar] for one, has
+// no inode either, but pages of its own kind.
+func lasting(area procmaps.Region) bool {
+	return area.Inode == 0 && area.Perms&procmaps.Shared == 0 &&
+		(area.Name == "" || area.Name == "[heap]" || area.Name == "[stack]" || strings.HasPrefix(area.Name, "[anon:"))
+}
+
+// guarded reports whether addr lies in a guard page. Linux 6.13 and 6.14, which
+// have these, do not tell yet.
+func guarded(addr uintptr) bool {
+	var entry [8]byte
+	const guardRegion = 1 << 58
+	return peek("/proc/self/pagemap", entry[:], addr/pageSize*8) && binary.NativeEndian.Uint64(entry[:])&guardRegion != 0
+}
+
+// loads reports whether a load from addr works.
+func loads(addr uintptr) bool { return peek("/proc/self/mem", make([]byte, 1), addr) }
+
+// peek reads from a file of the kernel's.
+func peek(name string, p []byte, at uintptr) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	_, err = unix.Pread(int(f.Fd()), p, int64(at))
+	return err == nil
+}
+
+// truncated reports whether addr, in area, is known to be a page past the end
+// of the file. It keeps no descriptor of its own to ask: a dup would hold the
+// caller's flock, and closing another would drop the process's POSIX locks.
+func truncated(area procmaps.Region, addr uint64) bool {
+	if area.Inode == 0 {
+		return false
+	}
+	var st unix.Stat_t
+	// The link of /proc leads to the file itself, whatever its name has
+	// become, but only with CAP_CHECKPOINT_RESTORE.
+	link := fmt.Sprintf("/proc/self/map_files/%x-%x", area.Start, area.End)
+	if unix.Stat(link, &st) != nil {
+		// File systems without a device of their own, such as btrfs, may give stat
+		// another anonymous device, major number 0, than they give the table.
+		err := unix.Stat(area.Name, &st)
+		major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
+		if err != nil || area.Deleted || st.Ino != area.Inode || major != area.Major || minor != area.Minor && major != 0 {
+			return false
+		}
+	}
+	page := (area.Offset + addr - area.Start) &^ uint64(pageSize-1)
+	return st.Mode&unix.S_IFMT == unix.S_IFREG && page >= uint64(st.Size)
+}
