@@ -29,6 +29,10 @@ func (p Prot) String() string {
 	return procmaps.Perms(p).String()[:3] // which has the same bits
 }
 
+// isInt32 reports whether n keeps its value as the int of a system call: of a wider
+// number the kernel sees the lower 32 bits only.
+func isInt32(n int) bool { return int(int32(n)) == n }
+
 // allows reports whether p contains all of need.
 func (p Prot) allows(need Prot) bool { return p&need == need }
 

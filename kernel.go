@@ -280,7 +280,7 @@ func areas() (lines uint64) {
 }
 
 // scarceHuge is scarce for memory in huge pages of so many bytes.
-func scarceHuge(err error, size, page uintptr) error {
+func scarceHuge(err error, size uint64, page uintptr) error {
 	if page == pageSize || err != unix.ENOMEM && err != unix.EINVAL && err != unix.ENODEV {
 		return err
 	}
@@ -289,10 +289,10 @@ func scarceHuge(err error, size, page uintptr) error {
 		return &failure{hint: fmt.Sprintf("this kernel has no huge pages of %d bytes", page), err: errors.ErrUnsupported}
 	}
 	free := number(pool+"free_hugepages", "") - number(pool+"resv_hugepages", "")
-	if err != unix.ENOMEM || free*uint64(page) >= uint64(size) {
+	if err != unix.ENOMEM || free*uint64(page) >= size {
 		return err
 	}
-	return &failure{hint: fmt.Sprintf("%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages", size/page, free, pool), err: err}
+	return &failure{hint: fmt.Sprintf("%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages", size/uint64(page), free, pool), err: err}
 }
 
 func rlimit(resource int) uint64 {

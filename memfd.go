@@ -43,6 +43,9 @@ func MemfdHuge(name string, size int64, seals Seal, hugePage int) (f *os.File, e
 }
 
 func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
+	if !isInt32(int(seals)) {
+		return nil, bad("", "no such seals")
+	}
 	// Without either flag Linux 6.3 logs a complaint; before it, both are
 	// EINVAL.
 	flags |= unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
@@ -55,7 +58,7 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 		fd, err = unix.MemfdCreate(name, flags)
 	}
 	if err != nil {
-		if err = scarceHuge(blame("memfd_create", err), uintptr(size), granule); seals&SealExec != 0 {
+		if err = scarceHuge(blame("memfd_create", err), uint64(size), granule); seals&SealExec != 0 {
 			err = blame("MFD_NOEXEC_SEAL", err)
 		}
 		return nil, err
@@ -81,6 +84,9 @@ func AddSeals(f *os.File, seals Seal) error {
 }
 
 func addSeals(fd int, seals Seal) error {
+	if !isInt32(int(seals)) {
+		return bad("", "no such seals")
+	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals))
 	if seals&SealFutureWrite != 0 {
 		err = blame("F_SEAL_FUTURE_WRITE", err)

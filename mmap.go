@@ -307,7 +307,7 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 			err = &failure{hint: "the file is not on persistent memory (DAX)", err: err}
 		}
 	case b.granule > pageSize:
-		err = scarceHuge(err, size, b.granule)
+		err = scarceHuge(err, uint64(size), b.granule)
 	}
 	kind, want := flags&unix.MAP_TYPE, demand{space: size, data: size, charged: size}
 	private := kind == unix.MAP_PRIVATE || kind == unix.MAP_DROPPABLE

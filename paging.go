@@ -2,6 +2,7 @@ package mmap
 
 import (
 	"cmp"
+	"fmt"
 	"math/bits"
 
 	"github.com/mmarinus/mmap/internal/sys"
@@ -155,6 +156,9 @@ const (
 // of them, and of none the node that PolicyLocal would. Where it refuses a part of
 // the range, the pages before that have the policy.
 func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
+	if !isInt32(int(p)) {
+		return bad(fmt.Sprintf("policy of %d bytes at %d", n, off), "%d is no policy", int(p))
+	}
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
 	return t.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
 		for _, node := range nodes {

@@ -214,6 +214,8 @@ func (s *Spec) check(p Prot) error {
 		return bad("", "no such permissions")
 	case s.source == noSource:
 		return bad("", "it has no source")
+	case s.source == descriptor && !isInt32(s.fd):
+		return bad("", "%d is no descriptor", s.fd)
 	case s.size < 0:
 		return bad("", "negative size")
 	case s.offset < 0:
