@@ -1,7 +1,6 @@
 package mmap
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/mmarinus/mmap/internal/sys"
@@ -151,7 +150,7 @@ func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
 		if err := r.allowed(off, n, need); err != nil {
 			return err
 		}
-		return r.populate(addr, size, advice)
+		return located(populate(addr, size, advice), 0, r.addr.Load())
 	})
 }
 
@@ -161,36 +160,6 @@ func (r *region) allowed(off, n int, need Prot) error {
 		return &failure{hint: fmt.Sprintf("%v page at offset %d", p, at), err: unix.EACCES}
 	}
 	return nil
-}
-
-// populate prefaults pages that allow it. The kernel does not say where it
-// stopped, but calling it again for what is there already is cheap.
-func (r *region) populate(addr, size uintptr, advice int) error {
-	err := sys.Madvise(addr, size, advice)
-	if err == unix.EINVAL {
-		if err = blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
-			err = &failure{hint: "this kind of memory cannot be prefaulted", err: errors.ErrUnsupported}
-		}
-	}
-	if err != unix.EFAULT && err != unix.EHWPOISON {
-		return scarce(err, demand{charged: size})
-	}
-	for size > pageSize {
-		half := page(size / 2)
-		switch err := sys.Madvise(addr, half, advice); err {
-		case nil:
-			addr, size = addr+half, size-half
-		case unix.EFAULT, unix.EHWPOISON:
-			size = half
-		default:
-			return scarce(err, demand{charged: half})
-		}
-	}
-	need := ProtRead
-	if advice == unix.MADV_POPULATE_WRITE {
-		need = ProtWrite
-	}
-	return r.fault(addr, addr, need)
 }
 
 // Collapse makes huge pages of the whole ones within n bytes at off, now, and
@@ -217,7 +186,7 @@ func (w writer) destroy(name string, off, n, advice int, hint string) error {
 		if err := r.allowed(off, n, ProtWrite); err != nil {
 			return err
 		}
-		if advice == unix.MADV_REMOVE && r.flags == 0 && (addr != r.addr.Load()+uintptr(off) || size != uintptr(n)) {
+		if advice == unix.MADV_REMOVE && r.kindAt(addr-r.base).flags&r.kindAt(addr-r.base+size-1).flags&unix.MAP_ANONYMOUS == 0 && (addr != r.addr.Load()+uintptr(off) || size != uintptr(n)) {
 			return bad("", "the first or the last page holds other bytes of the file, too")
 		}
 		return whyNot(sys.Madvise(addr, size, advice), name, hint)

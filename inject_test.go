@@ -736,7 +736,7 @@ func differing(m Mapping) string {
 			*to = append(*to, fmt.Sprintf("%#x %v", start, p))
 		}
 	}
-	r.each(0, r.data(), func(start, end uintptr, p Prot) { add(&want, uint64(r.base+start), uint64(r.base+end), p) })
+	r.each(0, r.data(), func(start, end uintptr, k kind) { add(&want, uint64(r.base+start), uint64(r.base+end), k.prot) })
 	add(&want, uint64(r.base+r.data()), uint64(r.base+r.size), ProtNone)
 	for _, table = range must(regionsOf(r.base, r.base+r.size)) {
 		add(&got, table.Start, table.End, Prot(table.Perms)&protAll)

@@ -25,6 +25,7 @@ type area struct {
 	start, end uintptr
 	prot       Prot
 	pageSize   uintptr
+	flags      int  // of mmap(2): MAP_SHARED or MAP_PRIVATE
 	gone       bool // nothing of ours is at its old place
 }
 
@@ -49,19 +50,28 @@ func survey(start, end uintptr, f func(a area) bool) error {
 			// nothing of it. The table does not tell how large the pages are.
 			regions, err := regionsOf(start, end)
 			for _, g := range regions {
-				if !f(area{uintptr(g.Start), uintptr(g.End), Prot(g.Perms) & protAll, pageSize, false}) {
+				if !f(area{uintptr(g.Start), uintptr(g.End), Prot(g.Perms) & protAll, pageSize, sharing(g.Perms), false}) {
 					break
 				}
 			}
 			return err
 		}
 		p := Prot(q.VMAFlags) & protAll
-		a := area{max(start, uintptr(q.Start)), min(end, uintptr(q.End)), p, uintptr(q.PageSize), false}
+		a := area{max(start, uintptr(q.Start)), min(end, uintptr(q.End)), p, uintptr(q.PageSize), sharing(procmaps.Perms(q.VMAFlags)), false}
 		if start = a.end; !f(a) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// sharing returns the flags of mmap(2) that the table tells. A private area of
+// somebody else's may be of any kind.
+func sharing(p procmaps.Perms) int {
+	if p&procmaps.Shared != 0 {
+		return unix.MAP_SHARED
+	}
+	return 0
 }
 
 // regionsOf returns the kernel's regions of [start, end), clipped to it.
@@ -248,6 +258,7 @@ func scarce(err error, want demand) error {
 	all := strings.HasSuffix(string(users), " 4294967295\n") && can[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
 	locks := (err == unix.EAGAIN || want.locked > 0) && !all
 	const status, meminfo = "/proc/self/status", "/proc/meminfo"
+	_, unread := readNumber(status, "")
 	mode, memory := number("/proc/sys/vm/overcommit_memory", ""), number(meminfo, "MemTotal:")+number(meminfo, "SwapTotal:")
 	for _, limit := range []struct {
 		applies         bool
@@ -258,13 +269,31 @@ func scarce(err error, want demand) error {
 		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), number(status, "VmSize:") << 10, uint64(want.space)},
 		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), number(status, "VmData:") << 10, uint64(want.data)},
 		{mode == 2, "the commit limit of vm.overcommit_memory 2", number(meminfo, "CommitLimit:") << 10, number(meminfo, "Committed_AS:") << 10, uint64(want.charged)},
-		{mode == 0 && memory > 0, "memory with swap, for vm.overcommit_memory 0,", memory << 10, 0, uint64(want.charged)},
 	} {
 		if limit.applies && limit.used+limit.wants > limit.is {
-			return &failure{hint: fmt.Sprintf("%s is %d, and %d are in use", limit.name, limit.is, limit.used), err: err}
+			hint := fmt.Sprintf("%s is %d", limit.name, limit.is)
+			if unread == nil { // or nobody knows how many
+				hint += fmt.Sprintf(", and %d are in use", limit.used)
+			}
+			return &failure{hint: hint, err: err}
 		}
 	}
+	switch {
+	case want.space > 0 && !findsRoom(want.space):
+		err = &failure{hint: fmt.Sprintf("the address space has no room for %d bytes", want.space), err: err}
+	case mode == 0 && memory > 0 && uint64(want.charged) > memory<<10:
+		err = &failure{hint: fmt.Sprintf("memory with swap, for vm.overcommit_memory 0, is %d", memory<<10), err: err}
+	}
 	return err
+}
+
+// findsRoom reports whether so many bytes of address space are free in one piece.
+func findsRoom(size uintptr) bool {
+	at, err := sys.Mmap(0, size, unix.PROT_NONE, holding, -1, 0)
+	if err == nil {
+		abandon(at, size)
+	}
+	return err == nil
 }
 
 // areas counts the lines of the kernel's table without allocating.

@@ -74,33 +74,38 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 	case n == 0:
 		return newRegion(addr, 0, 0, addr, 0, 0, pageSize, known), nil
 	}
-	// A part of a huge page cannot be owned: it cannot be unmapped.
-	granule := pageSize
-	err = survey(addr, addr+n, func(a area) bool { granule = a.pageSize; return false })
-	if n, fits = round(n, granule); !fits || addr&(granule-1) != 0 || addr+n < addr {
-		return t, bad(op, "the range cuts a huge page of %d bytes", granule)
-	}
 	var runs []run
-	at := addr
-	if err == nil {
-		err = survey(addr, addr+n, func(a area) bool {
-			if a.start != at || a.pageSize > granule {
-				return false
-			}
-			at = a.end
-			runs = appendRun(runs, a.end-addr, a.prot)
-			return true
-		})
+	at, cut, uneven := addr, uintptr(0), false
+	err = survey(addr, addr+n, func(a area) bool {
+		switch {
+		case a.start != at:
+			return false
+		case a.start&(a.pageSize-1) != 0:
+			cut = a.pageSize
+			return false
+		}
+		at = a.end
+		runs = appendRun(runs, a.end-addr, kind{a.prot, a.pageSize, a.flags})
+		uneven = uneven || a.prot != known
+		return true
+	})
+	if len(runs) > 0 && at == addr+n {
+		last := &runs[len(runs)-1]
+		end, _ := round(at, last.granule)
+		n, last.end, at = end-addr, end-addr, end // a part of a huge page cannot be owned: it cannot be unmapped
 	}
 	switch {
 	case err != nil:
 		return t, named(err, "%s", op)
+	case cut > 0:
+		return t, bad(op, "the range cuts a huge page of %d bytes", cut)
 	case at != addr+n:
-		return t, &failure{op: op, hint: fmt.Sprintf("nothing is mapped at %#x, or huge pages behind small ones", at), err: unix.ENOMEM}
-	case promises && (len(runs) != 1 || runs[0].prot != known):
+		return t, &failure{op: op, hint: fmt.Sprintf("nothing is mapped at %#x", at), err: unix.ENOMEM}
+	case promises && uneven:
 		return t, cmp.Or(named(differs(addr, n, known), "%s", op), error(unix.EACCES))
 	}
-	t = newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, granule, ProtNone)
+	t = newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, pageSize, known)
+	t.r.uniform(runs[len(runs)-1].kind)
 	t.r.setRuns(runs)
 	return t, nil
 }
@@ -148,14 +153,14 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	}
 	if whole > 0 {
 		if base, err = s.mapPages(b, base, data, whole, p); err != nil {
+			if f, ok := err.(*FaultError); ok {
+				f.Offset = max(f.Offset-int(b.lead), 0)
+			}
 			return ticket{}, err
 		}
 	}
 	t := newRegion(base+b.lead, b.size, capacity, base, whole, whole-data, b.granule, p)
-	t.r.lock = s.lock
-	if b.fd < 0 {
-		t.r.flags = b.flags
-	}
+	t.r.lock, t.r.flags = s.lock, b.flags
 	return t, nil
 }
 
@@ -193,7 +198,7 @@ func (s *Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, 
 		if s.shared && b.fd < 0 {
 			flags |= unix.MAP_NORESERVE // or the kernel charges the whole capacity
 		}
-	} else if s.populate {
+	} else if s.populate && !populates() {
 		flags |= unix.MAP_POPULATE
 	}
 	align := uintptr(s.align)
@@ -213,49 +218,45 @@ func (s *Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, 
 	if err != nil {
 		return 0, err
 	}
-	if err := s.furnish(base, data, whole, p); err != nil {
+	if err := s.furnish(base, data, whole, kind{p, b.granule, b.flags}); err != nil {
 		abandon(base, whole)
 		return 0, err
 	}
 	return base, nil
 }
 
-// furnish makes the data of freshly mapped pages what the Spec wants.
-func (s *Spec) furnish(base, data, whole uintptr, p Prot) error {
+// furnish makes the data of freshly mapped pages what the Spec wants. The offset of
+// a FaultError is from base.
+func (s *Spec) furnish(base, data, whole uintptr, k kind) error {
 	if data == 0 {
 		return nil
 	}
-	if whole > data && p != ProtNone {
-		if err := sys.Mprotect(base, data, int(p)); err != nil {
+	if whole > data && k.prot != ProtNone {
+		if err := sys.Mprotect(base, data, int(k.prot)); err != nil {
 			return scarce(err, demand{data: data, charged: data})
 		}
-		if s.populate {
-			advice := unix.MADV_POPULATE_READ
-			if p&ProtWrite != 0 && !s.shared && s.source != secret { // as mmap(2) does
-				advice = unix.MADV_POPULATE_WRITE
-			}
-			sys.Madvise(base, data, advice) // best effort
-		}
+	}
+	// Both are best effort, and a lock says what is missing.
+	if s.populate && k.prot&(ProtRead|ProtWrite) != 0 {
+		sys.Madvise(base, data, k.populating())
 	}
 	if s.populateCached {
 		eachResident(base, data, func(addr uintptr, in bool) {
 			if in {
-				sys.Madvise(addr, pageSize, unix.MADV_POPULATE_READ) // best effort, too
+				sys.Madvise(addr, pageSize, unix.MADV_POPULATE_READ)
 			}
 		})
 	}
-	return s.lock.apply(base, data, p)
+	return located(s.lock.of(k).apply(stretch{base, data, k}), 0, base)
 }
 
-// apply locks pages with permissions p into memory.
-func (l locking) apply(addr, size uintptr, p Prot) error {
-	switch {
-	case l == unlocked:
-		return nil
-	case l == lockedOnFault || p&(ProtRead|ProtWrite) == 0: // there is nothing to fault in yet
-		return scarce(blame("MLOCK_ONFAULT", sys.Mlock(addr, size, unix.MLOCK_ONFAULT)), demand{locked: size})
+// of returns how pages of a kind can be locked: where they can neither be read nor
+// written, there is nothing to fault in yet.
+func (l locking) of(k kind) locking {
+	if l == locked && k.prot&(ProtRead|ProtWrite) == 0 {
+		return lockedOnFault
 	}
-	return scarce(sys.Mlock(addr, size, 0), demand{locked: size})
+	return l
 }
 
 // mapAt maps size bytes of b where the placement says, at a multiple of align.
@@ -326,10 +327,11 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 func (s *Spec) stage(b backing, size, to uintptr, p Prot) error {
 	b.twice = true
 	staged, err := s.mapPages(b, 0, size, size, p)
-	if err == nil {
-		if err = move(staged, size, to); err != nil {
-			abandon(staged, size)
-		}
+	if err != nil {
+		return located(err, to, to)
+	}
+	if err = move(staged, size, to); err != nil {
+		abandon(staged, size)
 	}
 	return err
 }

@@ -9,64 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock locks the pages of n bytes at off into memory, widened to whole pages, and
-// faults them in; mlock(2). At the limit the error names RLIMIT_MEMLOCK, and what
-// was locked stays so. A page that cannot be had is a [*FaultError], and then no
-// page of the range is locked. A page that can neither be read nor written is
-// ErrPermission, and nothing has changed: LockOnFault takes those, also where the
-// processor does not let the kernel fault in what can only be executed. Only at
-// vm.max_map_count can a part of the range be locked; see Unlock.
-//
-// Locks do not nest. Secret memory is locked already, and answers
-// [errors.ErrUnsupported]. What the kernel never locks, it passes over without a
-// word: devices, and huge pages of the pool, which stay in memory anyway.
-func (t ticket) Lock(off, n int) error { return t.lockPages("lock", locked, off, n) }
-
-// LockOnFault is Lock that faults nothing in: each page is locked when it is
-// first touched; MLOCK_ONFAULT of mlock2(2).
-func (t ticket) LockOnFault(off, n int) error {
-	return t.lockPages("lock on fault", lockedOnFault, off, n)
-}
-
-func (t ticket) lockPages(op string, l locking, off, n int) error {
-	return t.within(op, off, n, false, func(r *region, addr, size uintptr) error {
-		start, usable := addr-r.base, true
-		r.each(start, start+size, func(_, _ uintptr, p Prot) { usable = usable && p&(ProtRead|ProtWrite) != 0 })
-		switch {
-		case r.flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
-			return bad("", "droppable memory cannot be locked")
-		case !usable && l == locked:
-			return &failure{hint: "a page can neither be read nor written", err: unix.EACCES}
-		}
-		err := l.apply(addr, size, ProtRead)
-		if err == unix.ENOMEM || err == unix.EAGAIN {
-			// At no limit that is known. If it is a page, all of them are marked as
-			// locked by now.
-			var why error
-			r.each(start, start+size, func(from, to uintptr, p Prot) {
-				advice := unix.MADV_POPULATE_READ
-				if !p.allows(ProtRead) {
-					advice = unix.MADV_POPULATE_WRITE
-				}
-				why = cmp.Or(why, r.populate(r.base+from, to-from, advice))
-			})
-			if why != nil {
-				sys.Munlock(addr, size)
-				err = why
-			}
-		}
-		return err
-	})
-}
-
-// Unlock undoes Lock and LockOnFault, also those of the Spec, for the pages of n
-// bytes at off, widened to whole pages; munlock(2).
-func (t ticket) Unlock(off, n int) error {
-	return t.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
-		return scarce(sys.Munlock(addr, size), demand{})
-	})
-}
-
 // Sync writes the changed pages of n bytes at off to their file, and waits
 // until they are there; MS_SYNC of msync(2). The range is widened to whole
 // pages; of a private mapping there is nothing to write. What storage could not

@@ -32,7 +32,7 @@ func (t ticket) protect(p Prot, known bool) (ticket, error) {
 			return ticket{}, t.fallBack(named(r.revert(0, size, err), "protect as %v", p), known)
 		}
 	}
-	r.uniform(p) // also of no pages: Grow will add some
+	r.setProt(0, r.data(), p) // also of no pages: Grow will add some
 	return t.pass(), nil
 }
 
@@ -90,7 +90,7 @@ func (t ticket) assert(p Prot) (ticket, error) {
 		t.giveUp()
 		return ticket{}, named(err, "assert %v", p)
 	}
-	r.uniform(p)
+	r.setProt(0, r.data(), p)
 	return t.pass(), nil
 }
 
@@ -104,31 +104,21 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	if n == 0 {
 		return 0, 0, nil
 	}
-	start = max((r.base+r.offset(off))&^(r.granule-1), r.base) - r.base
-	end, _ = round(r.base+r.offset(off+n), r.granule)
-	if end = min(end-r.base, r.data()); off+n == size {
+	start = r.pageStart(r.offset(off))
+	if end = min(r.pageEnd(r.offset(off+n)), r.data()); off+n == size {
 		end = r.data() // after Over by smaller pages that is more
 	}
 	switch {
 	case exact && off != 0 && start != r.offset(off):
-		err = bad("", "the start is on no boundary of the page size %d", r.granule)
+		err = bad("", "the start is on no boundary of the page size %d", r.kindAt(start).granule)
 	case exact && off+n != size && end != r.offset(off+n):
-		err = bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.granule, size)
+		err = bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.kindAt(end-1).granule, size)
 	}
 	return start, end, err
 }
 
 // offset turns an offset from the first byte into one from base.
 func (r *region) offset(off int) uintptr { return r.addr.Load() - r.base + uintptr(off) }
-
-// boundary reports whether a page begins at an offset from base.
-func (r *region) boundary(off uintptr) bool { return (r.base+off)&(r.granule-1) == 0 }
-
-// uniform replaces the account of permissions by p on every page.
-func (r *region) uniform(p Prot) {
-	r.runs = nil
-	r.prot.Store(uint32(p))
-}
 
 // revert undoes what an mprotect(2) of the pages [start, end) did that failed with
 // err, and returns the error.
@@ -147,9 +137,9 @@ func (r *region) revert(start, end uintptr, err error) error {
 func (r *region) restore(start, end uintptr) error {
 	var failed error
 	err := survey(r.base+start, r.base+end, func(a area) bool {
-		r.each(a.start-r.base, a.end-r.base, func(start, end uintptr, p Prot) {
-			if p != a.prot && failed == nil {
-				failed = sys.Mprotect(r.base+start, end-start, int(p))
+		r.each(a.start-r.base, a.end-r.base, func(start, end uintptr, k kind) {
+			if k.prot != a.prot && failed == nil {
+				failed = sys.Mprotect(r.base+start, end-start, int(k.prot))
 			}
 		})
 		return failed == nil
@@ -157,8 +147,8 @@ func (r *region) restore(start, end uintptr) error {
 	if err != nil {
 		// Unread, as without a descriptor to spare; but to give a page the
 		// permissions that it has already changes nothing.
-		r.each(start, end, func(start, end uintptr, p Prot) {
-			failed = cmp.Or(failed, sys.Mprotect(r.base+start, end-start, int(p)))
+		r.each(start, end, func(start, end uintptr, k kind) {
+			failed = cmp.Or(failed, sys.Mprotect(r.base+start, end-start, int(k.prot)))
 		})
 	}
 	return failed
@@ -168,7 +158,7 @@ func (r *region) restore(start, end uintptr) error {
 // permissions to what the kernel's table says.
 func (r *region) stopped(err, undo error) error {
 	regions, _ := regionsOf(r.base, r.base+r.size) // unread: nothing is allowed
-	r.uniform(ProtNone)
+	r.setProt(0, r.data(), ProtNone)
 	for _, g := range regions {
 		if start, end := uintptr(g.Start)-r.base, min(uintptr(g.End)-r.base, r.data()); start < end {
 			r.setProt(start, end, Prot(g.Perms)&protAll)
@@ -186,7 +176,7 @@ func (r *region) stopped(err, undo error) error {
 // Assert, Release, locks and advice go on, except for AdviceDontFork, which answers
 // EPERM where private memory cannot be written.
 func (t ticket) Seal() error {
-	err := t.whole(func(r *region) error {
+	err := t.pinned(func(r *region) error {
 		err := blame("mseal", sys.Mseal(r.base, r.size))
 		if err == nil {
 			r.sealed.Store(true)
@@ -204,7 +194,7 @@ func (t ticket) Seal() error {
 // The name has at most 79 bytes, printable ASCII without any of \ ` $ [ and ]; an
 // empty one takes the name away.
 func (t ticket) SetName(name string) error {
-	err := t.whole(func(r *region) error {
+	err := t.pinned(func(r *region) error {
 		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.base, r.size, name))
 		if err == unix.EBADF || err == unix.EINVAL {
 			err = &failure{hint: "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]", err: err}

@@ -26,18 +26,19 @@ type region struct {
 	len, cap atomic.Uintptr // in bytes, from addr; len is written under growing, too
 	prot     atomic.Uint32  // what every page of it allows
 
-	base, size uintptr     // the page range, with the reserve
-	room       uintptr     // bytes of it at the end that are reserve; written under growing, too
-	granule    uintptr     // the size of its pages, in bytes: a huge page where it has those
-	flags      int         // mmap flags that make more of the same anonymous memory; 0: there is none to make
+	base, size uintptr // the page range, with the reserve
+	room       uintptr // bytes of it at the end that are reserve; written under growing, too
+	granule    uintptr // the kind of page that Map has made, and Grow makes: see kind
+	flags      int
 	lock       locking     // of growth
 	lost       atomic.Bool // a stranger was mapped into the range: never change or unmap it
 	lent       atomic.Bool // UnsafeBytes was called: never collect it
-	sealed     atomic.Bool // by mseal(2): never collect it either; written under growing
+	sealed     atomic.Bool // by mseal(2): never collect it either
 
-	runs    []run                        // permissions page by page; nil: prot everywhere
+	runs    []run                        // the kinds of its pages; nil: that of prot, granule and flags everywhere
 	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set
-	growing sync.Mutex
+	growing sync.Mutex                   // held for a moment
+	growth  sync.Mutex                   // held by Grow from start to end, which can take long
 
 	seat int // in the nursery, whose lock it needs; -1: not there
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -25,13 +24,21 @@ func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 	return handleOf[M](t), err
 }
 
-func (t ticket) over(s Spec, p Prot, known bool) (ticket, error) {
-	return t.transit(known, func(r *region) error {
-		if err := s.checkInside(p); err != nil {
+func (t ticket) over(s Spec, p Prot, known bool) (next ticket, err error) {
+	name := func(err error) error { return named(err, "map %v over as %v", s, p) }
+	if err = s.checkInside(p); err == nil {
+		err = t.change(func(*region) error { return nil }) // before anything is opened
+	}
+	if err == nil {
+		err = s.open(p, t.Cap(), func(b backing) error {
+			next, err = t.overlay(s, b, p, known, name)
 			return err
-		}
-		return s.open(p, int(r.cap.Load()), func(b backing) error { return r.overlay(s, b, p) })
-	}, func(err error) error { return named(err, "map %v over as %v", s, p) })
+		})
+	}
+	if err != nil {
+		return ticket{}, name(err)
+	}
+	return next, nil
 }
 
 // checkInside returns what is wrong with a Spec that is to be mapped inside an
@@ -46,51 +53,80 @@ func (s *Spec) checkInside(p Prot) error {
 	return nil
 }
 
-// overlay replaces all pages of the region, and its reserve.
-func (r *region) overlay(s Spec, b backing, p Prot) error {
+// An extent is where the pages of a region are, of which some are reserve.
+type extent struct{ addr, base, data, whole uintptr }
+
+// extentFor returns the region's extent, if the pages of b can take its place.
+func (r *region) extentFor(b backing) (extent, error) {
+	e := extent{r.addr.Load(), r.base, r.data(), r.size}
 	if size := r.len.Load(); b.size != size {
-		return bad("", "the size is %d, the mapping has %d bytes", b.size, size)
+		return e, bad("", "the size is %d, the mapping has %d bytes", b.size, size)
 	}
-	data, whole := r.data(), r.size
-	if whole > 0 {
-		if r.addr.Load()-b.lead != r.base || r.base&(b.granule-1) != 0 || data&(b.granule-1) != 0 || whole&(b.granule-1) != 0 {
-			return bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", r.addr.Load(), b.granule)
-		}
-		if err := r.replace(s, b, data, whole, p); err != nil {
-			return err
-		}
+	if e.whole > 0 && (e.addr-b.lead != e.base || (e.base|e.data|e.whole)&(b.granule-1) != 0) {
+		return e, bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", e.addr, b.granule)
 	}
-	if r.size == 0 {
-		r.base = r.addr.Load() &^ (b.granule - 1) // where pages would begin
-	}
-	r.granule, r.lock, r.flags = b.granule, s.lock, 0
-	if b.fd < 0 {
-		r.flags = b.flags
-	}
-	r.uniform(p)
-	return nil
+	return e, nil
 }
 
-// replace stages the new pages elsewhere, and moves them into place: MAP_FIXED
-// that fails can leave a hole, into which a stranger may be mapped.
-func (r *region) replace(s Spec, b backing, data, whole uintptr, p Prot) error {
-	b.twice = true
-	staged, err := s.mapPages(b, 0, data, whole, p)
-	if err != nil {
+// overlay replaces all pages of the mapping, and its reserve. The new pages are
+// mapped elsewhere first, because MAP_FIXED that fails can leave a hole, into which a
+// stranger may be mapped. The region is not held meanwhile, for storage may take
+// its time.
+func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) error) (ticket, error) {
+	var old extent
+	err := t.change(func(r *region) (err error) {
+		old, err = r.extentFor(b)
 		return err
+	})
+	staged := uintptr(0)
+	if err == nil && old.whole > 0 {
+		b.twice = true
+		staged, err = s.mapPages(b, 0, old.data, old.whole, p)
 	}
-	// Each move is of one kernel area: a move of several can fail after the
-	// first.
+	if err != nil {
+		return ticket{}, located(err, old.base, old.addr)
+	}
+	moved := false
+	next, err := t.transit(known, func(r *region) error {
+		now, err := r.extentFor(b)
+		if err == nil && now != old {
+			err = ErrBusy
+		}
+		if err != nil {
+			return err
+		}
+		if moved = true; now.whole > 0 {
+			if err = r.replace(staged, now.data, now.whole, kind{p, b.granule, b.flags}); err != nil {
+				return err
+			}
+		} else {
+			r.base = r.addr.Load() &^ (b.granule - 1) // where pages would begin
+		}
+		r.lock = s.lock
+		r.uniform(kind{p, b.granule, b.flags})
+		return nil
+	}, name)
+	if !moved {
+		abandon(staged, old.whole)
+	}
+	return next, err
+}
+
+// replace moves staged pages, of which some are reserve, into the place of the
+// region's. Each move is of one kernel area: a move of several can fail after the
+// first.
+func (r *region) replace(staged, data, whole uintptr, k kind) error {
 	if data > 0 {
-		if err = move(staged, data, r.base); err != nil {
+		if err := move(staged, data, r.base); err != nil {
 			abandon(staged, whole)
 			return r.mend(0, data, err)
 		}
 	}
 	if whole > data {
-		if err = move(staged+data, whole-data, r.base+data); err != nil {
+		if err := move(staged+data, whole-data, r.base+data); err != nil {
 			abandon(staged+data, whole-data)
-			r.flags = 0
+			k.flags &^= unix.MAP_ANONYMOUS // of the reserve nothing can be made
+			r.uniform(k)
 			r.fill(data, whole)
 			return r.stopped(err, errHalfReplaced)
 		}
@@ -100,32 +136,69 @@ func (r *region) replace(s Spec, b backing, data, whole uintptr, p Prot) error {
 
 var errHalfReplaced = errors.New("the old pages are gone")
 
-// place maps b inside the region, at the bytes from off on.
-func (r *region) place(off int, s Spec, b backing, p Prot) error {
+// place maps b inside the mapping, at the bytes from off on. As in overlay, the
+// region is not held while the pages are mapped elsewhere.
+func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
+	var start, end, base, first uintptr
+	err := u.change(func(r *region) (err error) {
+		start, end, err = r.spot(off, b)
+		base, first = r.base, r.addr.Load()
+		return err
+	})
+	if err != nil || start == end {
+		return err
+	}
+	b.twice = true
+	staged, err := s.mapPages(b, 0, end-start, end-start, p)
+	if err != nil {
+		return located(err, base+start, first)
+	}
+	moved := false
+	err = u.change(func(r *region) error {
+		from, to, err := r.spot(off, b)
+		if err == nil && (from != start || to != end) {
+			err = ErrBusy
+		}
+		if err != nil {
+			return err
+		}
+		moved = true
+		if err = move(staged, end-start, base+start); err != nil {
+			abandon(staged, end-start)
+			return r.mend(start, end, err)
+		}
+		r.alter(start, end, func(kind) kind { return kind{p, b.granule, b.flags} })
+		return nil
+	})
+	if !moved {
+		abandon(staged, end-start)
+	}
+	return err
+}
+
+// spot returns the pages, as offsets from base, that b replaces at the bytes from
+// off on.
+func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 	size := int(r.len.Load())
 	if off < 0 || off > size || b.size > uintptr(size-off) {
-		return bad("", "the mapping has %d bytes", size)
+		return 0, 0, bad("", "the mapping has %d bytes", size)
 	}
 	if b.size == 0 {
-		return nil
+		return 0, 0, nil
 	}
-	granule := max(b.granule, r.granule)
-	start, end := r.offset(off)-b.lead, r.data()
-	if r.offset(off) < b.lead || (r.base+start)&(granule-1) != 0 {
-		return bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load()+uintptr(off), granule)
+	start, end = r.offset(off)-b.lead, r.data()
+	if r.offset(off) < b.lead || (r.base+start)&(b.granule-1) != 0 || !r.boundary(start) {
+		granule := max(b.granule, r.kindAt(r.offset(off)).granule)
+		return 0, 0, bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load()+uintptr(off), granule)
 	}
 	if off+int(b.size) != size {
 		end = r.offset(off) + b.size
 	}
-	if (r.base+end)&(granule-1) != 0 {
-		return bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
+	if (r.base+end)&(b.granule-1) != 0 || end < r.data() && !r.boundary(end) {
+		granule := max(b.granule, r.kindAt(end).granule)
+		return 0, 0, bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
 	}
-	if err := s.stage(b, end-start, r.base+start, p); err != nil {
-		return r.mend(start, end, err)
-	}
-	r.granule, r.flags = granule, 0
-	r.setProt(start, end, p)
-	return nil
+	return start, end, nil
 }
 
 // mend looks at the pages [start, end) after a move onto them has failed with
@@ -174,7 +247,7 @@ func (r *region) hold(at, size uintptr) error {
 // safe for concurrent use; it answers ErrBusy never, and waits for a transition
 // as accesses do.
 func Grow[M Known](m M, size int) error {
-	err := m.inside().whole(func(r *region) error { return r.grow(size) })
+	err := m.inside().pinned(func(r *region) error { return r.grow(size) })
 	if err != nil {
 		return named(err, "grow to %d bytes", size)
 	}
@@ -182,70 +255,74 @@ func Grow[M Known](m M, size int) error {
 }
 
 func (r *region) grow(size int) error {
+	r.growth.Lock()
+	defer r.growth.Unlock()
 	switch length := int(r.len.Load()); {
 	case size < length:
 		return bad("", "the mapping has %d bytes", length)
 	case size > int(r.cap.Load()):
 		return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
 	}
-	data := r.data()
-	end, _ := round(r.base+r.offset(size), r.granule)
-	if end -= r.base; size > 0 && end > data {
-		if err := r.open(data, end); err != nil {
-			return err
-		}
-		r.room -= end - data
+	data, end := r.data(), r.rounded(r.offset(size), r.granule)
+	if size == 0 || end <= data {
+		end = data
+	} else if err := r.open(data, end, r.lock); err != nil {
+		return err
 	}
+	// Only this is in the way of those who ask which pages there are.
+	r.growing.Lock()
+	r.room -= end - data
 	r.len.Store(uintptr(size))
+	r.growing.Unlock()
 	return nil
 }
 
-// whole runs f under a pin, with nobody growing the region meanwhile.
-func (t ticket) whole(f func(r *region) error) error {
+// pinned runs f under a pin.
+func (t ticket) pinned(f func(r *region) error) error {
 	line, err := t.pin()
 	if err != nil {
 		return err
 	}
 	defer t.r.unpin(line)
-	t.r.growing.Lock()
-	defer t.r.growing.Unlock()
 	return f(t.r)
 }
 
-// open makes pages [start, end) of the reserve accessible.
-func (r *region) open(start, end uintptr) error {
+// open makes pages [start, end) of the reserve accessible, and locks them.
+func (r *region) open(start, end uintptr, l locking) error {
 	if r.sealed.Load() {
 		return ErrSealed
 	}
-	p := Prot(r.prot.Load())
-	if n := len(r.runs); n > 0 {
-		p = r.runs[n-1].prot
+	k, at, size := r.kindAt(start), r.base+start, end-start
+	if k.flags&unix.MAP_HUGETLB != 0 {
+		return r.openHuge(start, end, k, l)
 	}
-	if r.flags&unix.MAP_HUGETLB != 0 {
-		return r.openHuge(start, end, p)
+	if err := sys.Mprotect(at, size, int(k.prot)); err != nil {
+		if err == unix.EPERM && r.sealed.Load() {
+			return ErrSealed // meanwhile
+		}
+		return scarce(err, demand{data: size, charged: size})
 	}
-	if err := sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
-		return scarce(err, demand{data: end - start, charged: end - start})
-	}
-	err := r.lock.apply(r.base+start, end-start, p)
+	err := located(l.of(k).apply(stretch{at, size, k}), 0, r.addr.Load())
 	if err != nil {
-		sys.Munlock(r.base+start, end-start)
-		err = errors.Join(err, sys.Mprotect(r.base+start, end-start, unix.PROT_NONE)) // or accessible, but not handed out
+		sys.Munlock(at, size)
+		if back := sys.Mprotect(at, size, unix.PROT_NONE); back != nil {
+			err = errors.Join(err, back) // accessible, but not handed out
+		}
 	}
 	return err
 }
 
 // openHuge puts huge pages in the place of reserve, which is ordinary address
 // space.
-func (r *region) openHuge(start, end uintptr, p Prot) error {
-	b := backing{fd: -1, granule: r.granule, flags: r.flags}
-	err := (&Spec{lock: r.lock}).stage(b, end-start, r.base+start, p)
+func (r *region) openHuge(start, end uintptr, k kind, l locking) error {
+	b := backing{fd: -1, granule: k.granule, flags: k.flags}
+	err := (&Spec{lock: l}).stage(b, end-start, r.base+start, k.prot)
 	if err != nil {
 		if _, failed := r.fill(start, end); failed != nil {
 			r.cap.Store(r.len.Load())
 		}
 	}
-	return scarce(err, demand{})
+	return located(scarce(err, demand{}), 0, r.addr.Load())
 }
 
 // Resize makes the mapping size bytes long, and may move it; mremap(2). It
@@ -260,8 +337,24 @@ func (r *region) openHuge(start, end uintptr, p Prot) error {
 // or [Secret], whose size is fixed, and to grow from 0 what has no source any
 // more, as an empty part of a file. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
-	return change(m, func(r *region) error { return r.resize(size) },
+	old := m.inside().Len()
+	m, err := change(m, func(r *region) error { return r.resize(size) },
 		func(err error) error { return named(err, "resize to %d bytes", size) })
+	if err == nil && size > old {
+		m.inside().faultInLocked(old, size)
+	}
+	return m, err
+}
+
+// faultInLocked faults in the new pages of a mapping with Spec.Lock, as far as that
+// works. It is done when the transition is over, for storage may take its time.
+func (t ticket) faultInLocked(off, end int) {
+	t.within("", off, end-off, false, func(r *region, addr, size uintptr) error {
+		if r.lock == locked && r.kindAt(addr-r.base).prot&(ProtRead|ProtWrite) != 0 {
+			return faultIn(r.stretches(nil, addr-r.base, addr-r.base+size))
+		}
+		return nil
+	})
 }
 
 // change runs a transition that keeps the type, and the handle if it fails.
@@ -279,15 +372,27 @@ func (r *region) resize(size int) error {
 		return bad("", "negative size")
 	}
 	data := r.data()
-	lead := r.base & (r.granule - 1)
-	want, ok := round(lead+r.offset(size), r.granule)
-	if want -= lead; !ok {
-		return unix.ENOMEM
+	grown := r.plain() // the pages that come
+	if data > 0 {
+		grown = r.kindAt(data - 1)
 	}
-	if size == 0 {
-		want = 0
-	} else if size <= int(r.len.Load()) {
-		want = min(want, data) // pages of several sizes need not end on the largest
+	want := uintptr(0)
+	switch off := r.offset(size); {
+	case size == 0:
+	case size <= int(r.len.Load()):
+		want = min(r.pageEnd(off), data) // the last page holds more than its bytes
+	default:
+		if _, fits := round(off+r.largest(), r.largest()); !fits {
+			return unix.ENOMEM
+		}
+		if want = max(r.rounded(off, grown.granule), data); want > data && r.rounded(off, r.granule) <= r.size {
+			grown = r.kindAt(data) // from the reserve
+			want = r.rounded(off, grown.granule)
+		}
+	}
+	runs := r.clip(0, min(want, data))
+	if want > data {
+		runs = appendRun(runs, want, grown)
 	}
 	switch {
 	case want <= data:
@@ -295,7 +400,7 @@ func (r *region) resize(size int) error {
 			return err
 		}
 	case want <= r.size:
-		if err := r.open(data, want); err != nil {
+		if err := r.open(data, want, min(r.lock, 1)*lockedOnFault); err != nil {
 			return err
 		}
 		abandon(r.base+want, r.size-want)
@@ -305,11 +410,7 @@ func (r *region) resize(size int) error {
 			return err
 		}
 	}
-	if n := len(r.runs); n > 0 && want > data {
-		r.runs[n-1].end = want
-	} else {
-		r.setRuns(r.clip(0, want))
-	}
+	r.setRuns(runs)
 	r.len.Store(uintptr(size))
 	r.cap.Store(uintptr(size))
 	return nil
@@ -331,13 +432,13 @@ func (r *region) cut(want uintptr) error {
 func (r *region) extend(data, want uintptr) error {
 	lead, room, base, err := r.addr.Load()-r.base, r.room, r.base, error(nil)
 	switch {
-	case data == 0 && r.flags == 0:
+	case data == 0 && r.flags&unix.MAP_ANONYMOUS == 0:
 		return bad("", "an empty mapping has no source to grow from")
 	case data == 0:
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
 		b := backing{fd: -1, granule: r.granule, flags: r.flags}
-		base, err = (&Spec{lock: r.lock}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
+		base, err = (&Spec{lock: min(r.lock, 1) * lockedOnFault}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
 	default:
 		if err = r.extendable(data); err == nil {
 			base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
@@ -357,7 +458,7 @@ func (r *region) extend(data, want uintptr) error {
 
 // extendParts extends several kernel areas, which mremap(2) refuses.
 func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) {
-	if r.granule > pageSize {
+	if r.kindAt(data).granule > pageSize {
 		return 0, &failure{hint: "huge pages do not grow", err: reason}
 	}
 	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
@@ -373,27 +474,24 @@ func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) 
 //
 // One move is of one area, for that of several can stop half-way; and each but
 // the last, after which nothing can fail, leaves its old range mapped, so that
-// nobody else comes to be there and there is a way back. Not so the locked ones,
-// whose way back somebody could be in: to leave them mapped would take the lock from
-// all of the kernel's area, which may reach into another mapping, and count the
-// pages as locked twice ever after.
+// nobody else comes to be there and there is a way back. Not so huge pages,
+// which the kernel does not leave mapped, and locked ones, whose way back somebody
+// could be in: to leave those mapped would take the lock from all of the kernel's
+// area, which may reach into another mapping, and count the pages as locked twice
+// ever after.
 func (r *region) relocate(size, to, want uintptr) error {
 	var areas []area
 	if err := survey(r.base, r.base+size, func(a area) bool { areas = append(areas, a); return true }); err != nil {
 		abandon(to, want)
 		return err
 	}
-	if want == size {
-		// Huge pages know of no way back, so they go last.
-		slices.SortStableFunc(areas, func(a, b area) int { return cmp.Compare(a.pageSize, b.pageSize) })
-	}
 	for i, a := range areas {
 		at, length, flags := to+a.start-r.base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
 		last := i == len(areas)-1
-		locked := !last && sys.Msync(a.start, length, unix.MS_INVALIDATE) != nil // EBUSY
+		whole := !last && (r.kindAt(a.start-r.base).granule > pageSize || isLocked(a.start, length))
 		if last {
 			length += want - size
-		} else if !locked {
+		} else if !whole {
 			flags |= unix.MREMAP_DONTUNMAP
 		}
 		if _, err := sys.Mremap(a.start, a.end-a.start, length, flags, at); err != nil {
@@ -406,7 +504,7 @@ func (r *region) relocate(size, to, want uintptr) error {
 			}
 			return scarce(r.moveBack(areas[:i], to, err), demand{space: 2 * want}) // the kernel counts the held place, too
 		}
-		areas[i].gone = locked
+		areas[i].gone = whole
 	}
 	for _, a := range areas[:max(len(areas), 1)-1] {
 		if !a.gone {
@@ -444,8 +542,7 @@ func (r *region) moveBack(areas []area, to uintptr, err error) error {
 // mremap(2). It consumes m and returns the new handle; on failure it returns m,
 // as [Resize] does. Nothing may be mapped in the new range: otherwise the error
 // matches EEXIST and [os.ErrExist], as with [Spec.At]. addr must equal the old
-// address modulo the page size. Huge pages of different permissions, which the
-// kernel cannot move one after the other, answer EINVAL. While the mapping is
+// address modulo the page size. While the mapping is
 // accessed or pinned it answers ErrBusy.
 func Move[M Handle](m M, addr uintptr) (M, error) {
 	return change(m, func(r *region) error { return r.moveTo(addr) },
@@ -456,8 +553,8 @@ func (r *region) moveTo(addr uintptr) error {
 	lead := r.addr.Load() - r.base
 	to := addr - lead
 	switch {
-	case to == 0 || addr < lead || to&(r.granule-1) != r.base&(r.granule-1):
-		return bad("", "it is not %d past a multiple of the page size %d", r.addr.Load()&(r.granule-1), r.granule)
+	case to == 0 || addr < lead || (to^r.base)&(r.largest()-1) != 0:
+		return bad("", "it is not %d past a multiple of the page size %d", r.addr.Load()&(r.largest()-1), r.largest())
 	case inRaceWindow(to, r.size):
 		return bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	case r.size > 0:
@@ -477,14 +574,14 @@ func (r *region) moveTo(addr uintptr) error {
 // extendable refuses memory whose kernel object has a fixed size: pages past
 // its end would fault.
 func (r *region) extendable(data uintptr) error {
-	kind := r.flags & unix.MAP_TYPE // of anonymous memory, if all of it is one mapping's
-	if kind == unix.MAP_PRIVATE || kind == unix.MAP_DROPPABLE {
+	flags := r.kindAt(data - 1).flags
+	if flags&unix.MAP_SHARED == 0 {
 		return nil
 	}
 	regions, err := regionsOf(r.base+data-pageSize, r.base+data)
 	for _, g := range regions {
 		fixed := g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage")
-		if kind == unix.MAP_SHARED || g.Perms&procmaps.Shared != 0 && fixed {
+		if flags&unix.MAP_ANONYMOUS != 0 || g.Perms&procmaps.Shared != 0 && fixed {
 			return bad("", "shared anonymous memory has a fixed size")
 		}
 	}

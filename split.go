@@ -29,7 +29,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 		at = 0
 	case r.boundary(at):
 	case off != size:
-		err = bad("", "on no boundary of the page size %d", r.granule)
+		err = bad("", "on no boundary of the page size %d", r.kindAt(at).granule)
 	case r.cap.Load() > r.len.Load():
 		err = bad("", "the mapping ends within a page, and the reserve behind it cannot be divided from that")
 	default:
@@ -48,9 +48,8 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	right.r.flags, right.r.lock = r.flags, r.lock
 	right.r.lent.Store(r.lent.Load())
 	right.r.sealed.Store(r.sealed.Load())
-	data := r.data()
-	right.r.setRuns(r.clip(min(at, data), data))
-	r.setRuns(r.clip(0, min(at, data)))
+	right.r.setRuns(r.clip(at, r.size))
+	r.setRuns(r.clip(0, at))
 	r.size, r.room = at, 0
 	r.len.Store(uintptr(off))
 	r.cap.Store(uintptr(off))
@@ -121,18 +120,20 @@ func adjoin(l, r *region) bool {
 
 // absorb makes the neighbour's range part of this region.
 func (r *region) absorb(right *region) {
-	runs := r.clip(0, r.data())
-	right.each(0, right.data(), func(_, end uintptr, p Prot) { runs = appendRun(runs, r.size+end, p) })
-	switch {
-	case right.size == 0:
-	case r.size == 0:
-		r.base, r.granule, r.flags, r.lock = right.base, right.granule, right.flags, right.lock
-		r.uniform(Prot(right.prot.Load()))
-	default:
-		if r.flags != right.flags {
-			r.flags = 0
+	runs := r.clip(0, r.size)
+	last := r.kindAt(r.size - min(r.size, 1)).prot
+	right.each(0, right.size, func(_, end uintptr, k kind) {
+		if right.room == right.size && r.size > 0 {
+			k.prot = last // nothing but reserve has no say in the permissions
 		}
-		r.granule, r.lock = max(r.granule, right.granule), min(r.lock, right.lock)
+		runs = appendRun(runs, r.size+end, k)
+	})
+	if right.size > 0 {
+		if r.size == 0 {
+			r.base = right.base
+		}
+		r.uniform(right.plain()) // what grows does so at the end
+		r.lock = right.lock
 	}
 	if right.lent.Load() {
 		r.lent.Store(true)

@@ -3,8 +3,6 @@ package mmap
 import (
 	"cmp"
 	"fmt"
-	"slices"
-	"sort"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -90,9 +88,9 @@ func (t ticket) transferAllowed(line *stripe, p []byte, off int64, need Prot) (i
 func (r *region) refuses(off, n int, need Prot) (at uintptr, p Prot, refused bool) {
 	lead := r.addr.Load() - r.base
 	if n > 0 {
-		r.each(lead+uintptr(off), lead+uintptr(off)+uintptr(n), func(start, _ uintptr, has Prot) {
-			if !refused && !has.allows(need) {
-				at, p, refused = start-lead, has, true
+		r.each(lead+uintptr(off), lead+uintptr(off)+uintptr(n), func(start, _ uintptr, k kind) {
+			if !refused && !k.prot.allows(need) {
+				at, p, refused = start-lead, k.prot, true
 			}
 		})
 	}
@@ -139,9 +137,10 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 func (u Unknown) Place(off int, s Spec, p Prot) error {
 	err := s.checkInside(p)
 	if err == nil {
-		err = u.change(func(r *region) error {
-			return s.open(p, 0, func(b backing) error { return r.place(off, s, b, p) })
-		})
+		err = u.change(func(*region) error { return nil }) // before anything is opened
+	}
+	if err == nil {
+		err = s.open(p, 0, func(b backing) error { return u.place(off, s, b, p) })
 	}
 	return named(err, "place %v at %d as %v", s, off, p)
 }
@@ -153,96 +152,4 @@ func (t ticket) change(f func(r *region) error) error {
 	}
 	defer t.giveUp()
 	return f(t.r)
-}
-
-// A run is a stretch of pages with the same permissions. Runs are kept in
-// ascending order and without gaps, from the start of a region's page range to
-// the end of its data.
-type run struct {
-	end  uintptr // from the region's base
-	prot Prot
-}
-
-// data returns how many bytes of the page range are not reserve.
-func (r *region) data() uintptr { return r.size - r.room }
-
-// find returns the index of the run that holds offset off from base. There are
-// runs, and they reach that far.
-func (r *region) find(off uintptr) int {
-	return sort.Search(len(r.runs)-1, func(i int) bool { return off < r.runs[i].end })
-}
-
-// each calls f with the stretches of [start, end), offsets from base, that have
-// the same permissions.
-func (r *region) each(start, end uintptr, f func(start, end uintptr, p Prot)) {
-	if r.runs == nil {
-		if start < end {
-			f(start, end, Prot(r.prot.Load()))
-		}
-		return
-	}
-	for _, run := range r.runs[r.find(start):] {
-		stop := min(run.end, end)
-		if start >= stop {
-			break
-		}
-		f(start, stop, run.prot)
-		start = stop
-	}
-}
-
-// clip returns the runs of [start, end), with offsets from start.
-func (r *region) clip(start, end uintptr) (runs []run) {
-	r.each(start, end, func(_, end uintptr, p Prot) { runs = appendRun(runs, end-start, p) })
-	return runs
-}
-
-// setRuns replaces the account of permissions. Without runs there are no pages,
-// and prot stays for those to come.
-func (r *region) setRuns(runs []run) {
-	all := protAll
-	for _, run := range runs {
-		all &= run.prot
-	}
-	if r.runs = runs; len(runs) <= 1 {
-		r.runs = nil
-	}
-	if len(runs) > 0 {
-		r.prot.Store(uint32(all))
-	}
-}
-
-// appendRun adds a stretch up to end, merging it with one of the same kind.
-func appendRun(runs []run, end uintptr, p Prot) []run {
-	if n := len(runs); n > 0 && runs[n-1].prot == p {
-		runs[n-1].end = end
-		return runs
-	}
-	return append(runs, run{end, p})
-}
-
-// setProt notes that the pages [start, end), offsets from base, have
-// permissions p.
-func (r *region) setProt(start, end uintptr, p Prot) {
-	switch {
-	case start == 0 && end == r.data():
-		r.uniform(p) // also of no pages: Grow will add some
-		return
-	case r.runs == nil:
-		r.runs = []run{{r.data(), Prot(r.prot.Load())}}
-	}
-	// The runs that it touches are made anew, and their neighbours, which may
-	// become one with p.
-	first, last := max(r.find(start)-1, 0), min(r.find(end-1)+1, len(r.runs)-1)
-	begin := uintptr(0)
-	if first > 0 {
-		begin = r.runs[first-1].end
-	}
-	var space [5]run
-	runs := space[:0]
-	add := func(_, end uintptr, p Prot) { runs = appendRun(runs, end, p) }
-	r.each(begin, start, add)
-	add(start, end, p)
-	r.each(end, r.runs[last].end, add)
-	r.setRuns(slices.Replace(r.runs, first, last+1, runs...))
 }

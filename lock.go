@@ -1,0 +1,253 @@
+package mmap
+
+import (
+	"cmp"
+	"errors"
+	"sync"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/procmaps"
+	"golang.org/x/sys/unix"
+)
+
+// Lock locks the pages of n bytes at off into memory, widened to whole pages, and
+// faults them in; mlock(2). At the limit the error names RLIMIT_MEMLOCK, and nothing
+// has changed. If a page cannot be brought in, the error is a [*FaultError], and only
+// what was locked before is locked. A page that can neither be read nor written is
+// ErrPermission, and nothing has changed: LockOnFault takes those, also where the
+// processor does not let the kernel fault in what can only be executed. At
+// vm.max_map_count a part of the range can stay locked; see Unlock.
+//
+// The pages are marked with MLOCK_ONFAULT, which smaps shows as lf, and then
+// faulted in with madvise(2), because mlock(2) itself never returns from a page that
+// its storage cannot give. Before Linux 5.14, which cannot do this, mlock(2) is used,
+// and that is what happens.
+//
+// Locks do not nest. Secret memory is locked already: [errors.ErrUnsupported].
+// Droppable memory cannot be locked, and is a bad argument. Two kinds the kernel
+// never locks, and there Lock succeeds without an effect: devices, and huge pages of
+// the pool, which stay in memory anyway.
+func (t ticket) Lock(off, n int) error { return t.lockPages("lock", locked, off, n) }
+
+// LockOnFault is Lock that faults nothing in: each page is locked when it is
+// first touched; MLOCK_ONFAULT of mlock2(2).
+func (t ticket) LockOnFault(off, n int) error {
+	return t.lockPages("lock on fault", lockedOnFault, off, n)
+}
+
+func (t ticket) lockPages(op string, l locking, off, n int) error {
+	return t.within(op, off, n, false, func(r *region, addr, size uintptr) error {
+		var space [4]stretch
+		parts := r.stretches(space[:0], addr-r.base, addr-r.base+size)
+		for _, part := range parts {
+			switch {
+			case part.flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
+				return errDroppable()
+			case part.prot&(ProtRead|ProtWrite) == 0 && l == locked:
+				return &failure{hint: "a page can neither be read nor written", err: unix.EACCES}
+			}
+		}
+		before, _ := lockedAreas(addr, size)
+		err := l.apply(parts...)
+		if err == nil {
+			err = passedOver(parts)
+		}
+		if err != nil {
+			unlockAllBut(before, addr, addr+size)
+		}
+		return located(err, 0, r.addr.Load())
+	})
+}
+
+func errDroppable() error { return bad("", "droppable memory cannot be locked") }
+
+// Unlock undoes Lock and LockOnFault, also those of the Spec, for the pages of n
+// bytes at off, widened to whole pages; munlock(2).
+func (t ticket) Unlock(off, n int) error {
+	return t.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
+		return scarce(sys.Munlock(addr, size), demand{})
+	})
+}
+
+// A stretch is a range of pages of one kind.
+type stretch struct {
+	addr, size uintptr
+	kind
+}
+
+// stretches appends those of the pages [start, end), offsets from base.
+func (r *region) stretches(parts []stretch, start, end uintptr) []stretch {
+	r.each(start, end, func(start, end uintptr, k kind) {
+		parts = append(parts, stretch{r.base + start, end - start, k})
+	})
+	return parts
+}
+
+// apply locks neighbouring stretches into memory. If it fails, some of them may be
+// marked as locked.
+func (l locking) apply(parts ...stretch) error {
+	if l == unlocked || len(parts) == 0 {
+		return nil
+	}
+	addr, last := parts[0].addr, parts[len(parts)-1]
+	size := last.addr + last.size - addr
+	// This checks the limit, and faults nothing in. To populate first would fill
+	// memory before the limit is asked, and mlock(2) could still meet a page that
+	// has gone.
+	err := sys.Mlock(addr, size, unix.MLOCK_ONFAULT)
+	if l == locked && (err == unix.ENOSYS || err == nil && !populates()) {
+		err = sys.Mlock(addr, size, 0) // before Linux 4.4 and 5.14; so do emulators
+	} else if l == locked && err == nil {
+		return faultIn(parts)
+	}
+	switch err {
+	case nil:
+		return nil
+	case unix.ENOMEM, unix.EAGAIN, unix.EPERM:
+		_, held := lockedAreas(addr, size) // which count already
+		if why := scarce(err, demand{locked: size - held}); why != err {
+			return why
+		}
+		// At no limit that is known. Even MLOCK_ONFAULT faults in what cannot be
+		// marked so: huge pages of the pool, and secret memory, of which it fails.
+		return cmp.Or(faultIn(parts), err)
+	}
+	return blame("MLOCK_ONFAULT", err)
+}
+
+// lockedAreas returns the areas of a range that are locked, and their size.
+func lockedAreas(addr, size uintptr) (areas []area, held uintptr) {
+	if !isLocked(addr, size) {
+		return nil, 0
+	}
+	survey(addr, addr+size, func(a area) bool {
+		if isLocked(a.start, a.end-a.start) {
+			areas, held = append(areas, a), held+a.end-a.start
+		}
+		return true
+	})
+	return areas, held
+}
+
+// isLocked reports whether a page of a range is locked: only then does
+// MS_INVALIDATE of msync(2) return EBUSY, and it has no effect.
+func isLocked(addr, size uintptr) bool {
+	return sys.Msync(addr, size, unix.MS_INVALIDATE) == unix.EBUSY
+}
+
+func unlockAllBut(areas []area, start, end uintptr) {
+	for _, a := range areas {
+		if a.start > start {
+			sys.Munlock(start, a.start-start)
+		}
+		start = a.end
+	}
+	if start < end {
+		sys.Munlock(start, end-start)
+	}
+}
+
+// passedOver returns an error if the kernel has locked nothing of memory that may
+// be droppable, which it does without a word. The library knows this of what it has
+// mapped, but not of what it has adopted.
+func passedOver(parts []stretch) (err error) {
+	for _, part := range parts {
+		if part.flags != 0 || Probe("MAP_DROPPABLE") != nil {
+			continue
+		}
+		regions, no := regionsOf(part.addr, part.addr+part.size)
+		if no != nil {
+			return no
+		}
+		for _, g := range regions {
+			if g.Inode == 0 && g.Perms&procmaps.Shared == 0 && part.granule == pageSize && !isLocked(uintptr(g.Start), uintptr(g.Size())) {
+				err = errDroppable()
+			}
+		}
+	}
+	return err
+}
+
+// populates reports whether madvise(2) can fault pages in.
+var populates = sync.OnceValue(func() bool { return Probe("MADV_POPULATE_READ") == nil })
+
+// populating returns the advice that faults in pages of a kind as mlock(2) does:
+// private ones that can be written are copied, so that a store does not fault later.
+func (k kind) populating() int {
+	if !k.prot.allows(ProtRead) || k.prot.allows(ProtWrite) && k.flags&unix.MAP_SHARED == 0 {
+		return unix.MADV_POPULATE_WRITE
+	}
+	return unix.MADV_POPULATE_READ
+}
+
+// faultIn faults in the pages of locked stretches; like mlock(2), not those of
+// devices.
+func faultIn(parts []stretch) error {
+	for _, part := range parts {
+		if part.prot&(ProtRead|ProtWrite) == 0 {
+			continue
+		}
+		err := populate(part.addr, part.size, part.populating())
+		if errors.Is(err, errors.ErrUnsupported) {
+			// An area in it cannot be prefaulted: the others can.
+			err = nil
+			unread := survey(part.addr, part.addr+part.size, func(a area) bool {
+				err = populate(a.start, a.end-a.start, part.populating())
+				if errors.Is(err, errors.ErrUnsupported) && !isLocked(a.start, a.end-a.start) {
+					err = nil // a device; secret memory is locked
+				}
+				return err == nil
+			})
+			err = cmp.Or(err, unread)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// populate prefaults pages that allow it. The kernel does not say where it
+// stopped, but calling it again for what is there already is cheap. The offset of
+// a FaultError is for the caller to set: see located.
+func populate(addr, size uintptr, advice int) error {
+	err := sys.Madvise(addr, size, advice)
+	if err == unix.EINVAL {
+		if err = blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
+			err = &failure{hint: "this kind of memory cannot be prefaulted", err: errors.ErrUnsupported}
+		}
+	}
+	if err != unix.EFAULT && err != unix.EHWPOISON {
+		return scarce(err, demand{charged: size})
+	}
+	for size > pageSize {
+		half := page(size / 2)
+		switch err := sys.Madvise(addr, half, advice); err {
+		case nil:
+			addr, size = addr+half, size-half
+		case unix.EFAULT, unix.EHWPOISON:
+			size = half
+		default:
+			return scarce(err, demand{charged: half})
+		}
+	}
+	need := ProtRead
+	if advice == unix.MADV_POPULATE_WRITE {
+		need = ProtWrite
+	}
+	err, seen := cause(addr, need)
+	return &FaultError{Addr: addr, Err: err, seen: seen}
+}
+
+// located sets where a fault is: its offset from the first byte of the mapping. If
+// pages were to be moved, to the address `to`, the offset says where they were
+// relative to their start, and the address becomes what it would have been.
+func located(err error, to, first uintptr) error {
+	if f, ok := err.(*FaultError); ok {
+		if to != 0 {
+			f.Addr = to + uintptr(f.Offset)
+		}
+		f.Offset = int(max(f.Addr, first) - first)
+	}
+	return err
+}
