@@ -3,6 +3,7 @@ package mmap
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -200,12 +201,27 @@ func (r *region) populate(addr, size uintptr, advice int) error {
 func (t ticket) Collapse(off, n int) error {
 	return t.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
 		const hint = "no whole huge page lies within, or not for this kind of memory"
-		huge := uintptr(number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""))
+		huge := transparentHuge()
 		if at, _ := round(addr, max(huge, 1)); at+huge > addr+size {
-			return &failure{hint: hint, err: unix.EINVAL} // the kernel does nothing, and says nothing
+			return whyNot(unix.EINVAL, "MADV_COLLAPSE", hint) // the kernel does nothing, and says nothing
 		}
 		return whyNot(sys.Madvise(addr, size, unix.MADV_COLLAPSE), "MADV_COLLAPSE", hint)
 	})
+}
+
+// transparentHuge returns the size of a transparent huge page, 0 if that is unknown.
+func transparentHuge() uintptr {
+	if n := number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""); n > 0 {
+		return uintptr(n)
+	}
+	// Without /sys: what one page of a page table maps, with entries of 8 bytes.
+	switch runtime.GOARCH {
+	case "s390x":
+		return 1 << 20 // a segment
+	case "ppc64", "ppc64le", "386", "arm":
+		return 0 // there it depends on the processor or on the kernel's configuration
+	}
+	return pageSize / 8 * pageSize
 }
 
 // destroy gives advice that loses contents.

@@ -140,10 +140,13 @@ func hugeFlags(size int) (granule uintptr, flags int, err error) {
 	switch {
 	case size == 0:
 		n, err := readNumber("/proc/meminfo", "Hugepagesize:")
+		if n <<= 10; err != nil { // in a chroot, say
+			n, err = hugeBlock(0)
+		}
 		if n == 0 {
 			err = &failure{hint: "the kernel tells of no huge pages", err: cmp.Or(err, errors.ErrUnsupported)}
 		}
-		return uintptr(n) << 10, 0, err
+		return uintptr(n), 0, err
 	case size <= int(pageSize) || size&(size-1) != 0:
 		return 0, 0, bad("", "%d is no size of a huge page", size)
 	}
