@@ -92,7 +92,7 @@ func (s *span) end(err error, op string, off, n int) error {
 		s.r.unpin(s.line)
 	}
 	if err != nil {
-		return named(err, "%s of %d bytes at %d", op, n, off)
+		return named(err, "%s of %v at %d", op, count(n), off)
 	}
 	return nil
 }
@@ -116,7 +116,7 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 // kernel refuses it for a part of the range, the pages before that have it.
 func (t ticket) Advise(off, n int, a Advice) error {
 	if !a.known() {
-		return bad(fmt.Sprintf("%v of %d bytes at %d", a, n, off), "no such advice")
+		return bad(fmt.Sprintf("%v of %v at %d", a, count(n), off), "no such advice")
 	}
 	// Not by within: after a system call each return costs a mispredicted branch.
 	s, err := t.span(off, n, false)

@@ -21,7 +21,7 @@ import (
 // the administrator has set vm.memfd_noexec to 2, only SealExec is not EACCES.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 	f, err := newMemfd(name, size, seals, 0, pageSize)
-	return f, named(err, "memfd %q of %d bytes, seals %#x", name, size, int(seals))
+	return f, named(err, "memfd %q of %v, seals %#x", name, count(size), int(seals))
 }
 
 // MemfdHuge is [Memfd] on huge pages of so many bytes, 0 for the kernel's
@@ -39,7 +39,7 @@ func MemfdHuge(name string, size int64, seals Seal, hugePage int) (f *os.File, e
 	default:
 		f, err = newMemfd(name, whole, seals, unix.MFD_HUGETLB|flags, granule)
 	}
-	return f, named(err, "memfd %q of %d bytes, seals %#x, in huge pages of %d", name, size, int(seals), hugePage)
+	return f, named(err, "memfd %q of %v, seals %#x, in huge pages of %d", name, count(size), int(seals), hugePage)
 }
 
 func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
@@ -124,7 +124,7 @@ func truncate(fd int, size int64) error {
 // full one answers ENOSPC, and a file that is not open for writing EBADF. f is used
 // without changing its mode.
 func Allocate(f *os.File, offset, size int64) error {
-	op := fmt.Sprintf("allocate %d bytes at offset %d", size, offset)
+	op := fmt.Sprintf("allocate %v at offset %d", count(size), offset)
 	err := control(f, func(fd int) error {
 		if size == 0 && offset >= 0 {
 			return nil // which fallocate refuses

@@ -104,7 +104,7 @@ var errHalfReplaced = errors.New("the old pages are gone")
 func (r *region) place(off int, s Spec, b backing, p Prot) error {
 	size := int(r.len.Load())
 	if off < 0 || off > size || b.size > uintptr(size-off) {
-		return bad("", "the mapping has %d bytes", size)
+		return bad("", "the mapping has %v", count(size))
 	}
 	if b.size == 0 {
 		return nil
@@ -176,7 +176,7 @@ func (r *region) hold(at, size uintptr) error {
 func Grow[M Known](m M, size int) error {
 	err := m.inside().whole(func(r *region) error { return r.grow(size) })
 	if err != nil {
-		return named(err, "grow to %d bytes", size)
+		return named(err, "grow to %v", count(size))
 	}
 	return nil
 }
@@ -184,7 +184,7 @@ func Grow[M Known](m M, size int) error {
 func (r *region) grow(size int) error {
 	switch length := int(r.len.Load()); {
 	case size < length:
-		return bad("", "the mapping has %d bytes", length)
+		return bad("", "the mapping has %v", count(length))
 	case size > int(r.cap.Load()):
 		return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
 	}
@@ -261,7 +261,7 @@ func (r *region) openHuge(start, end uintptr, p Prot) error {
 // more, as an empty part of a file. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
 	return change(m, func(r *region) error { return r.resize(size) },
-		func(err error) error { return named(err, "resize to %d bytes", size) })
+		func(err error) error { return named(err, "resize to %v", count(size)) })
 }
 
 // change runs a transition that keeps the type, and the handle if it fails.

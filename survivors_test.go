@@ -1,6 +1,10 @@
 package mmap
 
-import "testing"
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
 
 // Unpin inside the guard leaves the pin to the guard, which gives it up.
 func TestUnpinInsideGuard(t *testing.T) {
@@ -24,5 +28,23 @@ func TestRunsMerge(t *testing.T) {
 			t.Errorf("pages %v: %v", order, u.r.runs)
 		}
 		check(t, u.Close())
+	}
+}
+
+// Errors name the call that was made, and one byte is not "1 bytes".
+func TestErrorsNameTheCall(t *testing.T) {
+	m := must(Map[ReadWrite](Anonymous(1)))
+	u := must(MapUnknown(Anonymous(1), ProtRead))
+	none := func([]byte) error { return nil }
+	explained(t, "update", u.UpdateRange(0, 1, none), unix.EACCES, "update of 1 byte at 0")
+	explained(t, "outside", u.ViewRange(1, 1, none), unix.EINVAL, "view of 1 byte at 1: the mapping has 1 byte:")
+	explained(t, "write", second(u.WriteAt([]byte{1}, 0)), unix.EACCES, "write of 1 byte at 0")
+	check(t, u.Close())
+	check(t, m.Close())
+	if err := m.Update(none); err == nil || err.Error() != "mmap: update: mapping is closed" {
+		t.Error(err)
+	}
+	if _, err := m.ReadAt(make([]byte, 1), 0); err == nil || err.Error() != "mmap: read of 1 byte at 0: mapping is closed" {
+		t.Error(err)
 	}
 }
