@@ -48,3 +48,14 @@ func TestErrorsNameTheCall(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A shared mapping made before SealWrite could become writable, and so forbids it,
+// though it is only read.
+func TestSealWriteBesideReader(t *testing.T) {
+	f := must(Memfd("read", 1, 0))
+	defer f.Close()
+	m := must(Map[Read](File(f, 0, 1).Shared()))
+	wants(t, "seal beside a reader", AddSeals(f, SealWrite), unix.EBUSY)
+	check(t, m.Close())
+	check(t, AddSeals(f, SealWrite))
+}
