@@ -117,7 +117,7 @@ func goTest(t target, args []string) error {
 	all := slices.Contains(args, "-v")
 	args = slices.DeleteFunc(args, func(arg string) bool { return arg == "-v" }) // which would undo what -json does
 	cmd := exec.Command("go", append(arguments, args...)...)
-	cmd.Env = append(os.Environ(), "MMAP_TEST_MACHINE=1", "CGO_ENABLED=0", "GOARCH="+t.arch)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+t.arch)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
