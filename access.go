@@ -30,7 +30,7 @@ func (r reader) ReadAt(p []byte, off int64) (n int, err error) {
 // Close takes effect afterwards. A fault, also that of a store into b, ends f
 // and is returned as a [*FaultError]; see [Guard] for what that covers.
 // Otherwise the error is that of f, or ErrClosed or ErrMoved.
-func (r reader) View(f func(b []byte) error) error { return r.view(f) }
+func (r reader) View(f func(b []byte) error) error { return r.view(ProtRead, f) }
 
 // UnsafeBytes returns the memory itself, neither guarded nor pinned: a fault
 // ends the program, and so does touching the slice after Close or a transition
@@ -57,14 +57,14 @@ func (u updater) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 // View is as that of [Read].
-func (u updater) View(f func(b []byte) error) error { return u.view(f) }
+func (u updater) View(f func(b []byte) error) error { return u.view(ProtRead, f) }
 
 // UnsafeBytes is as that of [Read].
 func (u updater) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
 // Update calls f with the memory itself, to read and to write. All else is as
 // with View of [Read].
-func (u updater) Update(f func(b []byte) error) error { return u.view(f) }
+func (u updater) Update(f func(b []byte) error) error { return u.view(ProtRead|ProtWrite, f) }
 
 // transfer copies out of the mapping into p if need is ProtRead, and from p into
 // it if need is ProtWrite. If checked, each page must allow it.
@@ -73,12 +73,12 @@ func (u updater) Update(f func(b []byte) error) error { return u.view(f) }
 // where it faulted, whatever order it copies in, so n is exact.
 func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
 	if off < 0 {
-		return 0, bad(fmt.Sprintf("%s of %d bytes at %d", verbs[need], len(p), off), "negative offset")
+		return 0, bad(fmt.Sprintf("%s of %v at %d", verbs[need], count(len(p)), off), "negative offset")
 	}
 	g := guard{r: t.r, need: need}
 	if !t.pinWord() {
 		if g.line, err = t.pinSlowly(0); err != nil {
-			return 0, named(err, "%s of %d bytes at %d", verbs[need], len(p), off)
+			return 0, named(err, "%s of %v at %d", verbs[need], count(len(p)), off)
 		}
 	}
 	if checked && !Prot(g.r.prot.Load()).allows(need) {
@@ -105,7 +105,7 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	g.leave()
 	if n < len(p) {
 		if err = io.EOF; need == ProtWrite {
-			err = named(io.ErrShortWrite, "write of %d bytes at %d: the mapping ends at %d", len(p), off, g.r.len.Load())
+			err = named(io.ErrShortWrite, "write of %v at %d: the mapping ends at %d", count(len(p)), off, g.r.len.Load())
 		}
 	}
 	g.r.unpin(g.line)
@@ -114,12 +114,15 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 
 var verbs = [...]string{ProtRead: "read", ProtWrite: "write"}
 
-// view calls f with the whole mapping.
-func (t ticket) view(f func(b []byte) error) (err error) {
+// views are the names of view.
+var views = [...]string{ProtRead: "view", ProtRead | ProtWrite: "update"}
+
+// view calls f with the whole mapping; need is for its name only.
+func (t ticket) view(need Prot, f func(b []byte) error) (err error) {
 	g := guard{r: t.r}
 	if !t.pinWord() {
 		if g.line, err = t.pinSlowly(0); err != nil {
-			return named(err, "view")
+			return named(err, "%s", views[need])
 		}
 	}
 	g.enter()

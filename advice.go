@@ -2,6 +2,7 @@ package mmap
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -90,7 +91,7 @@ func (s *span) end(err error, op string, off, n int) error {
 		s.r.unpin(s.line)
 	}
 	if err != nil {
-		return named(err, "%s of %d bytes at %d", op, n, off)
+		return named(err, "%s of %v at %d", op, count(n), off)
 	}
 	return nil
 }
@@ -114,7 +115,7 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 // kernel refuses it for a part of the range, the pages before that have it.
 func (t ticket) Advise(off, n int, a Advice) error {
 	if !a.known() {
-		return bad(fmt.Sprintf("%v of %d bytes at %d", a, n, off), "no such advice")
+		return bad(fmt.Sprintf("%v of %v at %d", a, count(n), off), "no such advice")
 	}
 	// Not by within: after a system call each return costs a mispredicted branch.
 	s, err := t.span(off, n, false)
@@ -169,12 +170,27 @@ func (r *region) allowed(off, n int, need Prot) error {
 func (t ticket) Collapse(off, n int) error {
 	return t.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
 		const hint = "no whole huge page lies within, or not for this kind of memory"
-		huge := uintptr(number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""))
+		huge := transparentHuge()
 		if at, _ := round(addr, max(huge, 1)); at+huge > addr+size {
-			return &failure{hint: hint, err: unix.EINVAL} // the kernel does nothing, and says nothing
+			return whyNot(unix.EINVAL, "MADV_COLLAPSE", hint) // the kernel does nothing, and says nothing
 		}
 		return whyNot(sys.Madvise(addr, size, unix.MADV_COLLAPSE), "MADV_COLLAPSE", hint)
 	})
+}
+
+// transparentHuge returns the size of a transparent huge page, 0 if that is unknown.
+func transparentHuge() uintptr {
+	if n := number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""); n > 0 {
+		return uintptr(n)
+	}
+	// Without /sys: what one page of a page table maps, with entries of 8 bytes.
+	switch runtime.GOARCH {
+	case "s390x":
+		return 1 << 20 // a segment
+	case "ppc64", "ppc64le", "386", "arm":
+		return 0 // there it depends on the processor or on the kernel's configuration
+	}
+	return pageSize / 8 * pageSize
 }
 
 // destroy gives advice that loses contents.

@@ -265,7 +265,7 @@ func losses(m destroyer) map[string]func(off, n int) error {
 // names fails unless an error says which operation it was, on what, and why not.
 func names(t testing.TB, err error, off, n int) {
 	t.Helper()
-	op, why, ok := strings.Cut(fmt.Sprint(err), fmt.Sprintf(" of %d bytes at %d: ", n, off))
+	op, why, ok := strings.Cut(fmt.Sprint(err), fmt.Sprintf(" of %v at %d: ", count(n), off))
 	if !ok || why == "" || len(op) <= len("mmap: ") || !strings.HasPrefix(op, "mmap: ") {
 		t.Errorf("for %d bytes at %d: %v", n, off, err)
 	}
@@ -374,7 +374,7 @@ func TestAdviceRefused(t *testing.T) {
 		"page out of locked":     {locked.Advise(0, 1, AdvicePageOut), unix.EINVAL},
 	} {
 		wants(t, name, c.err, c.want)
-		if c.err != nil && !strings.Contains(c.err.Error(), " bytes at 0: ") {
+		if c.err != nil && !strings.Contains(c.err.Error(), " at 0: ") {
 			t.Error(c.err)
 		}
 	}

@@ -46,6 +46,16 @@ type failure struct {
 	err  error
 }
 
+// A count of bytes prints with its unit.
+type count int64
+
+func (n count) String() string {
+	if n == 1 {
+		return "1 byte"
+	}
+	return fmt.Sprintf("%d bytes", int64(n))
+}
+
 // bad reports an argument that can never be right.
 func bad(op, format string, args ...any) error {
 	return &failure{op: op, hint: fmt.Sprintf(format, args...), err: unix.EINVAL}

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/iotest"
 	"unsafe"
@@ -85,6 +86,30 @@ func isMapped(t testing.TB, addr uintptr) bool {
 // half. In the parent it runs that child and returns its output and error.
 func inChild(t *testing.T, env ...string) (child bool, output string, err error) {
 	t.Helper()
+	return inChildWith(t, nil, env...)
+}
+
+// inMounts is inChild in a mount namespace of its own, where it is root.
+func inMounts(t *testing.T, env ...string) (child bool, output string, err error) {
+	t.Helper()
+	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	if os.Geteuid() != 0 {
+		attr.Cloneflags |= unix.CLONE_NEWUSER
+		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
+		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
+	}
+	child, output, err = inChildWith(t, attr, env...)
+	if child {
+		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") // or mounts spread
+	}
+	if errno := unix.Errno(0); errors.As(err, &errno) {
+		t.Skip("a mount namespace is not allowed: ", err)
+	}
+	return child, output, err
+}
+
+func inChildWith(t *testing.T, attr *syscall.SysProcAttr, env ...string) (child bool, output string, err error) {
+	t.Helper()
 	if os.Getenv("MMAP_TEST_CHILD") == t.Name() {
 		return true, "", nil
 	}
@@ -95,6 +120,7 @@ func inChild(t *testing.T, env ...string) (child bool, output string, err error)
 		}
 	})
 	// A child that dies leaves its files to the parent.
+	cmd.SysProcAttr = attr
 	cmd.Env = append(append(os.Environ(), "TMPDIR="+t.TempDir(), "MMAP_TEST_CHILD="+t.Name()), env...)
 	if testing.CoverMode() != "" {
 		defer collectCoverage(t, cmd)()

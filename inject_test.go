@@ -981,6 +981,14 @@ var excuses = []struct {
 }{
 	{what: "succeeds", call: "close", why: "the kernel closes the descriptor whatever it answers, and nothing was written"},
 	{what: "succeeds", call: "madvise msync ftruncate fallocate", errnos: "EINTR", why: calledAgain},
+	{what: "succeeds", op: "map locked", call: "madvise", errnos: "EINVAL", why: "this is the answer for memory that cannot be prefaulted: each area is asked, then"},
+	{what: "succeeds", op: "grow locked", call: "madvise", errnos: "EINVAL", why: "the same"},
+	{what: "succeeds", op: "over", call: "madvise", errnos: "EINVAL", why: "the same"},
+	{what: "succeeds", op: "place locked", call: "madvise", errnos: "EINVAL", why: "the same"},
+	{what: "succeeds", op: "lock", call: "madvise", errnos: "EINVAL", why: "the same"},
+	{what: "succeeds", op: "lock", call: "msync", why: "it asks what was locked before, and matters if the lock fails"},
+	{what: "succeeds", op: "lock", call: "mlock2", errnos: "ENOSYS", why: "before Linux 4.4 there was mlock(2) only"},
+	{what: "succeeds", op: "resize longer", call: "madvise", why: "the new pages are prefaulted as far as that works"},
 	{what: "succeeds", call: "openat pread64", errnos: "EINTR", why: "package os calls it again"},
 	{what: "succeeds", call: "epoll_ctl", why: "package os asks whether it can wait for the file, which it never can"},
 	{what: "succeeds", op: "memfd", call: "fcntl", at: 1, why: "package os asks for the mode of the descriptor"},
@@ -1055,7 +1063,7 @@ func (j *injector) excused(c trial, what string) string {
 // translated reports whether the documentation has another error for the errno.
 func translated(c trial, err error) bool {
 	switch {
-	case c.call != "madvise" && c.how != everything || !strings.Contains(c.op.name, "prefault") && !strings.Contains(c.op.name, "lock past"):
+	case c.call != "madvise" && c.how != everything || !strings.Contains(c.op.name, "prefault") && !strings.Contains(c.op.name, "lock"):
 		return false
 	case c.errno == unix.EINVAL: // for secret memory
 		return errors.Is(err, errors.ErrUnsupported)

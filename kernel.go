@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math/bits"
 	"os"
 	"slices"
 	"strconv"
@@ -313,15 +314,39 @@ func scarceHuge(err error, size uint64, page uintptr) error {
 	if page == pageSize || err != unix.ENOMEM && err != unix.EINVAL && err != unix.ENODEV {
 		return err
 	}
-	pool := fmt.Sprintf("/sys/kernel/mm/hugepages/hugepages-%dkB/", page>>10)
-	if _, missing := os.Stat(pool); errors.Is(missing, os.ErrNotExist) {
-		return &failure{hint: fmt.Sprintf("this kernel has no huge pages of %d bytes", page), err: errors.ErrUnsupported}
-	}
-	free := number(pool+"free_hugepages", "") - number(pool+"resv_hugepages", "")
-	if err != unix.ENOMEM || free*uint64(page) >= size {
+	// That /sys is missing, as in a container, says nothing of the kernel.
+	// memfd_create(2) needs no page of the pool, and answers ENODEV where there
+	// is no such size, while mmap(2) has EINVAL for that and more.
+	if err != unix.ENOMEM {
+		if _, no := hugeBlock(bits.TrailingZeros(uint(page)) << unix.MAP_HUGE_SHIFT); no == unix.ENODEV || no == unix.ENOSYS {
+			err = &failure{hint: fmt.Sprintf("this kernel has no huge pages of %d bytes", page), err: errors.ErrUnsupported}
+		}
 		return err
 	}
-	return &failure{hint: fmt.Sprintf("%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages", size/uint64(page), free, pool), err: err}
+	pool, wanted := fmt.Sprintf("/sys/kernel/mm/hugepages/hugepages-%dkB/", page>>10), size/uint64(page)
+	free, unknown := readNumber(pool+"free_hugepages", "")
+	free -= number(pool+"resv_hugepages", "")
+	switch {
+	case unknown != nil:
+		if limit := scarce(err, demand{space: uintptr(size)}); limit != err {
+			return limit
+		}
+		return &failure{hint: fmt.Sprintf("%d huge pages are wanted; how many are free is in %s, which cannot be read", wanted, pool), err: err}
+	case free < wanted:
+		return &failure{hint: fmt.Sprintf("%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages", wanted, free, pool), err: err}
+	}
+	return err
+}
+
+// hugeBlock asks the kernel, and no file of /proc or /sys, how large the huge pages
+// are that flags of memfd_create(2) name.
+func hugeBlock(flags int) (size uint64, err error) {
+	var st unix.Stat_t
+	fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_HUGETLB|flags)
+	if err == nil {
+		err = unix.Fstat(fd, &st)
+	}
+	return uint64(st.Blksize), done(fd, err)
 }
 
 func rlimit(resource int) uint64 {

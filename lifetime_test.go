@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -299,25 +301,49 @@ func withHugePages(t testing.TB, n int) uintptr {
 	if err != nil {
 		t.Skip(err)
 	}
-	const file = "/proc/sys/vm/nr_hugepages"
-	old, err := os.ReadFile(file)
-	if err == nil {
-		err = os.WriteFile(file, []byte(strconv.Itoa(n)), 0)
+	used := func() uint64 {
+		return number("/proc/meminfo", "HugePages_Total:") - number("/proc/meminfo", "HugePages_Free:") + number("/proc/meminfo", "HugePages_Rsvd:")
 	}
-	if err != nil {
-		t.Skip("reserving huge pages is not allowed: ", err)
+	before := used()
+	if os.Getenv("MMAP_TEST_MACHINE") != "1" {
+		spare := int(number("/proc/meminfo", "HugePages_Total:")) - int(before) - n
+		if spare < 0 {
+			t.Skipf("%d free huge pages are needed: set vm.nr_hugepages, or MMAP_TEST_MACHINE=1 as root", n)
+		}
+		mapped[None](t, Anonymous(spare*int(size)).HugePages(0)) // so that n are left
+		before += uint64(spare)
+	} else {
+		setPool(t, n)
 	}
 	t.Cleanup(func() {
-		const all, free, kept = "HugePages_Total:", "HugePages_Free:", "HugePages_Rsvd:"
-		if n := number("/proc/meminfo", all) - number("/proc/meminfo", free) + number("/proc/meminfo", kept); n != 0 {
-			t.Errorf("%d huge pages are left mapped", n)
+		if is := used(); is != before {
+			t.Errorf("%d huge pages are mapped, and before %d", is, before)
 		}
-		os.WriteFile(file, old, 0)
 	})
-	if got, _ := os.ReadFile(file); strings.TrimSpace(string(got)) != strconv.Itoa(n) {
-		t.Skipf("the kernel has reserved %s huge pages of %d", bytes.TrimSpace(got), n)
-	}
 	return size
+}
+
+// setPool sets the size of the huge pages' pool, the machine's, for the test. A
+// process of its own puts it back when the test ends or this process does, however
+// it is killed: then the pipe closes.
+func setPool(t testing.TB, n int) {
+	t.Helper()
+	const file = "/proc/sys/vm/nr_hugepages"
+	old, err := os.ReadFile(file)
+	check(t, err)
+	keeper := exec.Command("sh", "-c", "read end; echo $OLD >"+file)
+	keeper.Env = append(os.Environ(), "OLD="+strings.TrimSpace(string(old)))
+	keeper.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // out of reach of the terminal's ^C
+	pipe, err := keeper.StdinPipe()
+	check(t, err)
+	check(t, keeper.Start())
+	t.Cleanup(func() { pipe.Close(); keeper.Wait() })
+	if err := os.WriteFile(file, []byte(strconv.Itoa(n)), 0); err != nil {
+		t.Skip("reserving huge pages is not allowed: ", err)
+	}
+	if got := content(file); got != strconv.Itoa(n) {
+		t.Skipf("the kernel has reserved %s huge pages of %d", got, n)
+	}
 }
 
 func TestHugePages(t *testing.T) {

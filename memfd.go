@@ -21,7 +21,7 @@ import (
 // the administrator has set vm.memfd_noexec to 2, only SealExec is not EACCES.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 	f, err := newMemfd(name, size, seals, 0, pageSize)
-	return f, named(err, "memfd %q of %d bytes, seals %#x", name, size, int(seals))
+	return f, named(err, "memfd %q of %v, seals %#x", name, count(size), int(seals))
 }
 
 // MemfdHuge is [Memfd] on huge pages of so many bytes, 0 for the kernel's
@@ -39,7 +39,7 @@ func MemfdHuge(name string, size int64, seals Seal, hugePage int) (f *os.File, e
 	default:
 		f, err = newMemfd(name, whole, seals, unix.MFD_HUGETLB|flags, granule)
 	}
-	return f, named(err, "memfd %q of %d bytes, seals %#x, in huge pages of %d", name, size, int(seals), hugePage)
+	return f, named(err, "memfd %q of %v, seals %#x, in huge pages of %d", name, count(size), int(seals), hugePage)
 }
 
 func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
@@ -76,7 +76,8 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 
 // AddSeals adds seals to a file of [Memfd] or [MemfdHuge], such as SealWrite when
 // its contents are complete; F_ADD_SEALS of fcntl(2). While a mapping could still
-// write to it, SealWrite answers EBUSY; after SealSeal everything answers EPERM.
+// write to it, SealWrite answers EBUSY. A shared mapping made before SealWrite and
+// SealFutureWrite could, also one that is only read, for it may become writable; after SealSeal everything answers EPERM.
 // SealExec is for Memfd: added later, to a file that can be executed, it brings
 // the seals of writing and of the size with it. f is used without changing its mode.
 func AddSeals(f *os.File, seals Seal) error {
@@ -124,7 +125,7 @@ func truncate(fd int, size int64) error {
 // full one answers ENOSPC, and a file that is not open for writing EBADF. f is used
 // without changing its mode.
 func Allocate(f *os.File, offset, size int64) error {
-	op := fmt.Sprintf("allocate %d bytes at offset %d", size, offset)
+	op := fmt.Sprintf("allocate %v at offset %d", count(size), offset)
 	err := control(f, func(fd int) error {
 		if size == 0 && offset >= 0 {
 			return nil // which fallocate refuses
@@ -140,10 +141,13 @@ func hugeFlags(size int) (granule uintptr, flags int, err error) {
 	switch {
 	case size == 0:
 		n, err := readNumber("/proc/meminfo", "Hugepagesize:")
+		if n <<= 10; err != nil { // in a chroot, say
+			n, err = hugeBlock(0)
+		}
 		if n == 0 {
 			err = &failure{hint: "the kernel tells of no huge pages", err: cmp.Or(err, errors.ErrUnsupported)}
 		}
-		return uintptr(n) << 10, 0, err
+		return uintptr(n), 0, err
 	case size <= int(pageSize) || size&(size-1) != 0:
 		return 0, 0, bad("", "%d is no size of a huge page", size)
 	}

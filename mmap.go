@@ -59,7 +59,7 @@ func UnsafeAdopt[M Handle](addr uintptr, size int) (M, error) {
 }
 
 func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
-	op := fmt.Sprintf("adopt %d bytes at %#x", size, addr)
+	op := fmt.Sprintf("adopt %v at %#x", count(size), addr)
 	n, fits := round(uintptr(size), pageSize)
 	known, promises := as.known()
 	switch {

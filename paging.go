@@ -99,7 +99,7 @@ const (
 // the range, the pages before that have the policy.
 func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	if !isInt32(int(p)) {
-		return bad(fmt.Sprintf("policy of %d bytes at %d", n, off), "%d is no policy", int(p))
+		return bad(fmt.Sprintf("policy of %v at %d", count(n), off), "%d is no policy", int(p))
 	}
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
 	return t.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {

@@ -99,7 +99,7 @@ func (t ticket) assert(p Prot) (ticket, error) {
 func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	size := int(r.len.Load())
 	if off < 0 || n < 0 || off > size || n > size-off {
-		return 0, 0, bad("", "the mapping has %d bytes", size)
+		return 0, 0, bad("", "the mapping has %v", count(size))
 	}
 	if n == 0 {
 		return 0, 0, nil

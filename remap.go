@@ -181,7 +181,7 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 	size := int(r.len.Load())
 	if off < 0 || off > size || b.size > uintptr(size-off) {
-		return 0, 0, bad("", "the mapping has %d bytes", size)
+		return 0, 0, bad("", "the mapping has %v", count(size))
 	}
 	if b.size == 0 {
 		return 0, 0, nil
@@ -249,7 +249,7 @@ func (r *region) hold(at, size uintptr) error {
 func Grow[M Known](m M, size int) error {
 	err := m.inside().pinned(func(r *region) error { return r.grow(size) })
 	if err != nil {
-		return named(err, "grow to %d bytes", size)
+		return named(err, "grow to %v", count(size))
 	}
 	return nil
 }
@@ -259,7 +259,7 @@ func (r *region) grow(size int) error {
 	defer r.growth.Unlock()
 	switch length := int(r.len.Load()); {
 	case size < length:
-		return bad("", "the mapping has %d bytes", length)
+		return bad("", "the mapping has %v", count(length))
 	case size > int(r.cap.Load()):
 		return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
 	}
@@ -339,7 +339,7 @@ func (r *region) openHuge(start, end uintptr, k kind, l locking) error {
 func Resize[M Handle](m M, size int) (M, error) {
 	old := m.inside().Len()
 	m, err := change(m, func(r *region) error { return r.resize(size) },
-		func(err error) error { return named(err, "resize to %d bytes", size) })
+		func(err error) error { return named(err, "resize to %v", count(size)) })
 	if err == nil && size > old {
 		m.inside().faultInLocked(old, size)
 	}

@@ -189,8 +189,8 @@ func (s Spec) String() string {
 	what := [...]string{
 		noSource:   "zero Spec",
 		anonymous:  fmt.Sprintf("%d anonymous bytes", s.size),
-		openFile:   fmt.Sprintf("%d bytes of %s at offset %d", s.size, name, s.offset),
-		descriptor: fmt.Sprintf("%d bytes of descriptor %d at offset %d", s.size, s.fd, s.offset),
+		openFile:   fmt.Sprintf("%v of %s at offset %d", count(s.size), name, s.offset),
+		descriptor: fmt.Sprintf("%v of descriptor %d at offset %d", count(s.size), s.fd, s.offset),
 		path:       s.name,
 		secret:     fmt.Sprintf("%d secret bytes", s.size),
 	}[s.source]

@@ -289,7 +289,7 @@ func (p *plan) expected() outcome {
 	}{
 		{"dp", p.droppable},
 		{"ht", p.huge != nil},
-		{"lf", p.source != specSecret && p.huge == nil && (p.lock == "lf" || p.lock == "lo" && p.prot&(mmap.ProtRead|mmap.ProtWrite) == 0)},
+		{"lf", p.source != specSecret && p.huge == nil && p.lock != "" && (p.lock == "lf" || mmap.Probe("MADV_POPULATE_READ") == nil || p.prot&(mmap.ProtRead|mmap.ProtWrite) == 0)},
 		{"lo", p.source != specSecret && p.lock != "" && p.huge == nil}, // huge pages stay anyway
 		{"nr", p.noReserve || p.droppable || p.shared && p.anonymous() && p.huge == nil && pagesFor(0, int(p.capacity())) > pagesFor(0, int(p.size))},
 	} {

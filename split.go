@@ -24,7 +24,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	at := r.offset(off) // of the cut, from base
 	switch {
 	case off < 0 || off > size:
-		err = bad("", "the mapping has %d bytes", size)
+		err = bad("", "the mapping has %v", count(size))
 	case off == 0:
 		at = 0
 	case r.boundary(at):

@@ -198,7 +198,7 @@ func (t ticket) Prot() Prot {
 func (t ticket) String() string {
 	switch addr, n, p := t.Addr(), t.Len(), t.Prot(); {
 	case t.good():
-		return fmt.Sprintf("%v mapping of %d bytes at %#x", p, n, addr)
+		return fmt.Sprintf("%v mapping of %v at %#x", p, count(n), addr)
 	case t.r != nil && t.r.word.Load()&genMask != t.state:
 		return "moved mapping"
 	}

@@ -56,14 +56,14 @@ func (u Unknown) UpdateRange(off, n int, f func(b []byte) error) error {
 func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
 func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) error) error {
-	return t.view(func(b []byte) error {
+	return t.view(need, func(b []byte) error {
 		if whole {
 			n = len(b)
 		} else if off < 0 || n < 0 || off > len(b) || n > len(b)-off {
-			return bad(fmt.Sprintf("view of %d bytes at %d", n, off), "the mapping has %d bytes", len(b))
+			return bad(fmt.Sprintf("%s of %v at %d", views[need], count(n), off), "the mapping has %v", count(len(b)))
 		}
 		if err := t.r.allowed(off, n, need); err != nil {
-			return named(err, "view of %d bytes at %d", n, off)
+			return named(err, "%s of %v at %d", views[need], count(n), off)
 		}
 		return f(b[off : off+n : off+n])
 	})
@@ -76,7 +76,7 @@ func (t ticket) transferAllowed(line *stripe, p []byte, off int64, need Prot) (i
 	var refused error
 	part, within := p, max(0, min(int64(len(p)), int64(t.r.len.Load())-off))
 	if at, has, no := t.r.refuses(int(off), int(within), need); no {
-		refused = named(unix.EACCES, "%s of %d bytes at %d: %v page at offset %d", verbs[need], len(p), off, has, at)
+		refused = named(unix.EACCES, "%s of %v at %d: %v page at offset %d", verbs[need], count(len(p)), off, has, at)
 		part = p[:max(int64(at), off)-off]
 	}
 	n, err := t.transfer(part, off, need, false)
@@ -122,7 +122,7 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 		return nil
 	})
 	if err != nil {
-		return named(err, "protect %d bytes at %d as %v", n, off, p)
+		return named(err, "protect %v at %d as %v", count(n), off, p)
 	}
 	return nil
 }

@@ -350,7 +350,7 @@ func (b *bench) command(ctx context.Context, dir string, limit time.Duration, na
 	defer out.Close()
 	cmd := exec.Command(name, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, out
-	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "GOFLAGS=-buildvcs=false")
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp, "GOFLAGS=-buildvcs=false", "MMAP_TEST_MACHINE=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		return err.Error(), uncompiled

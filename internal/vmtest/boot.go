@@ -165,7 +165,7 @@ func initramfs(tmp, root string, args []string) error {
 		return err
 	}
 	var a archive
-	j := job{Args: args[1:], UID: *uid}
+	j := job{Args: args[1:], UID: *uid, Env: []string{"MMAP_TEST_MACHINE=1"}}
 	for _, v := range os.Environ() {
 		if strings.HasPrefix(v, "MMAP_") || strings.HasPrefix(v, "GODEBUG=") || strings.HasPrefix(v, "GOMAXPROCS=") {
 			j.Env = append(j.Env, v)

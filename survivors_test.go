@@ -1,0 +1,61 @@
+package mmap
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Unpin inside the guard leaves the pin to the guard, which gives it up.
+func TestUnpinInsideGuard(t *testing.T) {
+	m := mapped[ReadWrite](t, Anonymous(1))
+	pin := must(m.Pin())
+	check(t, Guard(func() error { pin.Unpin(); return nil }, pin))
+	r, err := Protect[Read](m)
+	check(t, err) // not ErrBusy
+	check(t, r.Close())
+}
+
+// Neighbours that get the same permissions become one run.
+func TestRunsMerge(t *testing.T) {
+	pg := int(pageSize)
+	for _, order := range [][]int{{1, 2}, {2, 1}, {1, 3, 2}} {
+		u := must(MapUnknown(Anonymous(5*pg), ProtNone))
+		for _, i := range order {
+			check(t, u.ProtectRange(i*pg, pg, ProtRead))
+		}
+		if len(u.r.runs) != 3 {
+			t.Errorf("pages %v: %v", order, u.r.runs)
+		}
+		check(t, u.Close())
+	}
+}
+
+// Errors name the call that was made, and one byte is not "1 bytes".
+func TestErrorsNameTheCall(t *testing.T) {
+	m := must(Map[ReadWrite](Anonymous(1)))
+	u := must(MapUnknown(Anonymous(1), ProtRead))
+	none := func([]byte) error { return nil }
+	explained(t, "update", u.UpdateRange(0, 1, none), unix.EACCES, "update of 1 byte at 0")
+	explained(t, "outside", u.ViewRange(1, 1, none), unix.EINVAL, "view of 1 byte at 1: the mapping has 1 byte:")
+	explained(t, "write", second(u.WriteAt([]byte{1}, 0)), unix.EACCES, "write of 1 byte at 0")
+	check(t, u.Close())
+	check(t, m.Close())
+	if err := m.Update(none); err == nil || err.Error() != "mmap: update: mapping is closed" {
+		t.Error(err)
+	}
+	if _, err := m.ReadAt(make([]byte, 1), 0); err == nil || err.Error() != "mmap: read of 1 byte at 0: mapping is closed" {
+		t.Error(err)
+	}
+}
+
+// A shared mapping made before SealWrite could become writable, and so forbids it,
+// though it is only read.
+func TestSealWriteBesideReader(t *testing.T) {
+	f := must(Memfd("read", 1, 0))
+	defer f.Close()
+	m := must(Map[Read](File(f, 0, 1).Shared()))
+	wants(t, "seal beside a reader", AddSeals(f, SealWrite), unix.EBUSY)
+	check(t, m.Close())
+	check(t, AddSeals(f, SealWrite))
+}
