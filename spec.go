@@ -377,32 +377,3 @@ func control(f *os.File, use func(fd int) error) error {
 	}
 	return failed
 }
-
-// openPath opens a regular file for a mapping with permissions p.
-func (s *Spec) openPath(p Prot) (*os.File, error) {
-	// Opening a device can have effects, and opening a pipe waits: look first.
-	var st unix.Stat_t
-	if unix.Stat(s.name, &st) == nil {
-		if err := regular(&st); err != nil {
-			return nil, err
-		}
-	}
-	mode := unix.O_RDONLY
-	if s.shared && p&ProtWrite != 0 {
-		mode = unix.O_RDWR // mmap(2) wants a readable descriptor even for writing
-	}
-	return os.OpenFile(s.name, mode|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-}
-
-// regular returns an error unless st is of a regular file.
-func regular(st *unix.Stat_t) error {
-	switch st.Mode & unix.S_IFMT {
-	case unix.S_IFREG:
-		return nil
-	case unix.S_IFDIR:
-		return &failure{hint: "use the path of a file in it", err: unix.EISDIR}
-	case unix.S_IFCHR, unix.S_IFBLK:
-		return &failure{hint: "a device has no length of its own: open it and use File with a size", err: unix.ENODEV}
-	}
-	return &failure{hint: "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd", err: unix.ENODEV}
-}

@@ -1,0 +1,80 @@
+package mmap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// This file opens the files behind a Spec.
+
+// openPath opens a regular file for a mapping with permissions p.
+func (s *Spec) openPath(p Prot) (*os.File, error) {
+	// Opening a device can have effects, and opening a pipe waits: look first.
+	var st unix.Stat_t
+	if unix.Stat(s.name, &st) == nil {
+		if err := regular(&st); err != nil {
+			return nil, err
+		}
+	}
+	mode := unix.O_RDONLY
+	if s.shared && p&ProtWrite != 0 {
+		mode = unix.O_RDWR // mmap(2) wants a readable descriptor even for writing
+	}
+	// Something else may have taken the name meanwhile, for which O_NONBLOCK is. But a
+	// file under a lease of fcntl(2), such as an oplock of Samba, is then EAGAIN, where
+	// open(2) waits until the lease is given up.
+	f, err := os.OpenFile(s.name, mode|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if errors.Is(err, unix.EAGAIN) {
+		return openWaiting(s.name, mode)
+	}
+	return f, err
+}
+
+// openWaiting opens a regular file as open(2) does, which waits for a lease to be
+// broken: /proc/sys/fs/lease-break-time at most.
+func openWaiting(name string, mode int) (*os.File, error) {
+	// O_PATH touches nothing, waits for no lease, and holds on to what it has found: what
+	// is seen to be a regular file is what is opened, whatever has the name by then.
+	open := func(name string, mode int) (fd int, err error) {
+		err = sys.Retry(func() (err error) { fd, err = unix.Open(name, mode|unix.O_CLOEXEC, 0); return err })
+		return fd, err
+	}
+	at, err := open(name, unix.O_PATH)
+	if err == nil {
+		defer unix.Close(at)
+		var st unix.Stat_t
+		if err = unix.Fstat(at, &st); err == nil {
+			err = regular(&st)
+		}
+	}
+	fd := -1
+	if err == nil {
+		fd, err = open(fmt.Sprintf("/proc/self/fd/%d", at), mode)
+		if err == unix.ENOENT { // without /proc there is the name only
+			fd, err = open(name, mode|unix.O_NOCTTY)
+		}
+	}
+	if no, ok := err.(*failure); ok {
+		return nil, no
+	} else if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// regular returns an error unless st is of a regular file.
+func regular(st *unix.Stat_t) error {
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return nil
+	case unix.S_IFDIR:
+		return &failure{hint: "use the path of a file in it", err: unix.EISDIR}
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return &failure{hint: "a device has no length of its own: open it and use File with a size", err: unix.ENODEV}
+	}
+	return &failure{hint: "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd", err: unix.ENODEV}
+}

@@ -1,0 +1,78 @@
+package mmap
+
+import (
+	"os"
+	"os/signal"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A file under a lease is opened when its holder gives that up, as open(2) does it.
+func TestPathLease(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	const patience = 500 * time.Millisecond
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, unix.SIGIO)
+	leased := func(what, name, path string, lease int, maps func(Spec) error) {
+		holder, err := os.Open(name)
+		check(t, err)
+		defer holder.Close()
+		set := func(lease int) error { return second(unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, lease)) }
+		if err := set(lease); err == unix.EINVAL {
+			t.Skip("the file system of the test's directory has no leases: ", err)
+		} else {
+			check(t, err)
+		}
+		go func() {
+			<-broken
+			time.Sleep(patience)
+			set(unix.F_UNLCK)
+		}()
+		start := time.Now()
+		if err := maps(Path(path)); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if took := time.Since(start); took < patience {
+			t.Errorf("%s: under the lease, after %v", what, took)
+		}
+	}
+	f, _ := scratch(t, int(pageSize))
+	name := f.Name()
+	check(t, f.Close()) // who leases a file has it alone
+	reads := func(s Spec) error {
+		m, err := Map[Read](s)
+		m.Close()
+		return err
+	}
+	leased("write lease", name, name, unix.F_WRLCK, reads)
+	leased("read lease", name, name, unix.F_RDLCK, func(s Spec) error {
+		m, err := Map[ReadWrite](s.Shared())
+		m.Close()
+		return err
+	})
+	leased("over", name, name, unix.F_WRLCK, func(s Spec) error {
+		m, err := Over[Read](mapped[None](t, Anonymous(int(pageSize))), s)
+		m.Close()
+		return err
+	})
+	// Who cannot reach a lease's file is told so, as ever.
+	_, err := openWaiting(filepath.Join(filepath.Dir(name), "nothing"), unix.O_RDONLY)
+	wants(t, "nothing", err, os.ErrNotExist)
+	// What has taken the name's place is not opened.
+	fifo := filepath.Join(filepath.Dir(name), "fifo")
+	check(t, unix.Mkfifo(fifo, 0o600))
+	_, err = openWaiting(fifo, unix.O_RDONLY)
+	wants(t, "fifo", err, unix.ENODEV)
+	if os.Geteuid() != 0 {
+		return // who may not call chroot(2)
+	}
+	// Without /proc it is the same.
+	base := "/" + filepath.Base(name)
+	check(t, unix.Chroot(filepath.Dir(name)))
+	leased("no /proc", base, base, unix.F_WRLCK, reads)
+}
