@@ -47,7 +47,8 @@ func (t ticket) lockPages(op string, l locking, off, n int) error {
 				return &failure{hint: "a page can neither be read nor written", err: unix.EACCES}
 			}
 		}
-		before, _ := lockedAreas(addr, size)
+		var held [4]area
+		before, _ := lockedAreas(held[:0], addr, size)
 		err := l.apply(parts...)
 		if err == nil {
 			err = passedOver(parts)
@@ -104,36 +105,36 @@ func (l locking) apply(parts ...stretch) error {
 	case nil:
 		return nil
 	case unix.ENOMEM, unix.EAGAIN, unix.EPERM:
-		_, held := lockedAreas(addr, size) // which count already
+		_, held := lockedAreas(nil, addr, size) // which count already
 		if why := scarce(err, demand{locked: size - held}); why != err {
 			return why
 		}
 		// At no limit that is known. Even MLOCK_ONFAULT faults in what cannot be
 		// marked so: huge pages of the pool, and secret memory, of which it fails.
-		return cmp.Or(faultIn(parts), err)
+		if err != unix.EPERM {
+			err = cmp.Or(faultIn(parts), err)
+		}
+		return err
 	}
 	return blame("MLOCK_ONFAULT", err)
 }
 
-// lockedAreas returns the areas of a range that are locked, and their size.
-func lockedAreas(addr, size uintptr) (areas []area, held uintptr) {
-	if !isLocked(addr, size) {
-		return nil, 0
+// lockedAreas appends the areas of a range that are locked, and returns their size.
+func lockedAreas(areas []area, addr, size uintptr) (_ []area, held uintptr) {
+	if isLocked(addr, size) {
+		survey(addr, addr+size, func(a area) bool {
+			if isLocked(a.start, a.end-a.start) {
+				areas, held = append(areas, a), held+a.end-a.start
+			}
+			return true
+		})
 	}
-	survey(addr, addr+size, func(a area) bool {
-		if isLocked(a.start, a.end-a.start) {
-			areas, held = append(areas, a), held+a.end-a.start
-		}
-		return true
-	})
 	return areas, held
 }
 
-// isLocked reports whether a page of a range is locked: only then does
-// MS_INVALIDATE of msync(2) return EBUSY, and it has no effect.
-func isLocked(addr, size uintptr) bool {
-	return sys.Msync(addr, size, unix.MS_INVALIDATE) == unix.EBUSY
-}
+// isLocked reports whether a page of a range is locked, or cannot be asked: then
+// MS_INVALIDATE of msync(2), which has no effect, fails with EBUSY.
+func isLocked(addr, size uintptr) bool { return sys.Msync(addr, size, unix.MS_INVALIDATE) != nil }
 
 func unlockAllBut(areas []area, start, end uintptr) {
 	for _, a := range areas {

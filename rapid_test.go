@@ -653,7 +653,6 @@ func (m *machine) place(t *rapid.T, r *modelRegion) {
 	if expect(t, r.h.(mmap.Unknown).Place(off, s.spec, p), reasons) && size > 0 {
 		protect(fresh, p)
 		copy(r.pages[first:], fresh)
-		r.more = noMore
 	}
 }
 
@@ -672,7 +671,7 @@ func (m *machine) deny(t *rapid.T, r *modelRegion) {
 	if err := u.Place(off, s.spec, mmap.ProtRead); err != nil {
 		t.Fatal(err)
 	}
-	r.pages[i], r.more = s.pages(1)[0], noMore
+	r.pages[i] = s.pages(1)[0]
 	r.pages[i].prot = mmap.ProtRead
 	if err := u.Protect(mmap.ProtRead | mmap.ProtWrite); !errors.Is(err, mmap.ErrPermission) {
 		t.Fatalf("%v: pages of a file opened for reading: %v", u, err)
@@ -912,12 +911,11 @@ func (m *machine) join(t *rapid.T, a *modelRegion) {
 		inert(t, next, mmap.ErrClosed)
 		return
 	}
-	switch {
-	case len(r.pages) == 0:
-	case len(l.pages) == 0:
-		l.more, l.prot = r.more, r.prot
-	case l.more != r.more:
-		l.more = noMore
+	if len(r.pages) > 0 { // what grows does so at the end
+		l.more = r.more
+		if len(l.pages) == 0 {
+			l.prot = r.prot
+		}
 	}
 	m.bury(r, mmap.ErrMoved)
 	m.retire(l, l.kind, next)

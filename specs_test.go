@@ -145,6 +145,7 @@ func (p *plan) mays() []specRule {
 		{p.huge != nil && p.fixed(), os.ErrInvalid}, // not on its boundary
 		{locked, unix.EAGAIN},
 		{locked, unix.EPERM},
+		{p.lock == "lo", mmap.ErrFault},
 		{p.source == specPath && p.prot&mmap.ProtExec != 0, mmap.ErrPermission}, // no programs on that file system
 	}
 }
