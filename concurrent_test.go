@@ -910,6 +910,8 @@ func (c *call) holds() bool {
 	switch {
 	case c.verb.accesses(), c.verb == doJoin && c.got != busy:
 		return true
+	case c.verb == doOver || c.verb == doPlace:
+		return true // they look before they map the new pages elsewhere, and come back
 	case c.verb.transition() || c.verb == doClose:
 		return !refused && (c.got != busy || c.mayBusy)
 	}
