@@ -42,7 +42,7 @@ func cause(addr uintptr, need Prot) (err error, seen string) {
 	case allowed == procmaps.Exec && lasting(area):
 		return ErrPermission, ""
 	case allowed&procmaps.Read == 0 || !loads(addr):
-		return ErrFault, ""
+		return ErrFault, full(area)
 	}
 	switch {
 	case need == ProtRead:
@@ -73,8 +73,15 @@ func guarded(addr uintptr) bool {
 	return peek("/proc/self/pagemap", entry[:], addr/pageSize*8) && binary.NativeEndian.Uint64(entry[:])&guardRegion != 0
 }
 
-// loads reports whether a load from addr works.
-func loads(addr uintptr) bool { return peek("/proc/self/mem", make([]byte, 1), addr) }
+// loads reports whether a load from addr works. process_vm_readv(2) of its own memory
+// is open to a process that is not dumpable, too; but a filter may forbid it.
+func loads(addr uintptr) bool {
+	var b [1]byte
+	to := []unix.Iovec{{Base: &b[0]}}
+	to[0].SetLen(1)
+	_, err := unix.ProcessVMReadv(os.Getpid(), to, []unix.RemoteIovec{{Base: addr, Len: 1}}, 0)
+	return err == nil || err != unix.EFAULT && peek("/proc/self/mem", b[:], addr)
+}
 
 // peek reads from a file of the kernel's.
 func peek(name string, p []byte, at uintptr) bool {
@@ -85,6 +92,25 @@ func peek(name string, p []byte, at uintptr) bool {
 	defer f.Close()
 	_, err = unix.Pread(int(f.Fd()), p, int64(at))
 	return err == nil
+}
+
+// manyDevices reports whether a file system may give stat(2) another anonymous device
+// than it gives the table. On every other the minor number tells two of them apart.
+func manyDevices(name string) bool {
+	var fs unix.Statfs_t
+	return unix.Statfs(name, &fs) == nil && (uint32(fs.Type) == unix.BTRFS_SUPER_MAGIC || uint32(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC)
+}
+
+// full says so if the file of an area is on a file system without free space. That
+// proves no cause: it may have come to be full since.
+func full(area procmaps.Region) string {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	if area.Inode == 0 || area.Deleted || unix.Stat(area.Name, &st) != nil || st.Ino != area.Inode ||
+		unix.Statfs(area.Name, &fs) != nil || fs.Blocks == 0 || fs.Bavail > 0 {
+		return ""
+	}
+	return "the file system has no free space now"
 }
 
 // truncated reports whether addr, in area, is known to be a page past the end
@@ -99,11 +125,9 @@ func truncated(area procmaps.Region, addr uint64) bool {
 	// become, but only with CAP_CHECKPOINT_RESTORE.
 	link := fmt.Sprintf("/proc/self/map_files/%x-%x", area.Start, area.End)
 	if unix.Stat(link, &st) != nil {
-		// File systems without a device of their own, such as btrfs, may give stat
-		// another anonymous device, major number 0, than they give the table.
 		err := unix.Stat(area.Name, &st)
 		major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
-		if err != nil || area.Deleted || st.Ino != area.Inode || major != area.Major || minor != area.Minor && major != 0 {
+		if err != nil || area.Deleted || st.Ino != area.Inode || major != area.Major || minor != area.Minor && !manyDevices(area.Name) {
 			return false
 		}
 	}

@@ -32,7 +32,9 @@ var (
 	// ErrTruncated is the cause of a fault on a page that lies past the end
 	// of its file.
 	ErrTruncated = errors.New("page is past the end of the file")
-	// ErrGuard is the cause of a fault on a page of InstallGuardPages.
+	// ErrGuard is the cause of a fault on a page of InstallGuardPages. It needs Linux
+	// 6.15, and /proc/self/pagemap, which is closed to a process that is not dumpable
+	// (PR_SET_DUMPABLE of prctl(2)); otherwise the cause is ErrFault.
 	ErrGuard = errors.New("guard page")
 	// ErrSealed refuses to change a mapping after its Seal. It matches EPERM
 	// and ErrPermission, too.

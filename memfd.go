@@ -89,6 +89,9 @@ func addSeals(fd int, seals Seal) error {
 		return bad("", "no such seals")
 	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals))
+	if err == unix.EBUSY && seals&SealWrite != 0 {
+		err = &failure{hint: "a shared mapping of it that can be written is still there", err: err}
+	}
 	if seals&SealFutureWrite != 0 {
 		err = blame("F_SEAL_FUTURE_WRITE", err)
 	}

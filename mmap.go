@@ -49,6 +49,9 @@ func MapUnknown(s Spec, p Prot) (Unknown, error) {
 // mapped: a C library, or a handle's Release. From now on the library owns the
 // pages and unmaps them. That nobody else does is the caller's duty.
 //
+// They can be pages of the Go heap, as with [Spec.UnsafeOnto], which says how to give
+// those back. So what nobody closes is not collected.
+//
 // The address must be a multiple of the page size, and the kernel must say that
 // every page is mapped; with exactly the permissions of M, where M promises
 // some. Otherwise nothing is changed.
@@ -69,8 +72,6 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 		return ticket{}, bad(op, "address is no multiple of the page size %d", pageSize)
 	case !fits || addr+n < addr:
 		return ticket{}, bad(op, "beyond the address space")
-	case n > 0 && inRaceWindow(addr, n):
-		return ticket{}, bad(op, "within the Go heap of a race build")
 	case n == 0:
 		return newRegion(addr, 0, 0, addr, 0, 0, pageSize, known), nil
 	}
@@ -105,6 +106,7 @@ func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
 		return t, cmp.Or(named(differs(addr, n, known), "%s", op), error(unix.EACCES))
 	}
 	t = newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, pageSize, known)
+	t.r.lent.Store(true) // as of UnsafeOnto
 	t.r.uniform(runs[len(runs)-1].kind)
 	t.r.setRuns(runs)
 	return t, nil
@@ -161,6 +163,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	}
 	t := newRegion(base+b.lead, b.size, capacity, base, whole, whole-data, b.granule, p)
 	t.r.lock, t.r.flags = s.lock, b.flags
+	t.r.lent.Store(s.placement == onto) // unmapped, it could be a hole in the Go heap
 	return t, nil
 }
 
@@ -184,7 +187,7 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 	case s.aligned && s.addr&(align-1) != 0:
 		return 0, bad("", "address %#x is no multiple of %d", s.addr, align)
 	}
-	if inRaceWindow(base, size) {
+	if s.placement != onto && inRaceWindow(base, size) {
 		return 0, bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	}
 	return base, nil
@@ -233,7 +236,7 @@ func (s *Spec) furnish(base, data, whole uintptr, k kind) error {
 	}
 	if whole > data && k.prot != ProtNone {
 		if err := sys.Mprotect(base, data, int(k.prot)); err != nil {
-			return scarce(err, demand{data: data, charged: data})
+			return scarce(deniedExec(k.prot, err), demand{data: data, charged: data})
 		}
 	}
 	// Both are best effort, and a lock says what is missing.
@@ -269,12 +272,15 @@ func (s *Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (u
 		fixed = unix.MAP_FIXED
 	}
 	got, err := b.mmap(base, size, p, flags|fixed)
+	if err == nil && s.placement == exactly && got != base {
+		abandon(got, size) // kernels before 4.17 take NOREPLACE for a hint
+		err = unix.EEXIST
+	}
+	if err == unix.EEXIST {
+		err = occupied(base, size)
+	}
 	if err != nil {
 		return 0, err
-	}
-	if s.placement == exactly && got != base {
-		abandon(got, size) // kernels before 4.17 take NOREPLACE for a hint
-		return 0, unix.EEXIST
 	}
 	// The search for huge pages does not know MAP_32BIT before Linux 6.13.
 	fits := flags&map32Bit == 0 || got+size <= 1<<31
@@ -307,6 +313,8 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 		if err = blame("MAP_SYNC", err); err == unix.EOPNOTSUPP {
 			err = &failure{hint: "the file is not on persistent memory (DAX)", err: err}
 		}
+	case b.fd >= 0 && b.granule == pageSize:
+		err = b.denied(p, flags, err)
 	case b.granule > pageSize:
 		err = scarceHuge(err, uint64(size), b.granule)
 	}

@@ -1,8 +1,14 @@
 package mmap
 
 import (
+	"cmp"
+	"errors"
 	"runtime"
+	"slices"
 	"sync"
+
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
 )
 
 // What nobody closes is unmapped by a finalizer of its region. A finalizer and
@@ -69,7 +75,37 @@ func (r *region) collect() {
 	if w&unowned != 0 || w&pinMask != 0 || !r.stripes.Load().idle() || r.lent.Load() || r.sealed.Load() {
 		return // unmapped already, sealed, or somebody may still have a slice of it
 	}
-	if r.unmap() != nil {
+	switch err := r.unmap(); {
+	case errors.Is(err, unix.EINVAL):
+		orphaned(extent{base: r.base, whole: r.size})
+	case err != nil:
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection
+	}
+}
+
+// orphans are lost parts of memory that the kernel does not divide. They can be
+// unmapped when the neighbours are lost, too.
+var orphans struct {
+	sync.Mutex
+	parts []extent // sorted by their base
+}
+
+// orphaned adds a part, and unmaps what it completes.
+func orphaned(part extent) {
+	orphans.Lock()
+	defer orphans.Unlock()
+	i, _ := slices.BinarySearchFunc(orphans.parts, part, func(a, b extent) int { return cmp.Compare(a.base, b.base) })
+	orphans.parts = slices.Insert(orphans.parts, i, part)
+	first, last := i, i+1
+	for first > 0 && orphans.parts[first-1].base+orphans.parts[first-1].whole == orphans.parts[first].base {
+		first--
+	}
+	for last < len(orphans.parts) && orphans.parts[last-1].base+orphans.parts[last-1].whole == orphans.parts[last].base {
+		last++
+	}
+	whole := orphans.parts[first:last]
+	end := whole[len(whole)-1]
+	if sys.Munmap(whole[0].base, end.base+end.whole-whole[0].base) == nil {
+		orphans.parts = slices.Delete(orphans.parts, first, last)
 	}
 }

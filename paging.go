@@ -2,6 +2,7 @@ package mmap
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"math/bits"
 
@@ -12,7 +13,8 @@ import (
 // Sync writes the changed pages of n bytes at off to their file, and waits
 // until they are there; MS_SYNC of msync(2). The range is widened to whole
 // pages; of a private mapping there is nothing to write. What storage could not
-// keep is EIO, or ENOSPC.
+// keep is EIO, or ENOSPC. Memory that has no storage, such as [Secret] or a driver's ring,
+// is [errors.ErrUnsupported].
 func (t ticket) Sync(off, n int) error { return t.sync("sync", off, n, unix.MS_SYNC) }
 
 // StartSync is Sync that does not wait; MS_ASYNC. Since Linux 2.6.19 this does
@@ -30,7 +32,10 @@ func (t ticket) Invalidate(off, n int) error {
 func (t ticket) sync(op string, off, n, flags int) error {
 	s, err := t.span(off, n, false)
 	if s.size > 0 {
-		err = sys.Msync(s.addr, s.size, flags)
+		// The flags and the range are right: it is the file that cannot be synced.
+		if err = sys.Msync(s.addr, s.size, flags); err == unix.EINVAL {
+			err = &failure{hint: "this kind of memory has no storage", err: errors.ErrUnsupported}
+		}
 	}
 	return s.end(err, op, off, n)
 }

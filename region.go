@@ -32,7 +32,7 @@ type region struct {
 	flags      int
 	lock       locking     // of growth
 	lost       atomic.Bool // a stranger was mapped into the range: never change or unmap it
-	lent       atomic.Bool // UnsafeBytes was called: never collect it
+	lent       atomic.Bool // never collect it: UnsafeBytes was called, or it may lie in the Go heap
 	sealed     atomic.Bool // by mseal(2): never collect it either
 
 	runs    []run                        // the kinds of its pages; nil: that of prot, granule and flags everywhere
@@ -241,7 +241,7 @@ func (r *region) unmap() error {
 	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the
 	// kernel has merged the range with its neighbours, it has to divide them.
-	if err = scarce(err, demand{}); err == unix.EPERM {
+	if err = undivided(scarce(err, demand{})); err == unix.EPERM {
 		err = ErrSealed // an adopted mapping, or one that somebody else has sealed
 	}
 	return named(err, "unmap %#x+%d", r.base, r.size)
@@ -338,9 +338,11 @@ func (t ticket) resign() {
 // A view or a pin does not make Close fail: the mapping stays for those that
 // have it, and goes with the last of them. A second Close answers ErrClosed,
 // and one of a handle that a transition consumed ErrMoved, so a deferred Close
-// of an old handle does no harm. If unmapping fails, which takes a process at
-// its limit vm.max_map_count, Close reports it and the handle goes on working;
-// where a last view could not unmap, the next Close tries again and reports. A
+// of an old handle does no harm. If unmapping fails, Close reports it and the handle
+// goes on working: at the limit vm.max_map_count, and with EINVAL for a part of memory
+// that the kernel does not divide, such as a ring of perf_event_open(2), of which the
+// parts must be joined first. Where a last view could not unmap, the next Close tries
+// again and reports. A
 // sealed mapping cannot be closed: ErrSealed.
 //
 // It is safe to call from several goroutines at once.

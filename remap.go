@@ -206,6 +206,9 @@ func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 func (r *region) mend(start, end uintptr, err error) error {
 	hole, failed := r.fill(start, end)
 	if err = scarce(err, demand{}); !hole {
+		if end-start < r.size {
+			err = undivided(err)
+		}
 		return err
 	}
 	stopped := r.stopped(err, cmp.Or(failed, errHalfReplaced))
@@ -420,7 +423,7 @@ func (r *region) resize(size int) error {
 func (r *region) cut(want uintptr) error {
 	if want < r.size {
 		if err := sys.Munmap(r.base+want, r.size-want); err != nil {
-			return scarce(err, demand{})
+			return undivided(scarce(err, demand{}))
 		}
 	}
 	r.size, r.room = want, 0
@@ -448,7 +451,7 @@ func (r *region) extend(data, want uintptr) error {
 		}
 	}
 	if err != nil {
-		return scarce(err, demand{space: want - data, data: want - data, charged: want - data})
+		return scarce(unextended(err), demand{space: want - data, data: want - data, charged: want - data})
 	}
 	abandon(r.base+data, room)
 	r.base, r.size, r.room = base, want, 0

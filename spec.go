@@ -105,6 +105,11 @@ func (s Spec) At(addr uintptr) Spec { return s.place(exactly, addr) }
 // UnsafeOnto is [Spec.At] that replaces what is mapped there: it can take
 // memory from anybody, the Go heap included. What lies under it is the caller's
 // duty. To replace a mapping of one's own, [Over] is safe.
+//
+// A mapping over pages of the Go heap must not be closed: the hole would end the
+// program at its next use. To give the pages back, replace them with [Over] by private
+// [Anonymous] memory as [ReadWrite], and call Release. For the same reason a mapping
+// made by UnsafeOnto is never collected.
 func (s Spec) UnsafeOnto(addr uintptr) Spec { return s.place(onto, addr) }
 
 func (s Spec) place(p placement, addr uintptr) Spec {

@@ -95,16 +95,19 @@ const (
 )
 
 // Parse reads one line of the table, with or without the newline at its end.
-// A line that proc_pid_maps(5) does not allow is an error that quotes it. Of the
-// padding it is tolerant, because emulators pad differently: numbers may have
-// fewer digits, and any number of spaces may stand before the name.
+// A line that has no meaning is an error that quotes it: besides what
+// proc_pid_maps(5) does not allow, an empty region, and one whose addresses are
+// hidden, as grsecurity does. What has a meaning is read all the same: padding that
+// emulators do differently, a dash for "private" as in WSL 1, and 0 for the end of a
+// 32-bit address space.
 func Parse(line string) (Region, error) {
 	return parse(strings.TrimSuffix(line, "\n"))
 }
 
-// Scan reads a table line by line, to the end or the first error. It holds one
-// line at a time, and refuses one longer than 1 MiB with [bufio.ErrTooLong].
-// The sequence can be ranged over once, as r can be read once.
+// Scan reads a table line by line. For a line that has no meaning it yields the error
+// of [Parse], and goes on with the next one if the loop does. An error of reading, and
+// [bufio.ErrTooLong] for a line longer than 1 MiB, end it. It holds one line at a
+// time. The sequence can be ranged over once, as r can be read once.
 func Scan(r io.Reader) iter.Seq2[Region, error] {
 	return func(yield func(Region, error) bool) {
 		b := bufio.NewReader(r)
@@ -114,10 +117,11 @@ func Scan(r io.Reader) iter.Seq2[Region, error] {
 				return
 			}
 			var region Region
-			if err == nil {
+			ends := err != nil
+			if !ends {
 				region, err = parse(line)
 			}
-			if !yield(region, err) || err != nil {
+			if !yield(region, err) || ends {
 				return
 			}
 		}
@@ -167,13 +171,23 @@ func parseNumbers[T string | []byte](line T) (r Region, name T, err error) {
 	r.Minor = uint32(f.number("minor device number", 16, 32, ' '))
 	r.Inode = f.number("inode", 10, 64, ' ')
 	name = f.name()
+	if r.End == 0 && 0 < r.Start && r.Start < 1<<32 {
+		r.End = 1 << 32 // which a 32-bit kernel cannot write
+	}
 	if f.bad == "" && r.Start >= r.End {
 		f.bad = "end"
 	}
 	if f.bad != "" {
-		return Region{}, name, fmt.Errorf("procmaps: bad %s in the line %.300q", f.bad, string(line))
+		return Region{}, name, &lineError{f.bad, string(line)}
 	}
 	return r, name, nil
+}
+
+// A lineError is a line that has no meaning, and the first column that is bad.
+type lineError struct{ column, line string }
+
+func (e *lineError) Error() string {
+	return fmt.Sprintf("procmaps: bad %s in the line %.300q", e.column, e.line)
 }
 
 // setName sets the name from the way the kernel writes it.
@@ -218,7 +232,7 @@ func (f *fields[T]) perms() (p Perms) {
 		switch f.rest[i] {
 		case "rwxs"[i]:
 			p |= 1 << i
-		case "---p"[i]:
+		case "---p"[i], '-':
 		default:
 			f.bad = cmp.Or(f.bad, "permissions")
 		}

@@ -51,8 +51,9 @@ func Open(pid int) (*Table, error) {
 // Close closes the file. From then on every method answers [os.ErrClosed].
 func (t *Table) Close() error { return t.f.Close() }
 
-// Regions streams the table from its start, each time it is ranged over. It
-// stops after the first error.
+// Regions streams the table from its start, each time it is ranged over. For a line
+// that has no meaning it yields the error of [Parse], and goes on with the next one if
+// the loop does. An error of reading ends it.
 //
 // The kernel hands the table over in pieces of about a page. If the process
 // maps memory meanwhile, two regions may overlap, because the second was read
@@ -65,7 +66,7 @@ func (t *Table) Regions() iter.Seq2[Region, error] {
 		defer c.free()
 		for {
 			r, ok, err := c.next()
-			if !ok && err == nil || !yield(r, err) || err != nil {
+			if !ok && err == nil || !yield(r, err) || err != nil && !odd(err) {
 				return
 			}
 		}
@@ -82,7 +83,7 @@ func (t *Table) At(addr uint64) (Region, bool, error) {
 }
 
 // Next returns the region that contains addr, or else the first one above it,
-// and false if there is none.
+// and false if there is none. Lines of the table that have no meaning are passed over.
 func (t *Table) Next(addr uint64) (Region, bool, error) {
 	if !t.noQuery.Load() {
 		r, err := t.query(addr)
@@ -105,7 +106,17 @@ func (t *Table) Next(addr uint64) (Region, bool, error) {
 	}
 	c := newCursor(t, addr)
 	defer c.free()
-	return c.next()
+	for {
+		if r, ok, err := c.next(); !odd(err) {
+			return r, ok, err
+		}
+	}
+}
+
+// odd reports whether an error is of one line only.
+func odd(err error) bool {
+	_, is := err.(*lineError)
+	return is
 }
 
 // A query is a question to the kernel with everything it needs, kept for reuse

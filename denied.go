@@ -1,0 +1,86 @@
+package mmap
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// This file explains the refusals of mmap(2) that users meet most. Each hint is
+// proven by a question to the kernel, which is asked only when a call has failed.
+
+// denied explains why the kernel does not map the backing's file.
+func (b backing) denied(p Prot, flags int, err error) error {
+	hint, shared := "", flags&unix.MAP_SHARED != 0
+	switch {
+	case b.fd < 0:
+		return err
+	case err == unix.EACCES:
+		mode, no := unix.FcntlInt(uintptr(b.fd), unix.F_GETFL, 0)
+		switch mode &= unix.O_ACCMODE; {
+		case no != nil:
+		case mode == unix.O_WRONLY:
+			hint = "the file is open for writing only, and every mapping needs one that can be read"
+		case mode == unix.O_RDONLY && shared && p.allows(ProtWrite):
+			hint = "the file is open for reading only: open it with os.O_RDWR, or leave Shared out"
+		}
+	case err == unix.EPERM:
+		var fs unix.Statfs_t
+		seals, no := unix.FcntlInt(uintptr(b.fd), unix.F_GET_SEALS, 0)
+		switch {
+		case no == nil && seals&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 && shared && p.allows(ProtWrite):
+			hint = "the file is sealed against writing: leave Shared or the write permission out"
+		case p.allows(ProtExec) && unix.Fstatfs(b.fd, &fs) == nil && int64(fs.Flags)&unix.ST_NOEXEC != 0:
+			hint = "the file system is mounted with noexec"
+		}
+	case err == unix.ENODEV && shared:
+		var fs unix.Statfs_t
+		if unix.Fstatfs(b.fd, &fs) == nil && uint32(fs.Type) == unix.FUSE_SUPER_MAGIC {
+			hint = "this FUSE file passes the page cache by (direct_io), and can only be mapped private"
+		}
+	}
+	if hint == "" {
+		return err
+	}
+	return &failure{hint: hint, err: err}
+}
+
+// deniedExec explains why memory that is mapped already does not become executable.
+func deniedExec(p Prot, err error) error {
+	if p.allows(ProtExec) && (err == unix.EACCES || err == unix.EPERM) {
+		return &failure{hint: "memory may not become executable here (PR_SET_MDWE, MemoryDenyWriteExecute): map it so at once, without a reserve", err: err}
+	}
+	return err
+}
+
+// occupied explains why a place is not free: by the first area that lies in it.
+func occupied(base, size uintptr) error {
+	regions, _ := regionsOf(base, base+size)
+	if len(regions) == 0 {
+		return unix.EEXIST // and has gone
+	}
+	g := regions[0]
+	hint := fmt.Sprintf("%#x-%#x is mapped already, %v", g.Start, g.End, g.Perms)
+	if g.Name != "" {
+		hint += " " + g.Name
+	}
+	return &failure{hint: hint, err: unix.EEXIST}
+}
+
+// undivided explains EINVAL where the arguments are right: the driver of the memory
+// does not let it be divided, as that of perf_event_open(2) since Linux 6.17.
+func undivided(err error) error {
+	if err == unix.EINVAL {
+		return &failure{hint: "the kernel does not divide this memory: Join the parts that it has been split in", err: err}
+	}
+	return err
+}
+
+// unextended explains why mremap(2) does not make memory longer.
+func unextended(err error) error {
+	if err == unix.EFAULT {
+		err = &failure{hint: "the kernel does not extend this kind of memory", err: fmt.Errorf("%w (%w)", errors.ErrUnsupported, err)}
+	}
+	return err
+}

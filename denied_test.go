@@ -1,0 +1,262 @@
+package mmap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The refusals that everybody meets say what to do.
+func TestDenied(t *testing.T) {
+	pg := int(pageSize)
+	name := filepath.Join(t.TempDir(), "file")
+	check(t, os.WriteFile(name, make([]byte, pg), 0o600))
+	open := func(mode int) *os.File {
+		f, err := os.OpenFile(name, mode, 0)
+		check(t, err)
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	shared := func(f *os.File) error { return second(Map[ReadWrite](File(f, 0, pg).Shared())) }
+	explained(t, "read-only", shared(open(os.O_RDONLY)), unix.EACCES, "open for reading only")
+	explained(t, "write-only", shared(open(os.O_WRONLY)), unix.EACCES, "open for writing only")
+	explained(t, "write-only, to read", second(Map[Read](File(open(os.O_WRONLY), 0, pg))), unix.EACCES, "open for writing only")
+	u := must(MapUnknown(Anonymous(pg), ProtRead))
+	defer u.Close()
+	explained(t, "place", u.Place(0, File(open(os.O_RDONLY), 0, pg).Shared(), ProtRead|ProtWrite), unix.EACCES, "open for reading only")
+
+	sealed, err := Memfd("sealed", int64(pg), SealWrite)
+	check(t, err)
+	defer sealed.Close()
+	explained(t, "sealed", shared(sealed), unix.EPERM, "sealed against writing")
+	free, err := Memfd("free", int64(pg), 0)
+	check(t, err)
+	defer free.Close()
+	m := mapped[ReadWrite](t, File(free, 0, pg).Shared())
+	explained(t, "add seals", AddSeals(free, SealWrite), unix.EBUSY, "is still there")
+	check(t, m.Close())
+	check(t, AddSeals(free, SealWrite))
+
+	taken := mapped[Read](t, File(free, 0, pg))
+	for what, err := range map[string]error{
+		"at":   second(Map[Read](Anonymous(pg).At(taken.Addr()))),
+		"move": second(Move(mapped[Read](t, Anonymous(pg)), taken.Addr())),
+	} {
+		explained(t, what, err, unix.EEXIST, fmt.Sprintf("%#x-%#x is mapped already, r--p /memfd:free", taken.Addr(), taken.Addr()+pageSize))
+	}
+}
+
+// Shared is refused by a FUSE file that passes the page cache by.
+func TestDeniedFUSE(t *testing.T) {
+	fs := mountFUSE(t)
+	if fs == nil {
+		return
+	}
+	explained(t, "direct", second(Map[Read](Path(fs.path("direct")).Shared())), unix.ENODEV, "can only be mapped private")
+	check(t, mapped[Read](t, Path(fs.path("direct"))).Close())
+}
+
+// Programs are not run from everywhere.
+func TestDeniedNoexec(t *testing.T) {
+	child, output, err := inMounts(t)
+	if !child {
+		if t.Log(output); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	dir := t.TempDir()
+	check(t, unix.Mount("none", dir, "tmpfs", unix.MS_NOEXEC, ""))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	name := filepath.Join(dir, "file")
+	check(t, os.WriteFile(name, make([]byte, pageSize), 0o700))
+	explained(t, "noexec", second(Map[ReadExec](Path(name))), unix.EPERM, "noexec")
+}
+
+func TestDeniedMDWE(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	const set, refuseGain = 65, 1 // PR_SET_MDWE
+	if err := unix.Prctl(set, refuseGain, 0, 0, 0); err != nil {
+		t.Skip("PR_SET_MDWE needs Linux 6.3: ", err)
+	}
+	check(t, mapped[ReadExec](t, Anonymous(10)).Close())
+	explained(t, "reserve", second(Map[ReadExec](Anonymous(10).Reserve(100000))), unix.EACCES, "without a reserve")
+}
+
+// Memory without storage is not a bad argument of Sync, and a driver's ring is
+// neither extended nor divided.
+func TestNoStorage(t *testing.T) {
+	pg := int(pageSize)
+	if hasSecret(t) {
+		m := mapped[ReadWrite](t, Secret(pg))
+		if err := m.Sync(0, pg); !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrInvalid) {
+			t.Error("secret: ", err)
+		}
+		check(t, m.Close())
+	}
+}
+
+// ring returns a ring of perf_event_open(2) of three pages.
+func ring(t *testing.T) ReadWrite {
+	t.Helper()
+	attr := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_DUMMY, Bits: unix.PerfBitDisabled | unix.PerfBitExcludeKernel}
+	fd, err := unix.PerfEventOpen(&attr, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if err != nil {
+		if os.Geteuid() == 0 && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOSYS) {
+			t.Error(err)
+		}
+		t.Skip("perf_event_open: ", err)
+	}
+	defer unix.Close(fd)
+	return must(Map[ReadWrite](FD(fd, 0, 3*int(pageSize)).Shared()))
+}
+
+func TestUndivided(t *testing.T) {
+	pg := int(pageSize)
+	m := ring(t)
+	if err := m.Sync(0, pg); !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrInvalid) {
+		t.Error("sync: ", err)
+	}
+	m, err := Resize(m, 6*pg)
+	explained(t, "resize", err, unix.EFAULT, "does not extend")
+	wants(t, "resize", err, errors.ErrUnsupported)
+	left, right, err := Split(m, pg)
+	check(t, err)
+	err = right.Close()
+	if err == nil {
+		check(t, left.Close())
+		t.Skip("before Linux 6.17 the kernel divides it")
+	}
+	explained(t, "close", err, unix.EINVAL, "does not divide this memory")
+	_, err = Resize(right, pg)
+	explained(t, "resize", err, unix.EINVAL, "does not divide this memory")
+	u := must(Forget(right))
+	explained(t, "place", u.Place(0, Anonymous(pg), ProtRead), unix.EINVAL, "does not divide this memory")
+	explained(t, "protect", u.ProtectRange(0, pg, ProtRead), unix.EINVAL, "does not divide this memory")
+	rest := must(Forget(left))
+	check(t, must(Join(rest, u)).Close())
+}
+
+// When all parts of it are lost, the collector unmaps it.
+func TestUndividedCollected(t *testing.T) {
+	var at uintptr
+	func() {
+		m := ring(t)
+		at = m.Addr()
+		left, rest, err := Split(m, int(pageSize))
+		check(t, err)
+		middle, right, err := Split(rest, int(pageSize))
+		check(t, err)
+		runtime.KeepAlive([]ReadWrite{left, middle, right})
+	}()
+	if !collected(t, at) || isMapped(t, at+2*pageSize) {
+		t.Error("parts of it are left")
+	}
+}
+
+// What was put in the place of the Go heap goes back to it, or stays for ever.
+func TestOntoHeap(t *testing.T) {
+	pg := int(pageSize)
+	page := func() (b []byte, at uintptr) {
+		heap := make([]byte, 1<<20)
+		for i := range heap {
+			heap[i] = byte(i)
+		}
+		at = (uintptr(unsafe.Pointer(&heap[0])) + pageSize - 1) &^ (pageSize - 1)
+		off := int(at - uintptr(unsafe.Pointer(&heap[0])))
+		return heap[off : off+pg], at
+	}
+	b, at := page()
+	f, err := Memfd("heap", int64(pg), 0)
+	check(t, err)
+	defer f.Close()
+	m, err := Map[ReadWrite](File(f, 0, pg).Shared().UnsafeOnto(at))
+	check(t, err)
+	b[7] = 42
+	got := []byte{0}
+	if check(t, second(f.ReadAt(got, 7))); got[0] != 42 {
+		t.Error("the store has not reached the file")
+	}
+	m, err = Over[ReadWrite](m, Anonymous(pg))
+	check(t, err)
+	_, _, err = m.Release()
+	check(t, err)
+	if b[7] != 0 {
+		t.Error("the page is another's")
+	}
+	lost, at := page()
+	func() { check(t, second(Map[ReadWrite](File(f, 0, pg).Shared().UnsafeOnto(at)))) }()
+	kept, at2 := page()
+	func() { check(t, second(UnsafeAdopt[ReadWrite](at2, pg))) }()
+	for range 4 {
+		runtime.GC()
+	}
+	b[7], lost[7], kept[7] = 1, 2, 3 // a hole would end the program
+	runtime.KeepAlive(b)
+	if !isMapped(t, at) || !isMapped(t, at2) {
+		t.Error("collected")
+	}
+}
+
+// What a fault was is known without the files of /proc that a process which is not
+// dumpable cannot open.
+func TestNotDumpable(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	pg := int(pageSize)
+	m := mapped[Read](t, Anonymous(pg))
+	if os.Geteuid() == 0 {
+		check(t, unix.Setresgid(65534, 65534, 65534))
+		check(t, unix.Setresuid(65534, 65534, 65534))
+	}
+	check(t, unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0))
+	wants(t, "store", m.View(func(b []byte) error { b[3] = 1; return nil }), ErrPermission)
+}
+
+// Another file of the same inode, on another file system, proves nothing.
+func TestTruncatedElsewhere(t *testing.T) {
+	child, output, err := inMounts(t)
+	if !child {
+		if t.Log(output); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	pg := int(pageSize)
+	dir := t.TempDir()
+	mount := func() string {
+		check(t, unix.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", 4*pg)))
+		return filepath.Join(dir, "file")
+	}
+	name := mount()
+	f, err := os.Create(name)
+	check(t, err)
+	check(t, f.Truncate(int64(16*pg)))
+	m := mapped[ReadWrite](t, File(f, 0, 16*pg).Shared())
+	_, err = m.WriteAt(make([]byte, 16*pg), 0)
+	if !errors.Is(err, ErrFault) || errors.Is(err, ErrTruncated) || !strings.Contains(err.Error(), "no free space") {
+		t.Error("full: ", err)
+	}
+	second := mount()
+	check(t, os.WriteFile(second, nil, 0o600))
+	// Without the capability, the link of map_files does not lead to the file.
+	check(t, unix.Chmod(dir, 0o755))
+	check(t, unix.Chmod(second, 0o644))
+	check(t, unix.Setresuid(-1, 65534, 0))
+	defer unix.Setresuid(0, 0, 0)
+	check(t, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
+	_, err = m.WriteAt(make([]byte, 16*pg), 0)
+	if !errors.Is(err, ErrFault) || errors.Is(err, ErrTruncated) {
+		t.Error("another tmpfs over it: ", err)
+	}
+}
