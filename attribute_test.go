@@ -276,7 +276,7 @@ func (m *machine) lose(t *rapid.T, r *modelRegion) {
 	base, end := r.base(), r.end()
 	// Outside of the arena somebody else may map what has become free. Collecting
 	// is dear, so this is rare.
-	if r.pin != nil || r.sealed || base == end || base < m.arena.start || end > m.arena.end || rapid.IntRange(0, 7).Draw(t, "lose") > 0 {
+	if r.pin != nil || r.sealed || r.kept || base == end || base < m.arena.start || end > m.arena.end || rapid.IntRange(0, 7).Draw(t, "lose") > 0 {
 		return
 	}
 	m.remove(r)

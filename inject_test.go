@@ -1075,6 +1075,8 @@ func (j *injector) excused(c trial, what string) string {
 // translated reports whether the documentation has another error for the errno.
 func translated(c trial, err error) bool {
 	switch {
+	case c.call == "msync" && c.errno == unix.EINVAL: // from a file that cannot be synced
+		return errors.Is(err, errors.ErrUnsupported)
 	case c.call != "madvise" && c.how != everything || !strings.Contains(c.op.name, "prefault") && !strings.Contains(c.op.name, "lock"):
 		return false
 	case c.errno == unix.EINVAL: // for secret memory

@@ -127,6 +127,7 @@ type modelRegion struct {
 	pin      *mmap.Pin
 	closing  bool // closed under the pin
 	sealed   bool
+	kept     bool // it may lie in the Go heap: never collected
 }
 
 func (r *modelRegion) lead() int     { return int(r.addr % uintptr(onePage)) }

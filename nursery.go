@@ -77,35 +77,40 @@ func (r *region) collect() {
 	}
 	switch err := r.unmap(); {
 	case errors.Is(err, unix.EINVAL):
-		orphaned(extent{base: r.base, whole: r.size})
+		orphans.Lock()
+		orphans.parts = append(orphans.parts, extent{base: r.base, whole: r.size})
+		orphans.Unlock()
+		unmapOrphans()
 	case err != nil:
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection
 	}
 }
 
 // orphans are lost parts of memory that the kernel does not divide. They can be
-// unmapped when the neighbours are lost, too.
+// unmapped when their neighbours are lost, too.
 var orphans struct {
 	sync.Mutex
-	parts []extent // sorted by their base
+	parts []extent
 }
 
-// orphaned adds a part, and unmaps what it completes.
-func orphaned(part extent) {
+// unmapOrphans unmaps what lies together, now and after each collection.
+func unmapOrphans() {
 	orphans.Lock()
 	defer orphans.Unlock()
-	i, _ := slices.BinarySearchFunc(orphans.parts, part, func(a, b extent) int { return cmp.Compare(a.base, b.base) })
-	orphans.parts = slices.Insert(orphans.parts, i, part)
-	first, last := i, i+1
-	for first > 0 && orphans.parts[first-1].base+orphans.parts[first-1].whole == orphans.parts[first].base {
-		first--
+	slices.SortFunc(orphans.parts, func(a, b extent) int { return cmp.Compare(a.base, b.base) })
+	var left []extent
+	for parts := orphans.parts; len(parts) > 0; {
+		n, end := 1, parts[0].base+parts[0].whole
+		for n < len(parts) && parts[n].base == end {
+			end += parts[n].whole
+			n++
+		}
+		if sys.Munmap(parts[0].base, end-parts[0].base) != nil {
+			left = append(left, parts[:n]...)
+		}
+		parts = parts[n:]
 	}
-	for last < len(orphans.parts) && orphans.parts[last-1].base+orphans.parts[last-1].whole == orphans.parts[last].base {
-		last++
-	}
-	whole := orphans.parts[first:last]
-	end := whole[len(whole)-1]
-	if sys.Munmap(whole[0].base, end.base+end.whole-whole[0].base) == nil {
-		orphans.parts = slices.Delete(orphans.parts, first, last)
+	if orphans.parts = left; len(left) > 0 {
+		runtime.SetFinalizer(new(sentinel), func(*sentinel) { unmapOrphans() })
 	}
 }

@@ -543,6 +543,7 @@ func (m *machine) mapNew(t *rapid.T) {
 	}
 	switch where {
 	case "at", "onto":
+		r.kept = where == "onto"
 		if rapid.IntRange(0, 19).Draw(t, "misplace") == 0 {
 			at++
 			reasons = append(reasons, os.ErrInvalid)
@@ -873,7 +874,7 @@ func (m *machine) split(t *rapid.T, r *modelRegion) {
 	}
 	m.regions = append(m.regions, &modelRegion{
 		h: right, kind: r.kind, addr: r.addr + uintptr(off), len: r.len - off, cap: r.cap - off,
-		pages: r.pages[cut:], room: r.room, prot: r.prot, more: r.more, sealed: r.sealed,
+		pages: r.pages[cut:], room: r.room, prot: r.prot, more: r.more, sealed: r.sealed, kept: r.kept,
 	})
 	m.retire(r, r.kind, left)
 	r.pages, r.room, r.len, r.cap = r.pages[:cut:cut], 0, off, off
@@ -911,6 +912,7 @@ func (m *machine) join(t *rapid.T, a *modelRegion) {
 		inert(t, next, mmap.ErrClosed)
 		return
 	}
+	l.kept = l.kept || r.kept
 	if len(r.pages) > 0 { // what grows does so at the end
 		l.more = r.more
 		if len(l.pages) == 0 {
@@ -969,6 +971,7 @@ func (m *machine) releaseAndAdopt(t *rapid.T, r *modelRegion) {
 	}
 	m.bury(r, mmap.ErrMoved)
 	r.addr, r.len, r.cap, r.room, r.more = base, size, size, 0, noMore
+	r.kept = true
 	if _, err := unknownKind.adopt(base+1, size); !errors.Is(err, os.ErrInvalid) {
 		t.Fatalf("adopting an odd address: %v", err)
 	}

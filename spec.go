@@ -107,7 +107,8 @@ func (s Spec) At(addr uintptr) Spec { return s.place(exactly, addr) }
 // duty. To replace a mapping of one's own, [Over] is safe.
 //
 // A mapping over pages of the Go heap must not be closed: the hole would end the
-// program at its next use. To give the pages back, replace them with [Over] by private
+// program at its next use. Keep the Go memory alive for as long, because Go expects of
+// memory that it has freed that nobody writes to it. To give the pages back, replace them with [Over] by private
 // [Anonymous] memory as [ReadWrite], and call Release. For the same reason a mapping
 // made by UnsafeOnto is never collected.
 func (s Spec) UnsafeOnto(addr uintptr) Spec { return s.place(onto, addr) }

@@ -154,7 +154,6 @@ func TestParseMalformed(t *testing.T) {
 		{"-00452000 ", "-00452000\t", "end"},
 		{"r-xp", "r-x", "permissions"},
 		{"r-xp", "r-xpp", "permissions"},
-		{"r-xp", "r-x-", "permissions"},
 		{"r-xp", "R-xp", "permissions"},
 		{"r-xp", "-rxp", "permissions"},
 		{"r-xp", "p-xp", "permissions"},

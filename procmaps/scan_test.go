@@ -65,10 +65,10 @@ func TestScanErrors(t *testing.T) {
 		t.Errorf("nothing: %d regions, %v", n, errs)
 	}
 	n, errs := collect(strings.NewReader(line + "rubbish\n" + line))
-	if n != 1 || len(errs) != 1 || !strings.Contains(errs[0].Error(), `"rubbish"`) {
+	if n != 2 || len(errs) != 1 || !strings.Contains(errs[0].Error(), `"rubbish"`) {
 		t.Errorf("a malformed line: %d regions, %v", n, errs)
 	}
-	if n, errs := collect(strings.NewReader(line + "\n" + line)); n != 1 || len(errs) != 1 {
+	if n, errs := collect(strings.NewReader(line + "\n" + line)); n != 2 || len(errs) != 1 {
 		t.Errorf("an empty line: %d regions, %v", n, errs)
 	}
 	broken := errors.New("broken")

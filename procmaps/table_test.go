@@ -209,7 +209,7 @@ func TestNoQuery(t *testing.T) {
 			t.Errorf("Next = %v, %v, %v", r, ok, err)
 		}
 		for name, f := range map[string]func(uint64) (Region, bool, error){"At": tab.At, "Next": tab.Next} {
-			if r, ok, err := f(0xffff1000); ok || r != (Region{}) || err == nil || !strings.Contains(err.Error(), "rubbish") {
+			if r, ok, err := f(0xffff1000); ok || r != (Region{}) || err != nil {
 				t.Errorf("%s on a malformed line = %v, %v, %v", name, r, ok, err)
 			}
 		}
