@@ -574,24 +574,25 @@ func calls() map[uintptr]call {
 		unix.SYS_MADVISE:  {"madvise", "EACCES EAGAIN EBADF EBUSY EFAULT EHWPOISON EINTR EINVAL EIO ENOMEM EPERM"},
 		unix.SYS_MSYNC:    {"msync", "EBUSY EINTR EINVAL EIO ENOMEM ENOSPC"}, // of the file system
 		unix.SYS_MLOCK:    {"mlock", locks}, unix.SYS_MLOCK2: {"mlock2", locks}, unix.SYS_MUNLOCK: {"munlock", locks},
-		unix.SYS_MINCORE:      {"mincore", "EAGAIN EFAULT EINVAL ENOMEM"},
-		unix.SYS_MBIND:        {"mbind", "EFAULT EINVAL EIO ENOMEM EPERM"},
-		unix.SYS_MOVE_PAGES:   {"move_pages", "E2BIG EACCES EFAULT EINVAL ENODEV EPERM ESRCH"},
-		unix.SYS_MEMFD_CREATE: {"memfd_create", "EFAULT EINVAL EMFILE ENFILE ENOMEM EACCES"}, // EACCES of vm.memfd_noexec
-		447:                   {"memfd_secret", "EINVAL EMFILE ENFILE ENOMEM ENOSYS"},
-		462:                   {"mseal", "EINVAL ENOMEM EPERM"},
-		unix.SYS_FALLOCATE:    {"fallocate", "EBADF EFBIG EINTR EINVAL EIO ENODEV ENOSPC ENOSYS EOPNOTSUPP EPERM ESPIPE ETXTBSY"},
-		unix.SYS_FCNTL:        {"fcntl", "EACCES EAGAIN EBADF EBUSY EDEADLK EFAULT EINTR EINVAL EMFILE ENOLCK ENOTDIR EPERM"},
-		unix.SYS_FSTAT:        {"fstat", stats},
-		unix.SYS_FSTATFS:      {"fstatfs", "EACCES EBADF EFAULT EINTR EIO ELOOP ENAMETOOLONG ENOENT ENOMEM ENOSYS ENOTDIR EOVERFLOW"},
-		unix.SYS_FTRUNCATE:    {"ftruncate", "EACCES EBADF EFAULT EFBIG EINTR EINVAL EIO EISDIR EPERM EROFS ETXTBSY"},
-		unix.SYS_OPENAT:       {"openat", opening},
-		unix.SYS_READ:         {"read", reads},
-		unix.SYS_PREAD64:      {"pread64", reads + " ENXIO EOVERFLOW ESPIPE"},
-		unix.SYS_CLOSE:        {"close", "EBADF EDQUOT EINTR EIO ENOSPC"},
-		unix.SYS_IOCTL:        {"ioctl", "EBADF EFAULT EINVAL ENOTTY E2BIG ENAMETOOLONG ENOMEM ESRCH"}, // the last four of PROCMAP_QUERY
-		unix.SYS_PRCTL:        {"prctl", "EACCES EBADF EBUSY EFAULT EINVAL ENODEV ENOMEM ENXIO EOPNOTSUPP EPERM ERANGE"},
-		unix.SYS_CAPGET:       {"capget", limits}, unix.SYS_PRLIMIT64: {"getrlimit", limits},
+		unix.SYS_MINCORE:          {"mincore", "EAGAIN EFAULT EINVAL ENOMEM"},
+		unix.SYS_MBIND:            {"mbind", "EFAULT EINVAL EIO ENOMEM EPERM"},
+		unix.SYS_MOVE_PAGES:       {"move_pages", "E2BIG EACCES EFAULT EINVAL ENODEV EPERM ESRCH"},
+		unix.SYS_MEMFD_CREATE:     {"memfd_create", "EFAULT EINVAL EMFILE ENFILE ENOMEM EACCES"}, // EACCES of vm.memfd_noexec
+		447:                       {"memfd_secret", "EINVAL EMFILE ENFILE ENOMEM ENOSYS"},
+		462:                       {"mseal", "EINVAL ENOMEM EPERM"},
+		unix.SYS_FALLOCATE:        {"fallocate", "EBADF EFBIG EINTR EINVAL EIO ENODEV ENOSPC ENOSYS EOPNOTSUPP EPERM ESPIPE ETXTBSY"},
+		unix.SYS_FCNTL:            {"fcntl", "EACCES EAGAIN EBADF EBUSY EDEADLK EFAULT EINTR EINVAL EMFILE ENOLCK ENOTDIR EPERM"},
+		unix.SYS_FSTAT:            {"fstat", stats},
+		unix.SYS_FSTATFS:          {"fstatfs", "EACCES EBADF EFAULT EINTR EIO ELOOP ENAMETOOLONG ENOENT ENOMEM ENOSYS ENOTDIR EOVERFLOW"},
+		unix.SYS_FTRUNCATE:        {"ftruncate", "EACCES EBADF EFAULT EFBIG EINTR EINVAL EIO EISDIR EPERM EROFS ETXTBSY"},
+		unix.SYS_OPENAT:           {"openat", opening},
+		unix.SYS_READ:             {"read", reads},
+		unix.SYS_PROCESS_VM_READV: {"process_vm_readv", "EFAULT EINVAL ENOMEM EPERM ESRCH"},
+		unix.SYS_PREAD64:          {"pread64", reads + " ENXIO EOVERFLOW ESPIPE"},
+		unix.SYS_CLOSE:            {"close", "EBADF EDQUOT EINTR EIO ENOSPC"},
+		unix.SYS_IOCTL:            {"ioctl", "EBADF EFAULT EINVAL ENOTTY E2BIG ENAMETOOLONG ENOMEM ESRCH"}, // the last four of PROCMAP_QUERY
+		unix.SYS_PRCTL:            {"prctl", "EACCES EBADF EBUSY EFAULT EINVAL ENODEV ENOMEM ENXIO EOPNOTSUPP EPERM ERANGE"},
+		unix.SYS_CAPGET:           {"capget", limits}, unix.SYS_PRLIMIT64: {"getrlimit", limits},
 		unix.SYS_EPOLL_CTL: {"epoll_ctl", "EBADF EEXIST EINVAL ELOOP ENOENT ENOMEM ENOSPC EPERM"},
 	}
 	others := func(name, errnos string, numbers ...uintptr) {

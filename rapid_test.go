@@ -1176,7 +1176,9 @@ func (m *machine) update(t *rapid.T, r *modelRegion) {
 	called := false
 	f := func(b []byte) error {
 		called = true
-		copy(b, data)
+		for i := range b { // a copy may begin with the end
+			b[i] = data[i]
+		}
 		return nil
 	}
 	var err error
