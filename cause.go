@@ -18,15 +18,15 @@ import (
 // cause returns why touching addr faulted, where that can be proven, and ErrFault
 // elsewhere, with what else can be said. need is what the access was, ProtRead or
 // ProtWrite; 0 is what nobody knows, a load or a store by the caller's own code.
-func cause(addr uintptr, need Prot) (err error, seen string) {
+func cause(addr uintptr, need Prot) (seen string, err error) {
 	table, err := procmaps.Open(0)
 	if err != nil {
-		return ErrFault, ""
+		return "", ErrFault
 	}
 	defer table.Close()
 	area, ok, err := table.At(uint64(addr))
 	if err != nil || !ok {
-		return ErrFault, ""
+		return "", ErrFault
 	}
 	allowed := area.Perms & (procmaps.Read | procmaps.Write | procmaps.Exec)
 	switch {
@@ -34,25 +34,25 @@ func cause(addr uintptr, need Prot) (err error, seen string) {
 	// this holds whatever the page is. Memory that can only be written can be
 	// read, too, on most processors, and memory that can only be executed on some.
 	case allowed == 0, need == ProtWrite && allowed&procmaps.Write == 0:
-		return ErrPermission, ""
+		return "", ErrPermission
 	case guarded(addr):
-		return ErrGuard, ""
+		return "", ErrGuard
 	case truncated(area, uint64(addr)):
-		return ErrTruncated, ""
+		return "", ErrTruncated
 	case allowed == procmaps.Exec && lasting(area):
-		return ErrPermission, ""
+		return "", ErrPermission
 	case allowed&procmaps.Read == 0 || !loads(addr):
-		return ErrFault, full(area)
+		return full(area), ErrFault
 	}
 	switch {
 	case need == ProtRead:
-		return ErrFault, "the page can be read now: it has come back"
+		return "the page can be read now: it has come back", ErrFault
 	case allowed&procmaps.Write != 0: // a store can fail where a load does not, on a full disk
-		return ErrFault, "the page can be read now"
+		return "the page can be read now", ErrFault
 	case lasting(area): // so it was there, and the fault was no load
-		return ErrPermission, "it was a store into memory lent for reading"
+		return "it was a store into memory lent for reading", ErrPermission
 	}
-	return ErrFault, "the page can be read now: it was a store into memory lent for reading, or the page has come back"
+	return "the page can be read now: it was a store into memory lent for reading, or the page has come back", ErrFault
 }
 
 // lasting reports whether the pages of an area cannot go while it is mapped, guard

@@ -53,7 +53,7 @@ func (e *FaultError) Unwrap() error { return e.Err }
 // so the kernel's table shows what the access found.
 func (r *region) fault(addr, at uintptr, need Prot) *FaultError {
 	start := r.addr.Load() // on s390x addr is that of the page, which may begin before
-	err, seen := cause(addr, need)
+	seen, err := cause(addr, need)
 	return &FaultError{Addr: addr, Offset: int(max(at, start) - start), Err: err, seen: seen}
 }
 

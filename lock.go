@@ -236,7 +236,7 @@ func populate(addr, size uintptr, advice int) error {
 	if advice == unix.MADV_POPULATE_WRITE {
 		need = ProtWrite
 	}
-	err, seen := cause(addr, need)
+	seen, err := cause(addr, need)
 	return &FaultError{Addr: addr, Err: err, seen: seen}
 }
 
