@@ -101,16 +101,28 @@ func manyDevices(name string) bool {
 	return unix.Statfs(name, &fs) == nil && (uint32(fs.Type) == unix.BTRFS_SUPER_MAGIC || uint32(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC)
 }
 
-// full says so if the file of an area is on a file system without free space. That
-// proves no cause: it may have come to be full since.
+// full says so if the file of an area that is written to is on a file system without
+// free space. That proves no cause: it may have come to be full since.
 func full(area procmaps.Region) string {
-	var st unix.Stat_t
 	var fs unix.Statfs_t
-	if area.Inode == 0 || area.Deleted || unix.Stat(area.Name, &st) != nil || st.Ino != area.Inode ||
-		unix.Statfs(area.Name, &fs) != nil || fs.Blocks == 0 || fs.Bavail > 0 {
+	if area.Perms&(procmaps.Shared|procmaps.Write) != procmaps.Shared|procmaps.Write || statFile(area, new(unix.Stat_t)) != nil ||
+		unix.Statfs(area.Name, &fs) != nil || fs.Blocks == 0 || fs.Bavail > 0 || int64(fs.Flags)&unix.ST_RDONLY != 0 {
 		return ""
 	}
 	return "the file system has no free space now"
+}
+
+// statFile is stat(2) of the file that an area's name leads to, if it is the file of
+// the area.
+func statFile(area procmaps.Region, st *unix.Stat_t) error {
+	if err := unix.Stat(area.Name, st); err != nil {
+		return err
+	}
+	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
+	if area.Deleted || st.Ino != area.Inode || major != area.Major || minor != area.Minor && (major != 0 || !manyDevices(area.Name)) {
+		return unix.ESTALE
+	}
+	return nil
 }
 
 // truncated reports whether addr, in area, is known to be a page past the end
@@ -124,12 +136,8 @@ func truncated(area procmaps.Region, addr uint64) bool {
 	// The link of /proc leads to the file itself, whatever its name has
 	// become, but only with CAP_CHECKPOINT_RESTORE.
 	link := fmt.Sprintf("/proc/self/map_files/%x-%x", area.Start, area.End)
-	if unix.Stat(link, &st) != nil {
-		err := unix.Stat(area.Name, &st)
-		major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
-		if err != nil || area.Deleted || st.Ino != area.Inode || major != area.Major || minor != area.Minor && !manyDevices(area.Name) {
-			return false
-		}
+	if unix.Stat(link, &st) != nil && statFile(area, &st) != nil {
+		return false
 	}
 	page := (area.Offset + addr - area.Start) &^ uint64(pageSize-1)
 	return st.Mode&unix.S_IFMT == unix.S_IFREG && page >= uint64(st.Size)

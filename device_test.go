@@ -2,11 +2,14 @@ package mmap
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -159,4 +162,110 @@ func TestBlockDevice(t *testing.T) {
 		return
 	}
 	t.Skipf("none of %d block devices can be opened", len(names))
+}
+
+// A driver that accepts no other address than its own, as that of an SGX enclave, is
+// mapped in place, over pages that have nothing to lose. A filter imitates it.
+func TestDeviceInPlace(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	if strconv.IntSize == 32 {
+		t.Skip("the filter knows mmap(2), and 32-bit processors have mmap2(2)")
+	}
+	pg := int(pageSize)
+	zero, err := os.OpenFile("/dev/zero", os.O_RDWR, 0)
+	check(t, err)
+	defer zero.Close()
+	u := must(MapUnknown(Anonymous(4*pg), ProtNone))
+	full := must(MapUnknown(Anonymous(4*pg), ProtRead|ProtWrite))
+	check(t, second(full.WriteAt([]byte{7}, int64(pg))))
+	none := mapped[None](t, Anonymous(2*pg))
+	over := mapped[ReadWrite](t, Anonymous(2*pg))
+	refuseElsewhere(t, uint32(zero.Fd()))
+
+	_, err = Map[ReadWrite](File(zero, 0, pg))
+	wants(t, "elsewhere", err, unix.EACCES)
+	check(t, u.Place(pg, File(zero, 0, 2*pg), ProtRead|ProtWrite))
+	check(t, second(u.WriteAt([]byte{1, 2, 3}, int64(2*pg))))
+	if _, err := u.ReadAt(make([]byte, 1), 0); !errors.Is(err, ErrPermission) {
+		t.Error("before it:", err)
+	}
+	check(t, u.Place(2*pg, File(zero, 0, pg), ProtRead)) // over the same device
+	got := []byte{9}
+	if check(t, second(u.ReadAt(got, int64(2*pg)))); got[0] != 0 {
+		t.Error("it is the old page")
+	}
+	if got := pictureOf(t, u); len(got) != 4 {
+		t.Error(got)
+	}
+	before := state(t, full)
+	explained(t, "something to lose", full.Place(pg, File(zero, 0, pg), ProtRead), unix.EBUSY, "place anonymous memory as None there first")
+	kept(t, "something to lose", full, before)
+	check(t, full.Place(pg, Anonymous(pg), ProtNone))
+	check(t, full.Place(pg, File(zero, 0, pg), ProtRead))
+
+	rw, err := Over[ReadWrite](none, File(zero, 0, 2*pg))
+	check(t, err)
+	check(t, second(rw.WriteAt([]byte{1}, int64(pg))))
+	before = state(t, over)
+	_, err = Over[ReadWrite](over, File(zero, 0, 2*pg))
+	explained(t, "over something to lose", err, unix.EBUSY, "place anonymous memory as None there first")
+	kept(t, "over something to lose", over, before)
+	for _, err := range []error{u.Close(), full.Close(), rw.Close()} {
+		check(t, err)
+	}
+}
+
+// refuseElsewhere makes mmap(2) of a descriptor without an address EACCES.
+func refuseElsewhere(t *testing.T, fd uint32) {
+	t.Helper()
+	const load, equal, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
+	low := uint32(0) // of a register's two halves
+	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
+		low = 4
+	}
+	arg := func(i uint32) uint32 { return 16 + 8*i }
+	filter := []unix.SockFilter{
+		{Code: load, K: 0}, {Code: equal, K: unix.SYS_MMAP, Jf: 7},
+		{Code: load, K: arg(4) + low}, {Code: equal, K: fd, Jf: 5},
+		{Code: load, K: arg(0)}, {Code: equal, K: 0, Jf: 3},
+		{Code: load, K: arg(0) + 4}, {Code: equal, K: 0, Jf: 1},
+		{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EACCES)},
+		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	check(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	if _, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog))); e != 0 {
+		t.Skip("seccomp(2): ", e)
+	}
+}
+
+// A driver that refuses when the old pages are gone leaves no hole.
+func TestDeviceRefuses(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "mem")
+	err := unix.Mknod(name, unix.S_IFCHR|0o400, int(unix.Mkdev(1, 1))) // /dev/mem, which need not be there
+	if err != nil {
+		t.Skip("mknod(2): ", err)
+	}
+	mem, err := os.OpenFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		t.Skip("/dev/mem: ", err)
+	}
+	defer mem.Close()
+	pg := int(pageSize)
+	const nowhere = 1 << 62 // no physical address
+	u := must(MapUnknown(Anonymous(3*pg), ProtNone))
+	check(t, u.ProtectRange(0, pg, ProtRead))
+	err = u.Place(pg, File(mem, nowhere, pg).Shared(), ProtRead)
+	if err == nil {
+		t.Fatal("it is mapped")
+	}
+	for i := range 3 {
+		if !isMapped(t, u.Addr()+uintptr(i*pg)) {
+			t.Errorf("page %d is a hole after %v", i, err)
+		}
+	}
+	check(t, second(u.ReadAt(make([]byte, 1), 0)))
+	check(t, u.Close())
 }

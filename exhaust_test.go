@@ -103,6 +103,9 @@ func TestNoDescriptorsHalfWay(t *testing.T) {
 // On a file system that is mounted noexec a file cannot be executed by way of a
 // mapping, and a mapping of it cannot become executable.
 func TestNoexecMount(t *testing.T) {
+	if !inOwnMounts(t) {
+		return
+	}
 	pg := int(pageSize)
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOEXEC, "size=64k"); err == nil {

@@ -232,6 +232,9 @@ func TestFaultElsewhere(t *testing.T) {
 }
 
 func TestFullDisk(t *testing.T) {
+	if !inOwnMounts(t) {
+		return
+	}
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skip("mounting a small tmpfs is not allowed: ", err)

@@ -83,10 +83,11 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 		b.twice = true
 		staged, err = s.mapPages(b, 0, old.data, old.whole, p)
 	}
-	if err != nil {
+	inPlace := err != nil && old.data == old.whole && b.refusedElsewhere(err)
+	if err != nil && !inPlace {
 		return ticket{}, located(err, old.base, old.addr)
 	}
-	moved := false
+	moved := inPlace
 	next, err := t.transit(known, func(r *region) error {
 		now, err := r.extentFor(b)
 		if err == nil && now != old {
@@ -95,11 +96,16 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 		if err != nil {
 			return err
 		}
-		if moved = true; now.whole > 0 {
+		switch moved = true; {
+		case inPlace:
+			if err = r.mapInPlace(b, 0, now.data, p); err != nil {
+				return err
+			}
+		case now.whole > 0:
 			if err = r.replace(staged, now.data, now.whole, kind{p, b.granule, b.flags}); err != nil {
 				return err
 			}
-		} else {
+		default:
 			r.base = r.addr.Load() &^ (b.granule - 1) // where pages would begin
 		}
 		r.lock = s.lock
@@ -150,10 +156,11 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 	}
 	b.twice = true
 	staged, err := s.mapPages(b, 0, end-start, end-start, p)
-	if err != nil {
+	inPlace := err != nil && b.refusedElsewhere(err)
+	if err != nil && !inPlace {
 		return located(err, base+start, first)
 	}
-	moved := false
+	moved := inPlace
 	err = u.change(func(r *region) error {
 		from, to, err := r.spot(off, b)
 		if err == nil && (from != start || to != end) {
@@ -162,10 +169,14 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 		if err != nil {
 			return err
 		}
-		moved = true
-		if err = move(staged, end-start, base+start); err != nil {
+		if moved = true; inPlace {
+			err = r.mapInPlace(b, start, end, p)
+		} else if err = move(staged, end-start, base+start); err != nil {
 			abandon(staged, end-start)
-			return r.mend(start, end, err)
+			err = r.mend(start, end, err)
+		}
+		if err != nil {
+			return err
 		}
 		r.alter(start, end, func(kind) kind { return kind{p, b.granule, b.flags} })
 		return nil
@@ -174,6 +185,39 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 		abandon(staged, end-start)
 	}
 	return err
+}
+
+// refusedElsewhere reports whether it is a driver that does not accept the address
+// where the pages were to be mapped first, as that of an SGX enclave does not.
+func (b backing) refusedElsewhere(err error) bool {
+	return b.device && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL))
+}
+
+// mapInPlace maps a device over pages [start, end). Its driver can still refuse when
+// the old pages are gone, so these must have nothing to lose. It is neither populated
+// nor locked: the kernel does neither with a device.
+func (r *region) mapInPlace(b backing, start, end uintptr, p Prot) error {
+	at, size := r.base+start, end-start
+	old, err := regionsOf(at, at+size)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(b.fd, &st); err != nil {
+		return err
+	}
+	const access = procmaps.Read | procmaps.Write | procmaps.Exec
+	for _, g := range old {
+		same := g.Inode == st.Ino && g.Major == unix.Major(uint64(st.Dev)) && g.Minor == unix.Minor(uint64(st.Dev))
+		if !same && (g.Inode != 0 || g.Perms&access != 0) {
+			return &failure{hint: fmt.Sprintf("the device accepts no other address, and the pages %#x-%#x could be lost: "+
+				"place anonymous memory as None there first", g.Start, g.End), err: unix.EBUSY}
+		}
+	}
+	if _, err = sys.Mmap(at, size, int(p), b.flags|unix.MAP_FIXED, b.fd, b.offset); err != nil {
+		return r.mend(start, end, err)
+	}
+	return nil
 }
 
 // spot returns the pages, as offsets from base, that b replaces at the bytes from

@@ -138,6 +138,20 @@ func byItself(t *testing.T) bool {
 	return child
 }
 
+// inOwnMounts is byItself in a mount namespace of its own, where it is root.
+func inOwnMounts(t *testing.T) bool {
+	t.Helper()
+	child, out, err := inMounts(t, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE")) // or each takes a second
+	switch {
+	case child:
+	case err == nil && strings.Contains(out, "--- SKIP: "+t.Name()):
+		t.Skip(out)
+	case err != nil || !strings.Contains(out, "--- PASS: "+t.Name()):
+		t.Errorf("%v\n%s", err, out)
+	}
+	return child
+}
+
 // unmapped fails unless nothing is mapped in a range of pages.
 func unmapped(t testing.TB, what string, base uintptr, pages int) {
 	t.Helper()

@@ -291,6 +291,7 @@ type backing struct {
 	granule uintptr // page size of the memory
 	flags   int     // for mmap(2), without placement
 	twice   bool    // huge pages are moved once more before they replace others
+	device  bool    // of a character device
 }
 
 // round returns a size or an address rounded up to a multiple of granule, and
@@ -324,6 +325,7 @@ func (s *Spec) back(fd int) (backing, error) {
 			return b, unix.EOVERFLOW
 		}
 	}
+	b.device = st.Mode&unix.S_IFMT == unix.S_IFCHR
 	// Only a file system of huge pages has blocks that are larger than a page
 	// and pages as large as its blocks.
 	if block := uintptr(st.Blksize); block > pageSize {

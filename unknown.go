@@ -134,6 +134,12 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 // unaligned file offset it starts as far past one. The Spec has no placement of
 // its own and no reserve. The new pages replace the old ones in one step: on
 // failure the mapping is as it was.
+//
+// A device whose driver accepts no other address, as an SGX enclave, is mapped in
+// place. The driver can refuse when the old pages are gone, so these must be anonymous
+// without permissions, or of the same device; otherwise the error matches EBUSY. If a
+// refusal leaves a hole, it is filled with inaccessible pages, and the error is a
+// [*PartialError].
 func (u Unknown) Place(off int, s Spec, p Prot) error {
 	err := s.checkInside(p)
 	if err == nil {
