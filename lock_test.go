@@ -127,13 +127,7 @@ func TestNobodyElseWaits(t *testing.T) {
 		}},
 		{"resize", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, File(held(), 0, 2*pg).Reserve(4*pg).Lock())
-			var longer ReadWrite
-			return m, func(p []byte, off int64) (int, error) {
-				if longer.Len() > 0 {
-					return longer.ReadAt(p, off)
-				}
-				return len(p), nil
-			}, func() (err error) { longer, err = Resize(m, 4*pg); return err }
+			return of(m, func() error { return second(Resize(m, 4*pg)) })
 		}},
 		{"over, populate", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, Anonymous(4*pg))

@@ -344,8 +344,8 @@ func (r *region) open(start, end uintptr, l locking) error {
 		return r.openHuge(start, end, k, l)
 	}
 	if err := sys.Mprotect(at, size, int(k.prot)); err != nil {
-		if err == unix.EPERM && r.sealed.Load() {
-			return ErrSealed // meanwhile
+		if err == unix.EPERM && k.prot&ProtExec == 0 {
+			return ErrSealed // by Seal meanwhile, or by somebody else; what is executable filters refuse, too
 		}
 		return scarce(err, demand{data: size, charged: size})
 	}

@@ -28,9 +28,15 @@ func TestPathLease(t *testing.T) {
 		} else {
 			check(t, err)
 		}
+		given := make(chan bool)
+		defer func() { <-given }() // before the file is closed
 		go func() {
-			<-broken
-			time.Sleep(patience)
+			defer close(given)
+			select {
+			case <-broken:
+				time.Sleep(patience)
+			case <-time.After(20 * patience):
+			}
 			set(unix.F_UNLCK)
 		}()
 		start := time.Now()
