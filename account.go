@@ -143,9 +143,11 @@ func (r *region) setProt(start, end uintptr, p Prot) {
 // alter replaces the kind of the pages [start, end), offsets from base. If they are
 // the last of the data, those that Grow adds have the new permissions.
 func (r *region) alter(start, end uintptr, change func(k kind) kind) {
-	if start == 0 && end == r.data() && r.runs == nil && change(r.plain()).granule == r.granule && change(r.plain()).flags == r.flags {
-		r.prot.Store(uint32(change(r.plain()).prot)) // also of no pages: Grow will add some
-		return
+	if r.runs == nil && start == 0 && end == r.data() {
+		if k := change(r.plain()); k == (kind{k.prot, r.granule, r.flags}) {
+			r.prot.Store(uint32(k.prot)) // also of no pages: Grow will add some
+			return
+		}
 	}
 	if start == end {
 		return

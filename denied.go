@@ -49,7 +49,8 @@ func (b backing) denied(p Prot, flags int, err error) error {
 // deniedExec explains why memory that is mapped already does not become executable.
 func deniedExec(p Prot, err error) error {
 	if p.allows(ProtExec) && (err == unix.EACCES || err == unix.EPERM) {
-		return &failure{hint: "memory may not become executable here (PR_SET_MDWE, MemoryDenyWriteExecute): map it so at once, without a reserve", err: err}
+		return &failure{hint: "memory may not become executable here (PR_SET_MDWE, MemoryDenyWriteExecute): " +
+			"map it so at once, without a reserve", err: err}
 	}
 	return err
 }
