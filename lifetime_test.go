@@ -3,6 +3,7 @@ package mmap
 import (
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -323,16 +324,31 @@ func withHugePages(t testing.TB, n int) uintptr {
 	return size
 }
 
+const poolFile, poolKeeper = "/proc/sys/vm/nr_hugepages", "MMAP_TEST_POOL"
+
+// As the process that puts the pool back, this program does nothing else.
+func init() {
+	if old := os.Getenv(poolKeeper); old != "" {
+		io.Copy(io.Discard, os.Stdin)
+		if err := os.WriteFile(poolFile, []byte(old), 0); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+}
+
 // setPool sets the size of the huge pages' pool, the machine's, for the test. A
 // process of its own puts it back when the test ends or this process does, however
 // it is killed: then the pipe closes.
 func setPool(t testing.TB, n int) {
 	t.Helper()
-	const file = "/proc/sys/vm/nr_hugepages"
+	const file = poolFile
 	old, err := os.ReadFile(file)
 	check(t, err)
-	keeper := exec.Command("sh", "-c", "read end; echo $OLD >"+file)
-	keeper.Env = append(os.Environ(), "OLD="+strings.TrimSpace(string(old)))
+	program, err := os.Executable()
+	check(t, err)
+	keeper := exec.Command(program)
+	keeper.Env = append(os.Environ(), poolKeeper+"="+strings.TrimSpace(string(old)))
 	keeper.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // out of reach of the terminal's ^C
 	pipe, err := keeper.StdinPipe()
 	check(t, err)

@@ -111,10 +111,16 @@ func (l locking) apply(parts ...stretch) error {
 		}
 		// At no limit that is known. Even MLOCK_ONFAULT faults in what cannot be
 		// marked so: huge pages of the pool, and secret memory, of which it fails.
-		if err != unix.EPERM {
-			err = cmp.Or(faultIn(parts), err)
+		if err == unix.EPERM {
+			return err
 		}
-		return err
+		why := faultIn(parts)
+		for _, part := range parts {
+			if e := populate(part.addr, part.size, part.populating()); why == nil && errors.Is(e, errors.ErrUnsupported) {
+				why = e // of devices mlock(2) does not fail, so this is secret memory
+			}
+		}
+		return cmp.Or(why, err)
 	}
 	return blame("MLOCK_ONFAULT", err)
 }
