@@ -195,10 +195,8 @@ func (m *machine) lock(t *rapid.T, r *modelRegion, off, n int) {
 	if errors.As(err, &fault) && fault.Offset != at {
 		t.Fatalf("%v: fault at %d, want %d", r.h, fault.Offset, at)
 	}
-	if expect(t, err, reasons) {
+	if expect(t, err, reasons) { // otherwise what was locked before is locked
 		set(pages, locked, lockedOnFault)
-	} else if usable {
-		set(pages, 0, locked|lockedOnFault)
 	}
 	m.settle(t, r, func(*modelPage) bool { return true }) // those that a failed Lock has faulted in, too
 }

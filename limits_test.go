@@ -393,8 +393,6 @@ func TestAreaLimit(t *testing.T) {
 		return l, middle, right
 	}
 	_, m, _ := block()
-	_, bare, _ := block()
-	check(t, bare.Unlock(0, 3*pg))
 	_, moving, _ := block() // these two do not merge with their neighbours again
 	_, over, _ := block()
 	_, lost, _ := block()
@@ -441,7 +439,6 @@ func TestAreaLimit(t *testing.T) {
 			next, err := Move(moving, spare)
 			return undo(err, func() (err error) { moving, err = Move(next, was); return err })
 		},
-		"lock":   func() error { return undo(bare.Lock(pg, pg), func() error { return bare.Unlock(pg, pg) }) },
 		"unlock": func() error { return undo(m.Unlock(0, 3*pg), func() error { return m.LockOnFault(0, 3*pg) }) },
 		"lock on fault": func() error {
 			return undo(u.LockOnFault(3*pg, 3*pg), func() error { return u.Unlock(3*pg, 3*pg) })
