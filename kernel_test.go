@@ -120,6 +120,10 @@ type rule struct {
 // noQuery takes PROCMAP_QUERY away.
 var noQuery = rule{unix.SYS_IOCTL, 1, ^uint32(0), 0xc0686611, unix.ENOTTY}
 
+// mmapNumber is the number of mmap(2), on 32-bit of mmap2(2); 0 where a filter cannot
+// see its arguments.
+var mmapNumber = map[string]uintptr{"386": 192, "arm": 192, "amd64": 9, "arm64": 222, "riscv64": 222, "loong64": 222, "ppc64le": 90}[runtime.GOARCH]
+
 // asOld makes this process, which is a child of a test, run as on Linux 4.3: all
 // that is newer fails as it did then.
 func asOld(t testing.TB) {
@@ -136,7 +140,7 @@ func asOld(t testing.TB) {
 		rules = append(rules, rule{unix.SYS_MADVISE, 2, ^uint32(0), a, unix.EINVAL})
 	}
 	// Of mmap2 and fcntl64 on 32-bit; on s390x the arguments are in memory.
-	mmap, fcntl := map[string]uintptr{"386": 192, "arm": 192, "amd64": 9, "arm64": 222, "riscv64": 222, "loong64": 222, "ppc64le": 90}[runtime.GOARCH], uintptr(unix.SYS_FCNTL)
+	mmap, fcntl := mmapNumber, uintptr(unix.SYS_FCNTL)
 	if unsafe.Sizeof(0) == 4 {
 		fcntl = 221
 	}
