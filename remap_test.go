@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/mmarinus/mmap/internal/sys"
@@ -446,6 +447,18 @@ func TestRemapFailure(t *testing.T) {
 
 // heapRoom lets the Go heap have room before a limit keeps it from growing.
 func heapRoom() {
+	// And threads: the runtime ends the program where it cannot make one.
+	var ready, done sync.WaitGroup
+	ready.Add(16)
+	for range 16 {
+		done.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread() // it stays, and waits for work
+			ready.Done()
+			ready.Wait()
+		})
+	}
+	done.Wait()
 	clear(make([]byte, 32<<20))
 	runtime.GC()
 }
