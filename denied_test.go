@@ -192,6 +192,11 @@ func TestOntoHeap(t *testing.T) {
 	if b[7] != 0 {
 		t.Error("the page is another's")
 	}
+	// A page that cannot be brought in takes the mapping away again, and leaves memory.
+	failed, at := page()
+	_, err = Map[Read](File(f, int64(pg), pg).Shared().Lock().UnsafeOnto(at))
+	wants(t, "lock past the end", err, ErrFault)
+	failed[7] = 1
 	lost, at := page()
 	func() { check(t, second(Map[ReadWrite](File(f, 0, pg).Shared().UnsafeOnto(at)))) }()
 	kept, at2 := page()

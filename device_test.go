@@ -217,6 +217,23 @@ func TestDeviceInPlace(t *testing.T) {
 	}
 }
 
+// That a device cannot be locked is not that its driver refuses the address.
+func TestDeviceLockLimit(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	zero, err := os.OpenFile("/dev/zero", os.O_RDWR, 0)
+	check(t, err)
+	defer zero.Close()
+	humble(t)
+	check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{}))
+	u := must(MapUnknown(Anonymous(int(pageSize)), ProtNone))
+	before := state(t, u)
+	wants(t, "place", u.Place(0, File(zero, 0, int(pageSize)).Lock(), ProtRead), unix.EPERM)
+	kept(t, "place", u, before)
+	check(t, u.Close())
+}
+
 // refuseElsewhere makes mmap(2) of a descriptor without an address EACCES.
 func refuseElsewhere(t *testing.T, fd uint32) {
 	t.Helper()

@@ -996,6 +996,7 @@ var excuses = []struct {
 	{what: "succeeds", op: "place locked", call: "madvise", errnos: "EINVAL", why: "the same"},
 	{what: "succeeds", op: "lock", call: "madvise", errnos: "EINVAL", why: "the same"},
 	{what: "succeeds", op: "lock", call: "msync", why: "it asks what was locked before, and matters if the lock fails"},
+	{what: "succeeds", op: "map onto", call: "msync", why: "it asks whether there is something to be replaced, and matters if the rest fails"},
 	{what: "succeeds", op: "lock", call: "mlock2", errnos: "ENOSYS", why: "before Linux 4.4 there was mlock(2) only"},
 	{what: "succeeds", op: "resize longer", call: "madvise", why: "the new pages are prefaulted as far as that works"},
 	{what: "succeeds", call: "openat", op: "map path", errnos: "EAGAIN", why: "a lease: the file is opened again, to wait for it"},

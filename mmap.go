@@ -217,12 +217,19 @@ func (s *Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, 
 		}
 		return base, scarce(err, demand{})
 	}
+	// Under UnsafeOnto there can be pages of the Go heap, which must not become a hole.
+	filled := s.placement == onto && sys.Msync(base, whole, unix.MS_ASYNC) == nil
 	base, err := s.mapAt(b, base, whole, align, prot, flags)
 	if err != nil {
 		return 0, err
 	}
 	if err := s.furnish(base, data, whole, kind{p, b.granule, b.flags}); err != nil {
-		abandon(base, whole)
+		const memory = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED
+		if !filled {
+			abandon(base, whole)
+		} else if _, no := sys.Mmap(base, whole, unix.PROT_READ|unix.PROT_WRITE, memory, -1, 0); no != nil {
+			abandon(base, whole)
+		}
 		return 0, err
 	}
 	return base, nil

@@ -83,7 +83,7 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 		b.twice = true
 		staged, err = s.mapPages(b, 0, old.data, old.whole, p)
 	}
-	inPlace := err != nil && old.data == old.whole && b.refusedElsewhere(err)
+	inPlace := err != nil && old.data == old.whole && b.refusedElsewhere(old.data, p)
 	if err != nil && !inPlace {
 		return ticket{}, located(err, old.base, old.addr)
 	}
@@ -156,7 +156,7 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 	}
 	b.twice = true
 	staged, err := s.mapPages(b, 0, end-start, end-start, p)
-	inPlace := err != nil && b.refusedElsewhere(err)
+	inPlace := err != nil && b.refusedElsewhere(end-start, p)
 	if err != nil && !inPlace {
 		return located(err, base+start, first)
 	}
@@ -189,8 +189,15 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 
 // refusedElsewhere reports whether it is a driver that does not accept the address
 // where the pages were to be mapped first, as that of an SGX enclave does not.
-func (b backing) refusedElsewhere(err error) bool {
-	return b.device && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL))
+func (b backing) refusedElsewhere(size uintptr, p Prot) bool {
+	if !b.device {
+		return false
+	}
+	at, err := sys.Mmap(0, size, int(p), b.flags, b.fd, b.offset)
+	if err == nil { // then it was something else, such as a lock
+		abandon(at, size)
+	}
+	return err == unix.EACCES || err == unix.EPERM || err == unix.EINVAL
 }
 
 // mapInPlace maps a device over pages [start, end). Its driver can still refuse when
