@@ -155,8 +155,8 @@ func (r *region) alter(start, end uintptr, change func(k kind) kind) {
 	if r.runs == nil {
 		r.runs = []run{{r.size, r.plain()}}
 	}
-	stop, last := end, end == r.data()
-	if last {
+	stop := end
+	if end == r.data() {
 		stop = r.size
 	}
 	// The runs that it touches are made anew, and their neighbours, which may

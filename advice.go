@@ -202,7 +202,9 @@ func (w writer) destroy(name string, off, n, advice int, hint string) error {
 		if err := r.allowed(off, n, ProtWrite); err != nil {
 			return err
 		}
-		if advice == unix.MADV_REMOVE && r.kindAt(addr-r.base).flags&r.kindAt(addr-r.base+size-1).flags&unix.MAP_ANONYMOUS == 0 && (addr != r.addr.Load()+uintptr(off) || size != uintptr(n)) {
+		first, last := r.kindAt(addr-r.base), r.kindAt(addr-r.base+size-1)
+		wider := addr != r.addr.Load()+uintptr(off) || size != uintptr(n)
+		if advice == unix.MADV_REMOVE && wider && first.flags&last.flags&unix.MAP_ANONYMOUS == 0 {
 			return bad("", "the first or the last page holds other bytes of the file, too")
 		}
 		return whyNot(sys.Madvise(addr, size, advice), name, hint)

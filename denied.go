@@ -10,12 +10,10 @@ import (
 // This file explains the refusals of mmap(2) that users meet most. Each hint is
 // proven by a question to the kernel, which is asked only when a call has failed.
 
-// denied explains why the kernel does not map the backing's file.
+// denied explains why the kernel does not map the backing's file, which it has.
 func (b backing) denied(p Prot, flags int, err error) error {
 	hint, shared := "", flags&unix.MAP_SHARED != 0
 	switch {
-	case b.fd < 0:
-		return err
 	case err == unix.EACCES:
 		mode, no := unix.FcntlInt(uintptr(b.fd), unix.F_GETFL, 0)
 		switch mode &= unix.O_ACCMODE; {

@@ -315,7 +315,7 @@ func scarceHuge(err error, size uint64, page uintptr) error {
 		return err
 	}
 	// That /sys is missing, as in a container, says nothing of the kernel.
-	// memfd_create(2) needs no page of the pool, and answers ENODEV where there
+	// memfd_create(2) needs no page of the pool, and returns ENODEV where there
 	// is no such size, while mmap(2) has EINVAL for that and more.
 	if err != unix.ENOMEM {
 		if _, no := hugeBlock(bits.TrailingZeros(uint(page)) << unix.MAP_HUGE_SHIFT); no == unix.ENODEV || no == unix.ENOSYS {

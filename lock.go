@@ -125,6 +125,24 @@ func (l locking) apply(parts ...stretch) error {
 	return blame("MLOCK_ONFAULT", err)
 }
 
+// of returns how pages of a kind can be locked: where they can neither be read nor
+// written, there is nothing to fault in yet.
+func (l locking) of(k kind) locking {
+	if l == locked && k.prot&(ProtRead|ProtWrite) == 0 {
+		return lockedOnFault
+	}
+	return l
+}
+
+// later returns the locking of pages that are faulted in when nothing is held any
+// more: see faultInLocked.
+func (l locking) later() locking {
+	if l == locked {
+		return lockedOnFault
+	}
+	return l
+}
+
 // lockedAreas appends the areas of a range that are locked, and returns their size.
 func lockedAreas(areas []area, addr, size uintptr) (_ []area, held uintptr) {
 	if isLocked(addr, size) {
@@ -167,7 +185,8 @@ func passedOver(parts []stretch) (err error) {
 			return no
 		}
 		for _, g := range regions {
-			if g.Inode == 0 && g.Perms&procmaps.Shared == 0 && part.granule == pageSize && !isLocked(uintptr(g.Start), uintptr(g.Size())) {
+			mayBe := g.Inode == 0 && g.Perms&procmaps.Shared == 0 && part.granule == pageSize
+			if mayBe && !isLocked(uintptr(g.Start), uintptr(g.Size())) {
 				err = errDroppable()
 			}
 		}

@@ -76,8 +76,9 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 
 // AddSeals adds seals to a file of [Memfd] or [MemfdHuge], such as SealWrite when
 // its contents are complete; F_ADD_SEALS of fcntl(2). While a mapping could still
-// write to it, SealWrite answers EBUSY. A shared mapping made before SealWrite and
-// SealFutureWrite could, also one that is only read, for it may become writable; after SealSeal everything answers EPERM.
+// write to it, SealWrite returns EBUSY. A shared mapping made before SealWrite and
+// SealFutureWrite could, also one that is only read, for it may become writable.
+// After SealSeal everything returns EPERM.
 // SealExec is for Memfd: added later, to a file that can be executed, it brings
 // the seals of writing and of the size with it. f is used without changing its mode.
 func AddSeals(f *os.File, seals Seal) error {

@@ -224,10 +224,12 @@ func (s *Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, 
 		return 0, err
 	}
 	if err := s.furnish(base, data, whole, kind{p, b.granule, b.flags}); err != nil {
-		const memory = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED
-		if !filled {
-			abandon(base, whole)
-		} else if _, no := sys.Mmap(base, whole, unix.PROT_READ|unix.PROT_WRITE, memory, -1, 0); no != nil {
+		gone := err
+		if filled {
+			const memory = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED
+			_, gone = sys.Mmap(base, whole, unix.PROT_READ|unix.PROT_WRITE, memory, -1, 0)
+		}
+		if gone != nil {
 			abandon(base, whole)
 		}
 		return 0, err
@@ -258,15 +260,6 @@ func (s *Spec) furnish(base, data, whole uintptr, k kind) error {
 		})
 	}
 	return located(s.lock.of(k).apply(stretch{base, data, k}), 0, base)
-}
-
-// of returns how pages of a kind can be locked: where they can neither be read nor
-// written, there is nothing to fault in yet.
-func (l locking) of(k kind) locking {
-	if l == locked && k.prot&(ProtRead|ProtWrite) == 0 {
-		return lockedOnFault
-	}
-	return l
 }
 
 // mapAt maps size bytes of b where the placement says, at a multiple of align.

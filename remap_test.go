@@ -128,21 +128,20 @@ func patchwork(t testing.TB) Unknown {
 // leaves something behind. The parent reports how it went.
 func byItself(t *testing.T) bool {
 	t.Helper()
-	child, out, err := inChild(t, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE")) // or each takes a second
-	switch {
-	case child:
-	case err == nil && strings.Contains(out, "--- SKIP: "+t.Name()):
-		t.Skip(out)
-	case err != nil || !strings.Contains(out, "--- PASS: "+t.Name()):
-		t.Errorf("%v\n%s", err, out)
-	}
-	return child
+	child, out, err := inChild(t, quick+" "+os.Getenv("GORACE")) // or each takes a second
+	return reported(t, child, out, err)
 }
 
 // inOwnMounts is byItself in a mount namespace of its own, where it is root.
 func inOwnMounts(t *testing.T) bool {
 	t.Helper()
-	child, out, err := inMounts(t, "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE")) // or each takes a second
+	child, out, err := inMounts(t, quick+" "+os.Getenv("GORACE"))
+	return reported(t, child, out, err)
+}
+
+// reported passes on, in the parent, how the child went.
+func reported(t *testing.T, child bool, out string, err error) bool {
+	t.Helper()
 	switch {
 	case child:
 	case err == nil && strings.Contains(out, "--- SKIP: "+t.Name()):

@@ -171,7 +171,7 @@ func (r *region) resize(size int) error {
 			return err
 		}
 	case want <= r.size:
-		if err := r.open(data, want, min(r.lock, 1)*lockedOnFault); err != nil {
+		if err := r.open(data, want, r.lock.later()); err != nil {
 			return err
 		}
 		abandon(r.base+want, r.size-want)
@@ -209,7 +209,7 @@ func (r *region) extend(data, want uintptr) error {
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
 		b := backing{fd: -1, granule: r.granule, flags: r.flags}
-		base, err = (&Spec{lock: min(r.lock, 1) * lockedOnFault}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
+		base, err = (&Spec{lock: r.lock.later()}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
 	default:
 		if err = r.extendable(data); err == nil {
 			base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
