@@ -114,9 +114,13 @@ func (l locking) apply(parts ...stretch) error {
 		if err == unix.EPERM {
 			return err
 		}
-		why := faultIn(parts)
-		for _, part := range parts {
-			if e := populate(part.addr, part.size, part.populating()); why == nil && errors.Is(e, errors.ErrUnsupported) {
+		var why error
+		if l == locked {
+			why = faultIn(parts)
+		}
+		for _, part := range parts { // a page of each tells
+			e := populate(part.addr, min(part.size, part.granule), part.populating())
+			if why == nil && errors.Is(e, errors.ErrUnsupported) {
 				why = e // of devices mlock(2) does not fail, so this is secret memory
 			}
 		}
