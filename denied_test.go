@@ -162,19 +162,32 @@ func TestUndividedCollected(t *testing.T) {
 // heldHeap is Go memory that has become another's for ever.
 var heldHeap [][]byte
 
+// heapPage returns a page of the Go heap.
+func heapPage() (b []byte, at uintptr) {
+	heap := make([]byte, 1<<20)
+	for i := range heap {
+		heap[i] = byte(i)
+	}
+	at = (uintptr(unsafe.Pointer(&heap[0])) + pageSize - 1) &^ (pageSize - 1)
+	off := int(at - uintptr(unsafe.Pointer(&heap[0])))
+	return heap[off : off+int(pageSize)], at
+}
+
+// A page that cannot be brought in takes the mapping away again, and leaves memory.
+func TestOntoHeapFails(t *testing.T) {
+	f, err := Memfd("heap", 0, 0)
+	check(t, err)
+	defer f.Close()
+	b, at := heapPage()
+	_, err = Map[Read](File(f, 0, len(b)).Shared().Lock().UnsafeOnto(at))
+	wants(t, "lock past the end", err, ErrFault)
+	b[7] = 1
+}
+
 // What was put in the place of the Go heap goes back to it, or stays for ever.
 func TestOntoHeap(t *testing.T) {
 	pg := int(pageSize)
-	page := func() (b []byte, at uintptr) {
-		heap := make([]byte, 1<<20)
-		for i := range heap {
-			heap[i] = byte(i)
-		}
-		at = (uintptr(unsafe.Pointer(&heap[0])) + pageSize - 1) &^ (pageSize - 1)
-		off := int(at - uintptr(unsafe.Pointer(&heap[0])))
-		return heap[off : off+pg], at
-	}
-	b, at := page()
+	b, at := heapPage()
 	f, err := Memfd("heap", int64(pg), 0)
 	check(t, err)
 	defer f.Close()
@@ -192,14 +205,9 @@ func TestOntoHeap(t *testing.T) {
 	if b[7] != 0 {
 		t.Error("the page is another's")
 	}
-	// A page that cannot be brought in takes the mapping away again, and leaves memory.
-	failed, at := page()
-	_, err = Map[Read](File(f, int64(pg), pg).Shared().Lock().UnsafeOnto(at))
-	wants(t, "lock past the end", err, ErrFault)
-	failed[7] = 1
-	lost, at := page()
+	lost, at := heapPage()
 	func() { check(t, second(Map[ReadWrite](File(f, 0, pg).Shared().UnsafeOnto(at)))) }()
-	kept, at2 := page()
+	kept, at2 := heapPage()
 	func() { check(t, second(UnsafeAdopt[ReadWrite](at2, pg))) }()
 	for range 4 {
 		runtime.GC()
