@@ -30,7 +30,7 @@ func (r reader) ReadAt(p []byte, off int64) (n int, err error) {
 // Close takes effect afterwards. A fault, also that of a store into b, ends f
 // and is returned as a [*FaultError]; see [Guard] for what that covers.
 // Otherwise the error is that of f, or ErrClosed or ErrMoved.
-func (r reader) View(f func(b []byte) error) error { return r.view(ProtRead, f) }
+func (r reader) View(f func(b []byte) error) error { return r.view(f) }
 
 // UnsafeBytes returns the memory itself, neither guarded nor pinned: a fault
 // ends the program, and so does touching the slice after Close or a transition
@@ -57,14 +57,14 @@ func (u updater) ReadAt(p []byte, off int64) (n int, err error) {
 }
 
 // View is as that of [Read].
-func (u updater) View(f func(b []byte) error) error { return u.view(ProtRead, f) }
+func (u updater) View(f func(b []byte) error) error { return u.view(f) }
 
 // UnsafeBytes is as that of [Read].
 func (u updater) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
 // Update calls f with the memory itself, to read and to write. All else is as
 // with View of [Read].
-func (u updater) Update(f func(b []byte) error) error { return u.view(ProtRead|ProtWrite, f) }
+func (u updater) Update(f func(b []byte) error) error { return u.update(f) }
 
 // transfer copies out of the mapping into p if need is ProtRead, and from p into
 // it if need is ProtWrite. If checked, each page must allow it.
@@ -114,15 +114,32 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 
 var verbs = [...]string{ProtRead: "read", ProtWrite: "write"}
 
-// views are the names of view.
-var views = [...]string{ProtRead: "view", ProtRead | ProtWrite: "update"}
-
-// view calls f with the whole mapping; need is for its name only.
-func (t ticket) view(need Prot, f func(b []byte) error) (err error) {
+// view calls f with the whole mapping. update is the same with another name in its
+// error; to pass the name costs a view a tenth.
+func (t ticket) view(f func(b []byte) error) (err error) {
 	g := guard{r: t.r}
 	if !t.pinWord() {
 		if g.line, err = t.pinSlowly(0); err != nil {
-			return named(err, "%s", views[need])
+			return named(err, "view")
+		}
+	}
+	g.enter()
+	defer func() {
+		if !g.left {
+			g.rescue(recover(), &err)
+		}
+	}()
+	err = f(memory(g.r.addr.Load(), int(g.r.len.Load())))
+	g.leave()
+	g.r.unpin(g.line)
+	return err
+}
+
+func (t ticket) update(f func(b []byte) error) (err error) {
+	g := guard{r: t.r}
+	if !t.pinWord() {
+		if g.line, err = t.pinSlowly(0); err != nil {
+			return named(err, "update")
 		}
 	}
 	g.enter()

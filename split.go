@@ -48,8 +48,10 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	right.r.flags, right.r.lock = r.flags, r.lock
 	right.r.lent.Store(r.lent.Load())
 	right.r.sealed.Store(r.sealed.Load())
-	right.r.setRuns(r.clip(at, r.size))
-	r.setRuns(r.clip(0, at))
+	if r.runs != nil {
+		right.r.setRuns(r.clip(at, r.size))
+		r.setRuns(r.clip(0, at))
+	}
 	r.size, r.room = at, 0
 	r.len.Store(uintptr(off))
 	r.cap.Store(uintptr(off))

@@ -56,7 +56,7 @@ func (u Unknown) UpdateRange(off, n int, f func(b []byte) error) error {
 func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
 func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) error) error {
-	return t.view(need, func(b []byte) error {
+	part := func(b []byte) error {
 		if whole {
 			n = len(b)
 		} else if off < 0 || n < 0 || off > len(b) || n > len(b)-off {
@@ -66,8 +66,14 @@ func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) er
 			return named(err, "%s of %v at %d", views[need], count(n), off)
 		}
 		return f(b[off : off+n : off+n])
-	})
+	}
+	if need == ProtRead {
+		return t.view(part)
+	}
+	return t.update(part)
 }
+
+var views = [...]string{ProtRead: "view", ProtRead | ProtWrite: "update"}
 
 // transferAllowed is transfer up to the first page that does not allow need. It
 // ends the caller's pin.
