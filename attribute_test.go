@@ -7,7 +7,9 @@ import (
 	"errors"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -149,6 +151,8 @@ func (m *machine) advise(t *rapid.T, r *modelRegion) {
 		return
 	case lockOnFault:
 		on = locked | lockedOnFault
+		because(&reasons, someDroppable(pages) >= 0, os.ErrInvalid)
+		because(&reasons, m.overLimit(t, unlockedOf(t, m, pages)), unix.ENOMEM)
 		err = r.h.LockOnFault(off, n)
 	case unlock:
 		gone = locked | lockedOnFault
@@ -174,6 +178,11 @@ func (m *machine) advise(t *rapid.T, r *modelRegion) {
 			on = dontDump
 		case mmap.AdviceDoDump:
 			gone = dontDump
+			if i := someDroppable(pages); i >= 0 { // the kernel goes as far as there
+				expect(t, r.h.Advise(off, n, a), append(reasons, unix.EINVAL))
+				set(pages[:i], 0, dontDump)
+				return
+			}
 		}
 		err = r.h.Advise(off, n, a)
 	}
@@ -187,9 +196,11 @@ func (m *machine) lock(t *rapid.T, r *modelRegion, off, n int) {
 	for _, p := range pages {
 		because(&reasons, p.prot&(mmap.ProtRead|mmap.ProtWrite) == 0, mmap.ErrPermission)
 	}
-	usable := len(reasons) == 0
+	usable, over := len(reasons) == 0, m.overLimit(t, unlockedOf(t, m, pages))
 	at := m.firstFault(r, off, pages)
-	because(&reasons, usable && at >= 0, mmap.ErrFault)
+	because(&reasons, usable && over, unix.ENOMEM)
+	because(&reasons, usable && !over && at >= 0, mmap.ErrFault)
+	because(&reasons, someDroppable(pages) >= 0, os.ErrInvalid)
 	err := r.h.Lock(off, n)
 	var fault *mmap.FaultError
 	if errors.As(err, &fault) && fault.Offset != at {
@@ -199,6 +210,68 @@ func (m *machine) lock(t *rapid.T, r *modelRegion, off, n int) {
 		set(pages, locked, lockedOnFault)
 	}
 	m.settle(t, r, func(*modelPage) bool { return true }) // those that a failed Lock has faulted in, too
+}
+
+// someDroppable returns the index of the first droppable page, and -1 if there is none.
+func someDroppable(pages []modelPage) int {
+	return slices.IndexFunc(pages, func(p modelPage) bool { return p.droppable })
+}
+
+// unlockedOf returns how many of the pages are not locked.
+func unlockedOf(t *rapid.T, m *machine, pages []modelPage) (n int) {
+	if m.limit > 0 {
+		m.compareAttributes(t) // of pages that have been added nobody knows
+	}
+	for _, p := range pages {
+		if p.attributes&locked == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// overLimit reports whether so many pages more cannot be locked.
+func (m *machine) overLimit(t *rapid.T, pages int) bool {
+	if m.limit == 0 {
+		return false
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmLck:")
+	kilobytes, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kilobytes<<10+uint64(pages*onePage) > m.limit
+}
+
+// lockLimit is that of the process, where operations shall know of it.
+var lockLimit uint64
+
+// TestLockLimitOperations is [TestOperations] of a user who may lock little memory.
+func TestLockLimitOperations(t *testing.T) {
+	child, output, err := mmap.InChild(t)
+	if !child {
+		switch {
+		case err != nil:
+			t.Fatalf("%v\n%s", err, output)
+		case strings.Contains(output, "--- SKIP"):
+			t.Skip(output)
+		}
+		return
+	}
+	dir := os.Getenv("TMPDIR") // the test's own, which a humble user is to write to
+	if err := errors.Join(os.Chmod(dir, 0o777), os.Chmod(filepath.Dir(dir), 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	mmap.Humble(t)
+	lockLimit = mmap.Limit(t, unix.RLIMIT_MEMLOCK, "VmLck", 6*uint64(onePage))
+	actions := 0
+	for range 4 {
+		rapid.Check(t, operationsAnd(t, nil, &actions))
+	}
 }
 
 // destroy drops contents.

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/mmarinus/mmap/procmaps"
@@ -101,6 +102,15 @@ func manyDevices(name string) bool {
 	return unix.Statfs(name, &fs) == nil && (uint32(fs.Type) == unix.BTRFS_SUPER_MAGIC || uint32(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC)
 }
 
+// kernels reports whether a file may be in one of the kernel's own file systems.
+func kernels(name string) bool {
+	var fs unix.Statfs_t
+	if unix.Statfs(name, &fs) != nil {
+		return false // it has no name: those files have one
+	}
+	return slices.Contains([]uint32{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.TRACEFS_MAGIC, unix.DEBUGFS_MAGIC}, uint32(fs.Type))
+}
+
 // full says so if the file of an area that is written to is on a file system without
 // free space. That proves no cause: it may have come to be full since.
 func full(area procmaps.Region) string {
@@ -137,6 +147,10 @@ func truncated(area procmaps.Region, addr uint64) bool {
 	// become, but only with CAP_CHECKPOINT_RESTORE.
 	link := fmt.Sprintf("/proc/self/map_files/%x-%x", area.Start, area.End)
 	if unix.Stat(link, &st) != nil && statFile(area, &st) != nil {
+		return false
+	}
+	// The kernel's own file systems have files that stat as empty, and can be mapped.
+	if st.Size == 0 && kernels(area.Name) {
 		return false
 	}
 	page := (area.Offset + addr - area.Start) &^ uint64(pageSize-1)

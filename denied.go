@@ -1,9 +1,9 @@
 package mmap
 
 import (
-	"errors"
 	"fmt"
 
+	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
 
@@ -55,11 +55,15 @@ func deniedExec(p Prot, err error) error {
 
 // occupied explains why a place is not free: by the first area that lies in it.
 func occupied(base, size uintptr) error {
-	regions, _ := regionsOf(base, base+size)
-	if len(regions) == 0 {
+	table, err := procmaps.Open(0)
+	if err != nil {
+		return unix.EEXIST
+	}
+	defer table.Close()
+	g, ok, err := table.Next(uint64(base))
+	if err != nil || !ok || g.Start >= uint64(base+size) {
 		return unix.EEXIST // and has gone
 	}
-	g := regions[0]
 	hint := fmt.Sprintf("%#x-%#x is mapped already, %v", g.Start, g.End, g.Perms)
 	if g.Name != "" {
 		hint += " " + g.Name
@@ -67,19 +71,32 @@ func occupied(base, size uintptr) error {
 	return &failure{hint: hint, err: unix.EEXIST}
 }
 
-// undivided explains EINVAL where the arguments are right: the driver of the memory
-// does not let it be divided, as that of perf_event_open(2) since Linux 6.17.
-func undivided(err error) error {
-	if err == unix.EINVAL {
-		return &failure{hint: "the kernel does not divide this memory: Join the parts that it has been split in", err: err}
+// undivided explains EINVAL of a change of the pages [base, base+size) where the
+// arguments are right: the driver of the memory does not let it be divided, as that
+// of perf_event_open(2) since Linux 6.17.
+func undivided(base, size uintptr, err error) error {
+	if err == unix.EINVAL && (cuts(base) || cuts(base+size)) {
+		hint := "the kernel does not divide this memory: Join the parts that it has been split in"
+		return &failure{hint: hint, err: unsupported(err)}
 	}
 	return err
+}
+
+// cuts reports whether addr lies within a kernel's area, and not at its ends.
+func cuts(addr uintptr) bool {
+	table, err := procmaps.Open(0)
+	if err != nil {
+		return false
+	}
+	defer table.Close()
+	area, ok, err := table.At(uint64(addr))
+	return err == nil && ok && area.Start < uint64(addr)
 }
 
 // unextended explains why mremap(2) does not make memory longer.
 func unextended(err error) error {
 	if err == unix.EFAULT {
-		err = &failure{hint: "the kernel does not extend this kind of memory", err: fmt.Errorf("%w (%w)", errors.ErrUnsupported, err)}
+		err = &failure{hint: "the kernel does not extend this kind of memory", err: unsupported(err)}
 	}
 	return err
 }

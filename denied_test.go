@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -44,12 +45,12 @@ func TestDenied(t *testing.T) {
 	check(t, m.Close())
 	check(t, AddSeals(free, SealWrite))
 
-	taken := mapped[Read](t, File(free, 0, pg))
+	taken := mapped[Read](t, File(free, 0, 2*pg))
 	for what, err := range map[string]error{
 		"at":   second(Map[Read](Anonymous(pg).At(taken.Addr()))),
 		"move": second(Move(mapped[Read](t, Anonymous(pg)), taken.Addr())),
 	} {
-		explained(t, what, err, unix.EEXIST, fmt.Sprintf("%#x-%#x is mapped already, r--p /memfd:free", taken.Addr(), taken.Addr()+pageSize))
+		explained(t, what, err, unix.EEXIST, fmt.Sprintf("%#x-%#x is mapped already, r--p /memfd:free", taken.Addr(), taken.Addr()+2*pageSize))
 	}
 }
 
@@ -135,6 +136,12 @@ func TestUndivided(t *testing.T) {
 	explained(t, "close", err, unix.EINVAL, "does not divide this memory")
 	_, err = Resize(right, pg)
 	explained(t, "resize", err, unix.EINVAL, "does not divide this memory")
+	if _, err = Protect[Read](right); !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrInvalid) {
+		t.Error("protect all: ", err)
+	}
+	explained(t, "protect all", err, unix.EINVAL, "does not divide this memory")
+	_, err = Over[Read](right, Anonymous(2*pg))
+	explained(t, "over", err, unix.EINVAL, "does not divide this memory")
 	u := must(Forget(right))
 	explained(t, "place", u.Place(0, Anonymous(pg), ProtRead), unix.EINVAL, "does not divide this memory")
 	explained(t, "protect", u.ProtectRange(0, pg, ProtRead), unix.EINVAL, "does not divide this memory")
@@ -157,6 +164,79 @@ func TestUndividedCollected(t *testing.T) {
 	if !collected(t, at) || isMapped(t, at+2*pageSize) {
 		t.Error("parts of it are left")
 	}
+}
+
+// A part of it that is lost goes when the last other one is closed, and rings that lie
+// side by side do not hold each other up.
+func TestUndividedLostAndClosed(t *testing.T) {
+	pg := int(pageSize)
+	split := func(at uintptr) (left, right ReadWrite) {
+		left, right, err := Split(must(Move(ring(t), at)), pg)
+		check(t, err)
+		return left, right
+	}
+	at := nowhere(t, 6)
+	var kept ReadWrite
+	func() {
+		left, right := split(at)
+		if kept = right; left.Len() != pg {
+			t.Error(left)
+		}
+	}()
+	for range 3 {
+		runtime.GC()
+	}
+	if isMapped(t, at) { // Linux 6.17, which does not divide it
+		wants(t, "while the other part is in use", second(kept.ReadAt(make([]byte, 1), 0)), nil)
+	}
+	if check(t, kept.Close()); isMapped(t, at) || isMapped(t, at+pageSize) {
+		t.Error("a part is left")
+	}
+	func() { split(at); split(at + 3*pageSize) }()
+	for page := range uintptr(6) {
+		if !collected(t, at+page*pageSize) {
+			t.Errorf("page %d is left", page)
+		}
+	}
+}
+
+// What cannot be synced does not keep the rest from it.
+func TestSyncBesideRing(t *testing.T) {
+	pg := int(pageSize)
+	f, _ := scratch(t, 3*pg)
+	u := must(MapUnknown(File(f, 0, 3*pg).Shared(), ProtRead|ProtWrite))
+	defer u.Close()
+	at := nowhere(t, 6)
+	m, err := Move(ring(t), at)
+	check(t, err)
+	behind := must(MapUnknown(File(f, 0, 3*pg).Shared().At(at+3*pageSize), ProtRead|ProtWrite))
+	joined, err := Join(must(Forget(m)), behind)
+	check(t, err)
+	defer joined.Close()
+	check(t, second(joined.WriteAt([]byte{1}, int64(4*pg))))
+	dirty := func() uint64 {
+		smaps := smapsOf(t, joined.Addr()+3*pageSize)
+		return kilobytes(smaps["Shared_Dirty"]) + kilobytes(smaps["Private_Dirty"])
+	}
+	check(t, u.Sync(0, 3*pg))
+	check(t, second(joined.WriteAt([]byte{1}, int64(4*pg))))
+	if dirty() == 0 {
+		t.Fatal("it has not been written")
+	}
+	err = joined.Sync(0, 6*pg)
+	wants(t, "sync", err, errors.ErrUnsupported, unix.EINVAL)
+	if errors.Is(err, os.ErrInvalid) {
+		t.Error("the arguments are right: ", err)
+	}
+	if n := dirty(); n > 0 && !onTmpfs(t, f) {
+		t.Errorf("%d bytes are not synced", n)
+	}
+}
+
+func onTmpfs(t *testing.T, f *os.File) bool {
+	var fs unix.Statfs_t
+	check(t, unix.Fstatfs(int(f.Fd()), &fs))
+	return uint32(fs.Type) == unix.TMPFS_MAGIC
 }
 
 // heldHeap is Go memory that has become another's for ever.
@@ -182,6 +262,37 @@ func TestOntoHeapFails(t *testing.T) {
 	_, err = Map[Read](File(f, 0, len(b)).Shared().Lock().UnsafeOnto(at))
 	wants(t, "lock past the end", err, ErrFault)
 	b[7] = 1
+
+	size, _, err := hugeFlags(0)
+	if err != nil {
+		t.Log("not tested: ", err)
+		return
+	}
+	n := pools(t)[int(size)] + 1 // one more than there are
+	if n > 1000 {
+		t.Logf("not tested: %d huge pages are free", n-1)
+		return
+	}
+	place := mapped[ReadWrite](t, Anonymous((n+1)*int(size)).Align(int(size)))
+	_, err = Map[ReadWrite](Anonymous(n * int(size)).HugePages(0).Reserve((n + 1) * int(size)).UnsafeOnto(place.Addr()))
+	wants(t, "huge pages", err, unix.ENOMEM)
+	check(t, second(place.WriteAt([]byte{1}, int64(place.Len()-1))))
+	check(t, second(place.WriteAt([]byte{1}, 0)))
+}
+
+// Nor does a driver that refuses when the old pages are gone.
+func TestOntoRefusedLate(t *testing.T) {
+	fs := mountFUSE(t)
+	if fs == nil {
+		return
+	}
+	m := mapped[ReadWrite](t, Anonymous(3*int(pageSize)))
+	f, err := os.Open(fs.path("direct"))
+	check(t, err)
+	defer f.Close()
+	_, err = Map[Read](File(f, 0, int(pageSize)).Shared().UnsafeOnto(m.Addr() + pageSize))
+	explained(t, "direct", err, unix.ENODEV, "can only be mapped private")
+	check(t, second(m.WriteAt(bytes.Repeat([]byte{1}, m.Len()), 0)))
 }
 
 // What was put in the place of the Go heap goes back to it, or stays for ever.

@@ -63,6 +63,10 @@ func bad(op, format string, args ...any) error {
 	return &failure{op: op, hint: fmt.Sprintf(format, args...), err: unix.EINVAL}
 }
 
+// unsupported gives an errno which says that the arguments are wrong its meaning where
+// they are right. It still matches the errno.
+func unsupported(err error) error { return fmt.Errorf("%w (%w)", errors.ErrUnsupported, err) }
+
 // named gives the error of an inner step the operation that it was part of.
 func named(err error, format string, args ...any) error {
 	if err == nil {
@@ -102,7 +106,13 @@ func (f *failure) Unwrap() error { return f.err }
 
 // Is adds what syscall.Errno.Is does not know.
 func (f *failure) Is(target error) bool {
-	return target == os.ErrInvalid && errors.Is(f.err, unix.EINVAL) || target == errors.ErrUnsupported && errors.Is(f.err, unix.ENODEV)
+	switch target {
+	case os.ErrInvalid:
+		return errors.Is(f.err, unix.EINVAL) && !errors.Is(f.err, errors.ErrUnsupported)
+	case errors.ErrUnsupported:
+		return errors.Is(f.err, unix.ENODEV)
+	}
+	return false
 }
 
 // errClosedFile is a closed *os.File given to a Spec.

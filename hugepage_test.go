@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+	"pgregory.net/rapid"
 )
 
 // pools returns the sizes of the kernel's huge pages, and how many are free.
@@ -173,4 +174,310 @@ func TestHugePagesRunOut(t *testing.T) {
 	if free := pools(t)[size]; free != 2 {
 		t.Errorf("%d huge pages are free again", free)
 	}
+}
+
+// A hugeModel is an Unknown with small and with huge pages in it.
+type hugeModel struct {
+	u     Unknown
+	slot  int // the size of a huge page
+	at    [2]uintptr
+	pages []hugeModelPage // of the small size
+}
+
+type hugeModelPage struct {
+	prot   Prot
+	huge   bool
+	locked bool
+	tag    byte // its first byte
+}
+
+// TestHugeOperations runs random sequences of operations on a mapping with pages of
+// two sizes: each operation goes by the size of the pages that it is asked for.
+func TestHugeOperations(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	const slots = 4
+	size := withHugePages(t, 2*slots+1)
+	m := &hugeModel{slot: int(size)}
+	m.at[0], _ = round(nowhere(t, (2*slots+1)*int(size/pageSize)), size)
+	m.at[1] = m.at[0] + slots*size
+	before := counted(t, "VmLck")
+	rapid.Check(t, func(t *rapid.T) {
+		m.pages = make([]hugeModelPage, slots*size/pageSize)
+		for i := range m.pages {
+			m.pages[i].prot = ProtRead | ProtWrite
+		}
+		u, err := MapUnknown(Anonymous(slots*int(size)).At(m.at[0]), ProtRead|ProtWrite)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.u = u
+		defer func() {
+			if err := m.u.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		t.Repeat(map[string]func(*rapid.T){
+			"":           func(t *rapid.T) { m.check(t, before) },
+			"place":      m.place,
+			"place more": m.place,
+			"over":       m.over,
+			"protect":    m.protect,
+			"write":      m.write,
+			"lock":       m.lock,
+			"unlock":     m.unlock,
+			"resident":   m.resident,
+			"discard":    m.discard,
+			"split":      m.split,
+			"move":       m.move,
+		})
+	})
+}
+
+// check compares the pages with the kernel's table, and their contents.
+func (m *hugeModel) check(t *rapid.T, before uint64) {
+	at, locked := m.u.Addr(), uint64(0)
+	err := survey(at, at+uintptr(m.u.Len()), func(a area) bool {
+		for ; at < a.end; at += pageSize {
+			p := m.pages[(at-m.u.Addr())/pageSize]
+			if at < a.start || p.prot != a.prot || p.huge != (a.pageSize > pageSize) && Probe("MAP_DROPPABLE") == nil { // as old as the query
+				t.Fatalf("page %#x: %v, and %+v", at, a, p)
+			}
+		}
+		return true
+	})
+	if err != nil || at != m.u.Addr()+uintptr(m.u.Len()) {
+		t.Fatalf("the table ends at %#x: %v", at, err)
+	}
+	for i, p := range m.pages {
+		if p.locked {
+			locked += uint64(pageSize)
+		}
+		var got [1]byte
+		if p.tag == 0 || p.prot&ProtRead == 0 {
+			continue
+		}
+		if _, err := m.u.ReadAt(got[:], int64(i)*int64(pageSize)); err != nil || got[0] != p.tag {
+			t.Fatalf("page %d has %d, want %d: %v", i, got[0], p.tag, err)
+		}
+	}
+	if is := number("/proc/self/status", "VmLck:")<<10 - before; is != locked {
+		t.Fatalf("%d bytes are locked, want %d", is, locked)
+	}
+}
+
+// draw draws a range of the mapping, mostly of whole small pages.
+func (m *hugeModel) draw(t *rapid.T) (off, n int) {
+	place := func(name string) int {
+		pg := int(pageSize)
+		odd := rapid.SampledFrom([]int{0, 0, 0, pg, m.slot / 2, m.slot - pg, 1}).Draw(t, name+" in it")
+		return min(rapid.IntRange(0, len(m.pages)*pg/m.slot).Draw(t, name)*m.slot+odd, m.u.Len())
+	}
+	off, end := place("start"), place("end")
+	if end < off {
+		off, end = end, off
+	}
+	return off, end - off
+}
+
+// boundary reports whether a page begins at off, or the mapping ends there.
+func (m *hugeModel) boundary(off int) bool {
+	return off == m.u.Len() || off%int(pageSize) == 0 && (!m.pages[off/int(pageSize)].huge || m.lead(off) == 0)
+}
+
+// lead returns how far past a multiple of a huge page's size off is in memory.
+func (m *hugeModel) lead(off int) int { return int((m.u.Addr() + uintptr(off)) % uintptr(m.slot)) }
+
+// within returns the pages that hold n bytes at off, and where they begin.
+func (m *hugeModel) within(off, n int) ([]hugeModelPage, int) {
+	if n == 0 {
+		return nil, 0
+	}
+	pg := int(pageSize)
+	first, last := off/pg, (off+n-1)/pg
+	if m.pages[first].huge {
+		first -= m.lead(first*pg) / pg
+	}
+	if m.pages[last].huge {
+		last += (m.slot-m.lead(last*pg))/pg - 1
+	}
+	return m.pages[first : last+1], first * int(pageSize)
+}
+
+// outcome fails unless an operation fails as it must, or not at all, and reports that.
+func (m *hugeModel) outcome(t *rapid.T, err error, reasons ...error) bool {
+	t.Helper()
+	must := false
+	for _, reason := range reasons {
+		must = must || reason != nil
+		if reason != nil && errors.Is(err, reason) {
+			return false
+		}
+	}
+	if must || err != nil {
+		t.Fatalf("got %v, want %v", err, reasons)
+	}
+	return true
+}
+
+// unless returns err where ok is false.
+func unless(ok bool, err error) error {
+	if ok {
+		return nil
+	}
+	return err
+}
+
+func drawAccess(t *rapid.T) Prot {
+	return rapid.SampledFrom([]Prot{ProtNone, ProtRead, ProtRead | ProtWrite, ProtRead | ProtWrite}).Draw(t, "prot")
+}
+
+func (m *hugeModel) place(t *rapid.T) {
+	off, n := m.draw(t)
+	huge, p := rapid.Bool().Draw(t, "huge"), drawAccess(t)
+	spec := Anonymous(n)
+	fits := m.boundary(off) && m.boundary(off+n)
+	if huge {
+		spec, fits = spec.HugePages(0), fits && off%m.slot == 0 && (off+n)%m.slot == 0
+	}
+	if !m.outcome(t, m.u.Place(off, spec, p), unless(fits || n == 0, os.ErrInvalid)) {
+		return
+	}
+	for i := off / int(pageSize); i < (off+n)/int(pageSize); i++ {
+		m.pages[i] = hugeModelPage{prot: p, huge: huge}
+	}
+}
+
+func (m *hugeModel) over(t *rapid.T) {
+	spec, huge := Anonymous(m.u.Len()), rapid.Bool().Draw(t, "huge")
+	if huge {
+		spec = spec.HugePages(0)
+	}
+	next, err := Over[ReadWrite](m.u, spec)
+	m.outcome(t, err)
+	if m.u, err = Forget(next); err != nil {
+		t.Fatal(err)
+	}
+	for i := range m.pages {
+		m.pages[i] = hugeModelPage{prot: ProtRead | ProtWrite, huge: huge}
+	}
+}
+
+func (m *hugeModel) protect(t *rapid.T) {
+	off, n := m.draw(t)
+	p := drawAccess(t)
+	if m.outcome(t, m.u.ProtectRange(off, n, p), unless(n == 0 || m.boundary(off) && m.boundary(off+n), os.ErrInvalid)) {
+		pages, _ := m.within(off, n)
+		for i := range pages {
+			pages[i].prot = p
+		}
+	}
+}
+
+func (m *hugeModel) write(t *rapid.T) {
+	i := rapid.IntRange(0, len(m.pages)-1).Draw(t, "page")
+	tag := byte(rapid.IntRange(1, 255).Draw(t, "tag"))
+	_, err := m.u.WriteAt([]byte{tag}, int64(i)*int64(pageSize))
+	if m.outcome(t, err, unless(m.pages[i].prot&ProtWrite != 0, ErrPermission)) {
+		m.pages[i].tag = tag
+	}
+}
+
+func (m *hugeModel) lock(t *rapid.T) {
+	off, n := m.draw(t)
+	pages, _ := m.within(off, n)
+	onFault := rapid.Bool().Draw(t, "on fault")
+	usable := true
+	for _, p := range pages {
+		usable = usable && p.prot != ProtNone
+	}
+	lock := m.u.Lock
+	if onFault {
+		lock = m.u.LockOnFault
+	}
+	if m.outcome(t, lock(off, n), unless(usable || onFault, ErrPermission)) {
+		for i := range pages {
+			pages[i].locked = !pages[i].huge // which the kernel does not lock
+		}
+	}
+}
+
+func (m *hugeModel) unlock(t *rapid.T) {
+	off, n := m.draw(t)
+	pages, _ := m.within(off, n)
+	if m.outcome(t, m.u.Unlock(off, n)) {
+		for i := range pages {
+			pages[i].locked = false
+		}
+	}
+}
+
+func (m *hugeModel) resident(t *rapid.T) {
+	off, n := m.draw(t)
+	pages, start := m.within(off, n)
+	in, err := m.u.ResidentPages(off, n)
+	if err != nil || len(in) != len(pages) {
+		t.Fatalf("%d bytes at %d: %d pages, %v, want %d", n, off, len(in), err, len(pages))
+	}
+	for i, p := range pages {
+		if p.tag != 0 && !in[i] {
+			t.Fatalf("page %d has been written and is not there", start/int(pageSize)+i)
+		}
+	}
+}
+
+func (m *hugeModel) discard(t *rapid.T) {
+	off, n := m.draw(t)
+	pages, _ := m.within(off, n)
+	writable := true
+	for _, p := range pages {
+		if writable = writable && p.prot&ProtWrite != 0; p.locked {
+			return // refused after the pages before them
+		}
+	}
+	fits := n == 0 || m.boundary(off) && m.boundary(off+n)
+	if m.outcome(t, m.u.Discard(off, n), unless(fits, os.ErrInvalid), unless(writable, ErrPermission)) {
+		for i := range pages {
+			pages[i].tag = 0
+		}
+	}
+}
+
+// split splits it, looks at the parts, and joins them again.
+func (m *hugeModel) split(t *rapid.T) {
+	off, _ := m.draw(t)
+	fits := m.boundary(off)
+	left, right, err := Split(m.u, off)
+	if !m.outcome(t, err, unless(fits, os.ErrInvalid)) {
+		return
+	}
+	whole := m.u
+	defer func() {
+		if m.u, err = Join(right, left); err != nil {
+			m.u = whole
+			t.Fatal(err)
+		}
+	}()
+	all := m.pages
+	rest := all
+	for _, part := range []Unknown{left, right} {
+		n := part.Len() / int(pageSize)
+		if m.u, m.pages = part, rest[:n]; n > 0 {
+			m.protect(t)
+			m.resident(t)
+		}
+		rest = rest[n:]
+	}
+	m.pages = all
+}
+
+func (m *hugeModel) move(t *rapid.T) {
+	to := m.at[0]
+	if m.u.Addr() == to {
+		to = m.at[1]
+	}
+	next, err := Move(m.u, to)
+	m.outcome(t, err)
+	m.u = next
 }

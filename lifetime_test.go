@@ -3,6 +3,7 @@ package mmap
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -325,6 +326,16 @@ func withHugePages(t testing.TB, n int) uintptr {
 }
 
 const poolFile, poolKeeper = "/proc/sys/vm/nr_hugepages", "MMAP_TEST_POOL"
+
+// TestMain fails tests that leave the machine other than they found it.
+func TestMain(m *testing.M) {
+	before := content(poolFile)
+	m.Run()
+	if is := content(poolFile); is != "" && is != before { // a test can hide the file
+		fmt.Fprintf(os.Stderr, "FAIL: vm.nr_hugepages was %s, and is %s\n", before, is)
+		os.Exit(1)
+	}
+}
 
 // As the process that puts the pool back, this program does nothing else.
 func init() {

@@ -440,6 +440,7 @@ func TestAreaLimit(t *testing.T) {
 			return undo(err, func() (err error) { moving, err = Move(next, was); return err })
 		},
 		"unlock": func() error { return undo(m.Unlock(0, 3*pg), func() error { return m.LockOnFault(0, 3*pg) }) },
+		"lock":   func() error { return undo(u.Lock(3*pg, 3*pg), func() error { return u.Unlock(3*pg, 3*pg) }) },
 		"lock on fault": func() error {
 			return undo(u.LockOnFault(3*pg, 3*pg), func() error { return u.Unlock(3*pg, 3*pg) })
 		},
@@ -471,7 +472,7 @@ func TestAreaLimit(t *testing.T) {
 	}
 	of := func(what string) Mapping {
 		switch what {
-		case "protect a range", "place", "lock on fault":
+		case "protect a range", "place", "lock", "lock on fault":
 			return u
 		case "grow":
 			return growing

@@ -40,10 +40,7 @@ func (t ticket) lockPages(op string, l locking, off, n int) error {
 		var space [4]stretch
 		parts := r.stretches(space[:0], addr-r.base, addr-r.base+size)
 		for _, part := range parts {
-			switch {
-			case part.flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
-				return errDroppable()
-			case part.prot&(ProtRead|ProtWrite) == 0 && l == locked:
+			if part.prot&(ProtRead|ProtWrite) == 0 && l == locked {
 				return &failure{hint: "a page can neither be read nor written", err: unix.EACCES}
 			}
 		}
@@ -87,32 +84,59 @@ func (r *region) stretches(parts []stretch, start, end uintptr) []stretch {
 // apply locks neighbouring stretches into memory. If it fails, some of them may be
 // marked as locked.
 func (l locking) apply(parts ...stretch) error {
-	if l == unlocked || len(parts) == 0 {
+	if l == unlocked {
+		return nil
+	}
+	for _, part := range parts {
+		if part.flags&unix.MAP_TYPE == unix.MAP_DROPPABLE {
+			return errDroppable()
+		}
+	}
+	// All are marked first, which checks the limit and faults nothing in. To populate
+	// before would fill memory before the limit is asked, and mlock(2) could still meet
+	// a page that has gone.
+	prefault := l == locked && populates()
+	for rest := parts; len(rest) > 0; {
+		n := 0
+		for n < len(rest) && (rest[n].granule == pageSize || !populates()) {
+			n++
+		}
+		if err := l.mark(rest[:n], prefault); err != nil {
+			return err
+		}
+		// Huge pages of the pool the kernel does not lock; but mlock(2) would fault
+		// them in, MLOCK_ONFAULT or not.
+		rest = rest[min(n+1, len(rest)):]
+	}
+	if prefault {
+		return faultIn(parts)
+	}
+	return nil
+}
+
+// mark is apply for small pages, without faulting them in if that can be done later.
+func (l locking) mark(parts []stretch, later bool) error {
+	if len(parts) == 0 {
 		return nil
 	}
 	addr, last := parts[0].addr, parts[len(parts)-1]
 	size := last.addr + last.size - addr
-	// This checks the limit, and faults nothing in. To populate first would fill
-	// memory before the limit is asked, and mlock(2) could still meet a page that
-	// has gone.
 	err := sys.Mlock(addr, size, unix.MLOCK_ONFAULT)
-	if l == locked && (err == unix.ENOSYS || err == nil && !populates()) {
+	if l == locked && (err == unix.ENOSYS || err == nil && !later) {
 		err = sys.Mlock(addr, size, 0) // before Linux 4.4 and 5.14; so do emulators
-	} else if l == locked && err == nil {
-		return faultIn(parts)
 	}
 	switch err {
 	case nil:
 		return nil
 	case unix.ENOMEM, unix.EAGAIN, unix.EPERM:
 		_, held := lockedAreas(nil, addr, size) // which count already
-		if why := scarce(err, demand{locked: size - held}); why != err {
+		if why := scarce(err, demand{locked: size - held}); why != err || err == unix.EPERM {
 			return why
 		}
 		// At no limit that is known. Even MLOCK_ONFAULT faults in what cannot be
-		// marked so: huge pages of the pool, and secret memory, of which it fails.
-		if err == unix.EPERM {
-			return err
+		// marked so: droppable memory, and secret memory.
+		if why := passedOver(parts); why != nil {
+			return why
 		}
 		var why error
 		if l == locked {
@@ -244,7 +268,7 @@ func populate(addr, size uintptr, advice int) error {
 	err := sys.Madvise(addr, size, advice)
 	if err == unix.EINVAL {
 		if err = blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
-			err = &failure{hint: "this kind of memory cannot be prefaulted", err: errors.ErrUnsupported}
+			err = &failure{hint: "this kind of memory cannot be prefaulted", err: unsupported(err)}
 		}
 	}
 	if err != unix.EFAULT && err != unix.EHWPOISON {

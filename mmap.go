@@ -205,36 +205,41 @@ func (s *Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, 
 		flags |= unix.MAP_POPULATE
 	}
 	align := uintptr(s.align)
+	// Under UnsafeOnto there can be pages of the Go heap, which must not become a hole.
+	b.filled = s.placement == onto && sys.Msync(base, whole, unix.MS_ASYNC) == nil
 	if b.flags&unix.MAP_HUGETLB != 0 && whole > data {
 		// The reserve is ordinary address space: huge pages would be taken from
 		// the pool for it.
 		base, err := s.mapAt(onlySpace, base, whole, max(align, b.granule), ProtNone, holding|b.flags&map32Bit)
 		if err == nil && data > 0 {
 			if err = (&Spec{populate: s.populate, lock: s.lock}).stage(b, data, base, p); err != nil {
+				if b.filled && differs(base, data, ProtNone) == nil && refill(base, whole, unix.MAP_FIXED) == nil {
+					return 0, scarce(err, demand{})
+				}
 				abandonHold(base, data)
 				abandon(base+data, whole-data)
 			}
 		}
 		return base, scarce(err, demand{})
 	}
-	// Under UnsafeOnto there can be pages of the Go heap, which must not become a hole.
-	filled := s.placement == onto && sys.Msync(base, whole, unix.MS_ASYNC) == nil
-	base, err := s.mapAt(b, base, whole, align, prot, flags)
+	at, err := s.mapAt(b, base, whole, align, prot, flags)
 	if err != nil {
 		return 0, err
 	}
-	if err := s.furnish(base, data, whole, kind{p, b.granule, b.flags}); err != nil {
-		gone := err
-		if filled {
-			const memory = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED
-			_, gone = sys.Mmap(base, whole, unix.PROT_READ|unix.PROT_WRITE, memory, -1, 0)
-		}
-		if gone != nil {
-			abandon(base, whole)
+	if err := s.furnish(at, data, whole, kind{p, b.granule, b.flags}); err != nil {
+		if !b.filled || refill(at, whole, unix.MAP_FIXED) != nil {
+			abandon(at, whole)
 		}
 		return 0, err
 	}
-	return base, nil
+	return at, nil
+}
+
+// refill puts memory where UnsafeOnto has replaced some, and then failed.
+func refill(base, size uintptr, how int) error {
+	const memory = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+	_, err := sys.Mmap(base, size, unix.PROT_READ|unix.PROT_WRITE, memory|how, -1, 0)
+	return err
 }
 
 // furnish makes the data of freshly mapped pages what the Spec wants. The offset of
@@ -304,6 +309,9 @@ func (s *Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (u
 // mmap maps size bytes of the backing, and explains why not.
 func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 	got, err := sys.Mmap(addr, size, int(p), flags, b.fd, b.offset)
+	if err != nil && b.filled && sys.Msync(addr, size, unix.MS_ASYNC) == unix.ENOMEM {
+		refill(addr, size, unix.MAP_FIXED_NOREPLACE) // a driver has refused late
+	}
 	switch {
 	case err == nil:
 		return got, nil

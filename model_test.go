@@ -28,13 +28,14 @@ type modelObject struct {
 
 // A modelPage is one page of a mapping.
 type modelPage struct {
-	prot     mmap.Prot
-	shared   bool
-	readOnly bool         // the file was opened for reading only
-	object   *modelObject // nil: private anonymous memory
-	index    int          // of the page in the object
-	own      []byte       // what copy-on-write has made of it; nil: not written yet
-	guard    bool         // a guard page
+	prot      mmap.Prot
+	shared    bool
+	readOnly  bool         // the file was opened for reading only
+	object    *modelObject // nil: private anonymous memory
+	index     int          // of the page in the object
+	own       []byte       // what copy-on-write has made of it; nil: not written yet
+	guard     bool         // a guard page
+	droppable bool
 	attributes
 }
 
@@ -82,6 +83,7 @@ type modelSource struct {
 	object           *modelObject // of a file
 	index, lead      int          // where in it, in pages and bytes
 	shared, readOnly bool
+	droppable        bool
 }
 
 // pages returns n pages of the source, as they are while nobody has access.
@@ -92,7 +94,10 @@ func (s modelSource) pages(n int) []modelPage {
 	}
 	pages := make([]modelPage, n)
 	for i := range pages {
-		pages[i] = modelPage{shared: s.shared, readOnly: s.readOnly, object: object, index: s.index + i}
+		pages[i] = modelPage{shared: s.shared, readOnly: s.readOnly, object: object, index: s.index + i, droppable: s.droppable}
+		if s.droppable {
+			pages[i].attributes = dontDump
+		}
 	}
 	return pages
 }
@@ -102,6 +107,7 @@ const (
 	noMore = iota
 	morePrivate
 	moreShared
+	moreDroppable
 )
 
 func (s modelSource) more() int {
@@ -110,6 +116,8 @@ func (s modelSource) more() int {
 		return noMore
 	case s.shared:
 		return moreShared
+	case s.droppable:
+		return moreDroppable
 	}
 	return morePrivate
 }

@@ -83,7 +83,11 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 		b.twice = true
 		staged, err = s.mapPages(b, 0, old.data, old.whole, p)
 	}
-	inPlace := err != nil && old.data == old.whole && b.refusedElsewhere(old.data, p)
+	inPlace := err != nil && b.refusedElsewhere(old.data, p)
+	if inPlace && old.data < old.whole {
+		inPlace = false
+		err = &failure{hint: "the device accepts no other address, and a mapping with a reserve is mapped elsewhere first", err: err}
+	}
 	if err != nil && !inPlace {
 		return ticket{}, located(err, old.base, old.addr)
 	}
@@ -98,7 +102,7 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 		}
 		switch moved = true; {
 		case inPlace:
-			if err = r.mapInPlace(b, 0, now.data, p); err != nil {
+			if err = s.mapInPlace(r, b, 0, now.data, p); err != nil {
 				return err
 			}
 		case now.whole > 0:
@@ -170,7 +174,7 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 			return err
 		}
 		if moved = true; inPlace {
-			err = r.mapInPlace(b, start, end, p)
+			err = s.mapInPlace(r, b, start, end, p)
 		} else if err = move(staged, end-start, base+start); err != nil {
 			abandon(staged, end-start)
 			err = r.mend(start, end, err)
@@ -200,10 +204,10 @@ func (b backing) refusedElsewhere(size uintptr, p Prot) bool {
 	return err == unix.EACCES || err == unix.EPERM || err == unix.EINVAL
 }
 
-// mapInPlace maps a device over pages [start, end). Its driver can still refuse when
-// the old pages are gone, so these must have nothing to lose. It is neither populated
-// nor locked: the kernel does neither with a device.
-func (r *region) mapInPlace(b backing, start, end uintptr, p Prot) error {
+// mapInPlace maps a device over pages [start, end) of a region. Its driver can still
+// refuse when the old pages are gone, so these must have nothing to lose. Nothing is
+// faulted in, as the region is held: a lock takes its pages when they are touched.
+func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) error {
 	at, size := r.base+start, end-start
 	old, err := regionsOf(at, at+size)
 	if err != nil {
@@ -223,6 +227,11 @@ func (r *region) mapInPlace(b backing, start, end uintptr, p Prot) error {
 	}
 	if _, err = sys.Mmap(at, size, int(p), b.flags|unix.MAP_FIXED, b.fd, b.offset); err != nil {
 		return r.mend(start, end, err)
+	}
+	k := kind{p, b.granule, b.flags}
+	if err := s.lock.later().apply(stretch{at, size, k}); err != nil {
+		r.alter(start, end, func(kind) kind { return k })
+		return r.stopped(err, errHalfReplaced)
 	}
 	return nil
 }
@@ -257,10 +266,7 @@ func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 func (r *region) mend(start, end uintptr, err error) error {
 	hole, failed := r.fill(start, end)
 	if err = scarce(err, demand{}); !hole {
-		if end-start < r.size {
-			err = undivided(err)
-		}
-		return err
+		return undivided(r.base+start, end-start, err)
 	}
 	stopped := r.stopped(err, cmp.Or(failed, errHalfReplaced))
 	if r.lost.Load() {

@@ -2,7 +2,6 @@ package mmap
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"math/bits"
 
@@ -13,8 +12,8 @@ import (
 // Sync writes the changed pages of n bytes at off to their file, and waits
 // until they are there; MS_SYNC of msync(2). The range is widened to whole
 // pages; of a private mapping there is nothing to write. What storage could not
-// keep is EIO, or ENOSPC. Memory that has no storage, such as [Secret] or a driver's ring,
-// is [errors.ErrUnsupported].
+// keep is EIO, or ENOSPC. Memory that has no storage, such as [Secret] or a driver's
+// ring, is [errors.ErrUnsupported]; the other pages of the range are synced then.
 func (t ticket) Sync(off, n int) error { return t.sync("sync", off, n, unix.MS_SYNC) }
 
 // StartSync is Sync that does not wait; MS_ASYNC. Since Linux 2.6.19 this does
@@ -34,7 +33,17 @@ func (t ticket) sync(op string, off, n, flags int) error {
 	if s.size > 0 {
 		// The flags and the range are right: it is the file that cannot be synced.
 		if err = sys.Msync(s.addr, s.size, flags); err == unix.EINVAL {
-			err = &failure{hint: "this kind of memory has no storage", err: errors.ErrUnsupported}
+			// The call ends there. What lies behind is synced all the same.
+			unread := survey(s.addr, s.addr+s.size, func(a area) bool {
+				if other := sys.Msync(a.start, a.end-a.start, flags); other != unix.EINVAL {
+					err = cmp.Or(other, err)
+				}
+				return true
+			})
+			err = cmp.Or(unread, err)
+		}
+		if err == unix.EINVAL {
+			err = &failure{hint: "this kind of memory has no storage", err: unsupported(err)}
 		}
 	}
 	return s.end(err, op, off, n)

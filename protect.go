@@ -129,9 +129,7 @@ func (r *region) revert(start, end uintptr, err error) error {
 	if back := r.restore(start, end); back != nil {
 		return r.stopped(err, back)
 	}
-	if end-start < r.size {
-		err = undivided(err)
-	}
+	err = undivided(r.base+start, end-start, err)
 	return scarce(err, demand{data: end - start, charged: end - start})
 }
 

@@ -55,7 +55,7 @@ func operationsAnd(tb testing.TB, more func(m *machine) (name string, action fun
 	tb.Cleanup(func() { pagemap.Close() })
 	arena, dir := newArena(tb), tb.TempDir()
 	return func(t *rapid.T) {
-		m := &machine{table: table, smaps: smaps, pagemap: pagemap, arena: arena, t: t}
+		m := &machine{table: table, smaps: smaps, pagemap: pagemap, arena: arena, t: t, limit: lockLimit}
 		defer func() {
 			*done += m.actions
 			if m.end(); areas(t, table, arena.start, arena.end) > 0 {
@@ -95,6 +95,7 @@ func operationsAnd(tb testing.TB, more func(m *machine) (name string, action fun
 			"update":     m.on(updatable, m.update),
 			"stale":      m.useStale,
 			"truncate":   m.truncate,
+			"flicker":    m.on(readable, m.flicker),
 			"write file": m.writeFile,
 		}
 		if more != nil {
@@ -117,7 +118,8 @@ type machine struct {
 	regions []*modelRegion
 	stale   []staleHandle
 	actions int
-	done    bool // nothing has failed
+	limit   uint64 // of locked memory, in bytes; 0: none
+	done    bool   // nothing has failed
 }
 
 type modelFile struct {
@@ -485,6 +487,9 @@ func (m *machine) drawSource(t *rapid.T, size, lead int) (s modelSource) {
 	s.shared = rapid.Bool().Draw(t, "shared")
 	if which := rapid.IntRange(-1, len(m.files)-1).Draw(t, "file"); which < 0 {
 		s.spec = mmap.Anonymous(size)
+		if !s.shared && mmap.Probe("MAP_DROPPABLE") == nil && rapid.IntRange(0, 2).Draw(t, "droppable") == 0 {
+			s.spec, s.droppable = s.spec.Droppable(), true
+		}
 	} else {
 		f := m.files[which]
 		s.object, s.index = f.object, rapid.IntRange(0, 6).Draw(t, "file page")
@@ -723,10 +728,11 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 		because(&reasons, refused(r.pages[data:want], p), mmap.ErrPermission)
 	case data == 0:
 		because(&reasons, r.more == noMore, os.ErrInvalid)
-		pages = modelSource{shared: r.more == moreShared}.pages(want)
+		pages = modelSource{shared: r.more == moreShared, droppable: r.more == moreDroppable}.pages(want)
 	default:
 		last := r.pages[data-1]
 		because(&reasons, last.shared && last.object.inode != 0 && !m.isFile(last.object), os.ErrInvalid)
+		because(&reasons, len(reasons) == 0 && last.attributes&locked != 0 && m.overLimit(t, want-data), unix.EAGAIN)
 		pages = append([]modelPage(nil), r.pages[:data]...)
 		for i := range want - data {
 			next := last
@@ -1250,9 +1256,78 @@ func (m *machine) truncate(t *rapid.T) {
 	} else {
 		f.object.data = append(f.object.data, make([]byte, n-len(f.object.data))...)
 	}
+	m.forgetCopies(f.object, pages)
+}
+
+// flicker reads a mapping while a file loses its pages and has them again, over and
+// over. A page that has come back proves nothing: a load that faulted had permission.
+func (m *machine) flicker(t *rapid.T, r *modelRegion) {
+	f := m.files[rapid.IntRange(0, len(m.files)-1).Draw(t, "file")]
+	if len(f.object.data) == 0 || !slices.ContainsFunc(r.pages[:r.data()], func(p modelPage) bool { return p.object == f.object }) {
+		return
+	}
+	stop, done := make(chan bool), make(chan error)
+	go func() {
+		for {
+			err := f.f.Truncate(0)
+			if err == nil {
+				_, err = f.f.WriteAt(f.object.data, 0)
+			}
+			select {
+			case <-stop:
+				done <- err
+				return
+			default:
+			}
+		}
+	}()
+	most, reason := 0, error(nil) // as far as an access is allowed
+	for most < r.len && reason == nil {
+		if p, at := r.at(most); p.prot&mmap.ProtRead == 0 {
+			reason = mmap.ErrPermission
+		} else {
+			most = min(most+onePage-at, r.len)
+		}
+	}
+	failed := ""
+	for range 20 {
+		n, err := r.h.(io.ReaderAt).ReadAt(make([]byte, r.len), 0)
+		var fault *mmap.FaultError
+		switch {
+		case n == most && (err == nil && reason == nil || reason != nil && errors.Is(err, reason)):
+		case n < most && errors.As(err, &fault) && fault.Offset == n && !errors.Is(err, mmap.ErrPermission):
+		default:
+			failed = fmt.Sprintf("ReadAt: %d, %v, and %d bytes can be read", n, err, most)
+		}
+		v, ok := r.h.(viewer)
+		if !ok || reason != nil {
+			continue
+		}
+		err = v.View(func(b []byte) error {
+			for i := 0; i < len(b); i += onePage {
+				sink += b[i]
+			}
+			return nil
+		})
+		if errors.Is(err, mmap.ErrPermission) && !slices.ContainsFunc(r.pages[:r.data()], func(p modelPage) bool { return p.object == nil }) {
+			failed = fmt.Sprintf("View: %v", err)
+		}
+	}
+	stop <- true
+	if err := <-done; err != nil || failed != "" {
+		t.Fatalf("%v: %s, %v", r.h, failed, err)
+	}
+	m.forgetCopies(f.object, 0)
+}
+
+var sink byte
+
+// forgetCopies drops the private copies of a file's pages from an index on, as its
+// truncation does.
+func (m *machine) forgetCopies(o *modelObject, from int) {
 	for _, r := range m.regions {
 		for i := range r.pages {
-			if p := &r.pages[i]; p.object == f.object && p.index >= pages {
+			if p := &r.pages[i]; p.object == o && p.index >= from {
 				p.own = nil
 			}
 		}

@@ -239,9 +239,12 @@ func (r *region) unmap() error {
 	if err == nil {
 		return nil
 	}
+	if err == unix.EINVAL && unmapWithOrphans(r.base, r.size) {
+		return nil
+	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the
 	// kernel has merged the range with its neighbours, it has to divide them.
-	if err = undivided(scarce(err, demand{})); err == unix.EPERM {
+	if err = undivided(r.base, r.size, scarce(err, demand{})); err == unix.EPERM {
 		err = ErrSealed // an adopted mapping, or one that somebody else has sealed
 	}
 	return named(err, "unmap %#x+%d", r.base, r.size)

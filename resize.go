@@ -191,7 +191,7 @@ func (r *region) resize(size int) error {
 func (r *region) cut(want uintptr) error {
 	if want < r.size {
 		if err := sys.Munmap(r.base+want, r.size-want); err != nil {
-			return undivided(scarce(err, demand{}))
+			return undivided(r.base+want, r.size-want, scarce(err, demand{}))
 		}
 	}
 	r.size, r.room = want, 0

@@ -292,6 +292,7 @@ type backing struct {
 	flags   int     // for mmap(2), without placement
 	twice   bool    // huge pages are moved once more before they replace others
 	device  bool    // of a character device
+	filled  bool    // UnsafeOnto replaces memory, which must not become a hole
 }
 
 // round returns a size or an address rounded up to a multiple of granule, and
