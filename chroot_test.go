@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -68,7 +70,8 @@ func TestWithoutSysAndProc(t *testing.T) {
 					wants(t, fmt.Sprint("memfd in pages of ", page), second(MemfdHuge("none", 1, 0, page)), errors.ErrUnsupported)
 				}
 			}
-			if is := transparentHuge(); is != 0 && thp != 0 && is != thp {
+			unsure := slices.Contains([]string{"ppc64", "ppc64le", "386", "arm"}, runtime.GOARCH)
+			if is := transparentHuge(); is != thp && thp != 0 && !(is == 0 && unsure) {
 				t.Errorf("transparent huge pages of %d bytes, not %d", is, thp)
 			}
 			if Probe("MADV_COLLAPSE") == nil && thp > 0 {
