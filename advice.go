@@ -113,12 +113,12 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 // Advice belongs to pages: it stays when handles change, and pages that Grow or
 // Resize adds follow their neighbours or not, as the kernel likes. Where the
 // kernel refuses it for a part of the range, the pages before that have it.
-func (t ticket) Advise(off, n int, a Advice) error {
+func (m Mapping) Advise(off, n int, a Advice) error {
 	if !a.known() {
 		return bad(fmt.Sprintf("%v of %v at %d", a, count(n), off), "no such advice")
 	}
 	// Not by within: after a system call each return costs a mispredicted branch.
-	s, err := t.span(off, n, false)
+	s, err := m.span(off, n, false)
 	if s.size > 0 {
 		if err = sys.Madvise(s.addr, s.size, int(a)); err != nil {
 			err = whyNot(err, adviceNames[a], "not for this kind of memory")
@@ -135,15 +135,8 @@ func (t ticket) Advise(off, n int, a Advice) error {
 // prefaulted, which matches [errors.ErrUnsupported].
 //
 // Pages may go again before they are touched: see Lock.
-func (t ticket) Prefault(off, n int) error {
-	return t.prefault("MADV_POPULATE_READ", off, n, ProtRead, unix.MADV_POPULATE_READ)
-}
-
-// PrefaultWrite is Prefault for writing: private pages are copied, and holes of
-// a shared file are filled; MADV_POPULATE_WRITE. A full disk is a
-// [*FaultError]. The contents do not change.
-func (w writer) PrefaultWrite(off, n int) error {
-	return w.prefault("MADV_POPULATE_WRITE", off, n, ProtWrite, unix.MADV_POPULATE_WRITE)
+func (m Mapping) Prefault(off, n int) error {
+	return m.prefault("MADV_POPULATE_READ", off, n, ProtRead, unix.MADV_POPULATE_READ)
 }
 
 func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
@@ -167,8 +160,8 @@ func (r *region) allowed(off, n int, need Prot) error {
 // whatever the system's policy for transparent huge pages; MADV_COLLAPSE. The
 // contents stay. A range without a whole huge page matches EINVAL; with no huge
 // page to be had the error matches ENOMEM, EBUSY or EAGAIN.
-func (t ticket) Collapse(off, n int) error {
-	return t.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
+func (m Mapping) Collapse(off, n int) error {
+	return m.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
 		const hint = "no whole huge page lies within, or not for this kind of memory"
 		huge := transparentHuge()
 		if at, _ := round(addr, max(huge, 1)); at+huge > addr+size {
@@ -191,83 +184,4 @@ func transparentHuge() uintptr {
 		return 0 // there it depends on the processor or on the kernel's configuration
 	}
 	return pageSize / 8 * pageSize
-}
-
-// destroy gives advice that loses contents.
-func (w writer) destroy(name string, off, n, advice int, hint string) error {
-	return w.within(name, off, n, true, func(r *region, addr, size uintptr) error {
-		if r.sealed.Load() {
-			return ErrSealed
-		}
-		if err := r.allowed(off, n, ProtWrite); err != nil {
-			return err
-		}
-		first, last := r.kindAt(addr-r.base), r.kindAt(addr-r.base+size-1)
-		wider := addr != r.addr.Load()+uintptr(off) || size != uintptr(n)
-		if advice == unix.MADV_REMOVE && wider && first.flags&last.flags&unix.MAP_ANONYMOUS == 0 {
-			return bad("", "the first or the last page holds other bytes of the file, too")
-		}
-		return whyNot(sys.Madvise(addr, size, advice), name, hint)
-	})
-}
-
-// Discard drops the pages of n bytes at off; MADV_DONTNEED. Anonymous private
-// memory then reads as zeros, a private mapping of a file as the file; shared
-// memory keeps its contents, for they belong to the file.
-//
-// The range is one of whole pages: it starts on a page boundary and ends on one
-// or at Len. Locked pages are refused with EINVAL: see DiscardLocked. In an
-// Unknown every page must be writable. Discard runs beside views and pins, whose
-// slices then show the new contents, like every method that destroys contents.
-// Where the kernel refuses a page in the middle of the range, the pages before
-// it may be gone.
-func (w writer) Discard(off, n int) error {
-	return w.destroy("MADV_DONTNEED", off, n, unix.MADV_DONTNEED, "the pages are locked, or of a device")
-}
-
-// DiscardLocked is Discard for pages that may be locked, and stay so: a new
-// page is locked when it is touched; MADV_DONTNEED_LOCKED.
-func (w writer) DiscardLocked(off, n int) error {
-	return w.destroy("MADV_DONTNEED_LOCKED", off, n, unix.MADV_DONTNEED_LOCKED, "the pages are of a device")
-}
-
-// Free lets the kernel drop the pages when it needs memory, and until then
-// keep them; MADV_FREE. A page reads as zeros or as before until it is written
-// again, which keeps it. It is for private anonymous memory; the range is as
-// with Discard.
-func (w writer) Free(off, n int) error {
-	return w.destroy("MADV_FREE", off, n, unix.MADV_FREE, "the pages are locked, or not private anonymous memory")
-}
-
-// Punch makes a hole in the file, or the shared anonymous memory, beneath n
-// bytes at off: they read as zeros in every mapping, and their storage is freed;
-// MADV_REMOVE. The mapping must be shared, and the range is as with Discard; but
-// the bytes of its pages that lie outside of the mapping would go, too, so a page
-// with such bytes of a file is a bad argument. A file system that cannot is
-// [errors.ErrUnsupported].
-func (w writer) Punch(off, n int) error {
-	return w.destroy("MADV_REMOVE", off, n, unix.MADV_REMOVE, "the pages are locked, or private")
-}
-
-// WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys
-// and the state of random number generators should; MADV_WIPEONFORK. It is for
-// private anonymous memory, and undone by AdviceKeepOnFork; the range is as
-// with Discard.
-func (w writer) WipeOnFork(off, n int) error {
-	return w.destroy("MADV_WIPEONFORK", off, n, unix.MADV_WIPEONFORK, "not private anonymous memory")
-}
-
-// InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
-// as the cause, without dividing the mapping as [Protect] would. Their contents
-// are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
-// the cause. The range is as with Discard; locked pages are refused with EINVAL.
-func (w writer) InstallGuardPages(off, n int) error {
-	return w.destroy("MADV_GUARD_INSTALL", off, n, unix.MADV_GUARD_INSTALL, "the pages are locked, huge, or of a file that cannot")
-}
-
-// RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then
-// read as after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay
-// as they are. The range is as with Discard.
-func (w writer) RemoveGuardPages(off, n int) error {
-	return w.destroy("MADV_GUARD_REMOVE", off, n, unix.MADV_GUARD_REMOVE, "the pages are huge, or of a device")
 }

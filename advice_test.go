@@ -61,7 +61,7 @@ func holds(t testing.TB, what string, m interface {
 
 // smaps returns what /proc/self/smaps says of the kernel's areas that lie in
 // the pages of n bytes at off: the VmFlags page by page, and the sums in bytes.
-func smaps(t testing.TB, m Mapping, off, n int) (flags []string, sum map[string]int) {
+func smaps(t testing.TB, m mapping, off, n int) (flags []string, sum map[string]int) {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/smaps")
 	check(t, err)
@@ -88,7 +88,7 @@ func smaps(t testing.TB, m Mapping, off, n int) (flags []string, sum map[string]
 }
 
 // pagesWith tells for each page of a mapping whether it has one of VmFlags.
-func pagesWith(t testing.TB, m Mapping, flag string) string {
+func pagesWith(t testing.TB, m mapping, flag string) string {
 	t.Helper()
 	flags, _ := smaps(t, m, 0, m.Len())
 	var pages strings.Builder
@@ -217,7 +217,7 @@ func TestAdviceWidens(t *testing.T) {
 }
 
 // rangeOps are the operations that widen their range.
-func rangeOps(m Mapping) map[string]func(off, n int) error {
+func rangeOps(m mapping) map[string]func(off, n int) error {
 	ops := map[string]func(off, n int) error{
 		"MADV_RANDOM": func(off, n int) error { return m.Advise(off, n, AdviceRandom) },
 		"MADV_COLD":   func(off, n int) error { return m.Advise(off, n, AdviceCold) },
@@ -243,7 +243,7 @@ func rangeOps(m Mapping) map[string]func(off, n int) error {
 
 // A destroyer is what handles that can be written have besides.
 type destroyer interface {
-	Mapping
+	mapping
 	PrefaultWrite(off, n int) error
 	Discard(off, n int) error
 	DiscardLocked(off, n int) error
@@ -382,7 +382,7 @@ func TestAdviceRefused(t *testing.T) {
 
 // inCache waits until as much of a mapping is in memory as wanted, for storage
 // takes its time; what is the last count.
-func inCache(t testing.TB, m Mapping, try func(), good func(n int) bool) int {
+func inCache(t testing.TB, m mapping, try func(), good func(n int) bool) int {
 	t.Helper()
 	for end := time.Now().Add(5 * time.Second); ; runtime.Gosched() {
 		try()
@@ -393,7 +393,7 @@ func inCache(t testing.TB, m Mapping, try func(), good func(n int) bool) int {
 }
 
 // uncached drops a file's pages from memory.
-func uncached(t testing.TB, f *os.File, m Mapping) {
+func uncached(t testing.TB, f *os.File, m mapping) {
 	t.Helper()
 	check(t, f.Sync())
 	check(t, unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED))
@@ -459,7 +459,7 @@ func TestCold(t *testing.T) {
 // present is set for the pages that are mapped; pagemap of proc(5).
 const present = 1 << 63
 
-func pagemap(t testing.TB, m Mapping, off, n int) []uint64 {
+func pagemap(t testing.TB, m mapping, off, n int) []uint64 {
 	t.Helper()
 	f, err := os.Open("/proc/self/pagemap")
 	check(t, err)
@@ -748,7 +748,7 @@ func TestPunchOutside(t *testing.T) {
 
 // guardCause is what a fault in a guard page is known to be: before Linux 6.15
 // the kernel does not tell.
-func guardCause(t testing.TB, m Mapping, off int) error {
+func guardCause(t testing.TB, m mapping, off int) error {
 	if pagemap(t, m, off, 1)[0]&(1<<58) == 0 {
 		return ErrFault
 	}
@@ -835,7 +835,7 @@ func TestGuardPagesStay(t *testing.T) {
 	pg := int(pageSize)
 	m, data := guarding(t, 4*pg, pg, pg)
 	cause := guardCause(t, m, pg)
-	guarded := func(what string, m Mapping) {
+	guarded := func(what string, m mapping) {
 		t.Helper()
 		faults(t, what, m.Prefault(0, m.Len()), pg, cause)
 		u := m.(interface {

@@ -415,7 +415,7 @@ func protect(b *testing.B, size, batch int) {
 			ok(sys.Mprotect(addr, uintptr(size), unix.PROT_READ|unix.PROT_WRITE))
 		}
 	})
-	for _, m := range []Mapping{left, rw, right} {
+	for _, m := range []mapping{left, rw, right} {
 		ok(m.Close())
 	}
 }

@@ -222,7 +222,7 @@ func drawFew(t *rapid.T) mmap.Prot { return rapid.SampledFrom([]mmap.Prot{3, 3, 
 // in its row, is known without any order: a transition's result is
 // the next of the same region.
 type issued struct {
-	h           mmap.Mapping
+	h           mmap.AnyHandle
 	kind        *modelKind
 	id          int
 	region, gen int
@@ -390,7 +390,7 @@ func (r *trial) run(seed uint64) string {
 
 // stripe has a mapping's pins counted in several places from now on, by filling
 // up the first.
-func stripe(h mmap.Mapping) {
+func stripe(h mmap.AnyHandle) {
 	var pins [1 << 12]*mmap.Pin
 	for i := range pins {
 		pins[i], _ = h.Pin()
@@ -467,7 +467,7 @@ func sourceSpec(f *os.File, source, index, n int) mmap.Spec {
 }
 
 // issue makes a handle known to all.
-func (r *trial) issue(h mmap.Mapping, kind *modelKind, region, gen int) *issued {
+func (r *trial) issue(h mmap.AnyHandle, kind *modelKind, region, gen int) *issued {
 	i := &issued{h: h, kind: kind, id: int(r.issues.Add(1)) - 1, region: region, gen: gen, addr: h.Addr(), len: h.Len() / onePage}
 	r.handles[i.id].Store(i)
 	return i
@@ -663,7 +663,7 @@ func (w *worker) use(s step, on *issued) {
 // transition tries one, and issues what it makes.
 func (w *worker) transition(s step, on *issued) {
 	to := modelKinds[s.prot]
-	var right mmap.Mapping
+	var right mmap.AnyHandle
 	var spare, size int
 	next, kind := on.h, on.kind
 	with, err := on, error(nil)

@@ -51,7 +51,7 @@ func kilobytes(value string) (n uint64) {
 
 // flagged fails unless VmFlags of the first and the last page of m have all of
 // has and none of hasNot.
-func flagged(t testing.TB, what string, m Mapping, has, hasNot string) {
+func flagged(t testing.TB, what string, m mapping, has, hasNot string) {
 	t.Helper()
 	for _, off := range []int{0, m.Len() - 1} {
 		flags := strings.Fields(smapsOf(t, m.Addr()+uintptr(off))["VmFlags"])
@@ -73,7 +73,7 @@ func flagged(t testing.TB, what string, m Mapping, has, hasNot string) {
 
 // inTable returns which pages of m are in the page table: a page of a file can
 // be in memory and yet not be mapped.
-func inTable(t testing.TB, m Mapping) (present []bool) {
+func inTable(t testing.TB, m mapping) (present []bool) {
 	t.Helper()
 	f, err := os.Open("/proc/self/pagemap")
 	check(t, err)
@@ -511,14 +511,14 @@ func TestPopulate(t *testing.T) {
 	pg := int(pageSize)
 	const n = 17
 	all := slices.Repeat([]bool{true}, n)
-	for name, build := range map[string]func(s Spec) (Mapping, error){
-		"map":     func(s Spec) (Mapping, error) { return Map[Read](s) },
-		"shared":  func(s Spec) (Mapping, error) { return Map[Read](s.Shared()) },
-		"writing": func(s Spec) (Mapping, error) { return Map[ReadWrite](s) },
-		"reserve": func(s Spec) (Mapping, error) { return Map[Read](s.Reserve(2 * n * pg)) },
-		"align":   func(s Spec) (Mapping, error) { return Map[Read](s.Align(1 << 22)) },
-		"over":    func(s Spec) (Mapping, error) { return Over[Read](mapped[None](t, Anonymous(n*pg)), s) },
-		"place": func(s Spec) (Mapping, error) {
+	for name, build := range map[string]func(s Spec) (mapping, error){
+		"map":     func(s Spec) (mapping, error) { return Map[Read](s) },
+		"shared":  func(s Spec) (mapping, error) { return Map[Read](s.Shared()) },
+		"writing": func(s Spec) (mapping, error) { return Map[ReadWrite](s) },
+		"reserve": func(s Spec) (mapping, error) { return Map[Read](s.Reserve(2 * n * pg)) },
+		"align":   func(s Spec) (mapping, error) { return Map[Read](s.Align(1 << 22)) },
+		"over":    func(s Spec) (mapping, error) { return Over[Read](mapped[None](t, Anonymous(n*pg)), s) },
+		"place": func(s Spec) (mapping, error) {
 			u, err := MapUnknown(Anonymous(n*pg), ProtNone)
 			check(t, err)
 			return u, u.Place(0, s, ProtRead)
@@ -564,15 +564,15 @@ func TestPopulate(t *testing.T) {
 func TestPopulateCopies(t *testing.T) {
 	pg := int(pageSize)
 	for name, c := range map[string]struct {
-		build  func(s Spec) (Mapping, error)
+		build  func(s Spec) (mapping, error)
 		copied bool
 	}{
-		"populate":          {func(s Spec) (Mapping, error) { return Map[ReadWrite](s.Populate()) }, true},
-		"populate, reserve": {func(s Spec) (Mapping, error) { return Map[ReadWrite](s.Populate().Reserve(9 * pg)) }, true},
-		"populate, read":    {func(s Spec) (Mapping, error) { return Map[Read](s.Populate()) }, false},
-		"read, reserve":     {func(s Spec) (Mapping, error) { return Map[Read](s.Populate().Reserve(9 * pg)) }, false},
-		"cached":            {func(s Spec) (Mapping, error) { return Map[ReadWrite](s.PopulateCached()) }, false},
-		"not":               {func(s Spec) (Mapping, error) { return Map[ReadWrite](s) }, false},
+		"populate":          {func(s Spec) (mapping, error) { return Map[ReadWrite](s.Populate()) }, true},
+		"populate, reserve": {func(s Spec) (mapping, error) { return Map[ReadWrite](s.Populate().Reserve(9 * pg)) }, true},
+		"populate, read":    {func(s Spec) (mapping, error) { return Map[Read](s.Populate()) }, false},
+		"read, reserve":     {func(s Spec) (mapping, error) { return Map[Read](s.Populate().Reserve(9 * pg)) }, false},
+		"cached":            {func(s Spec) (mapping, error) { return Map[ReadWrite](s.PopulateCached()) }, false},
+		"not":               {func(s Spec) (mapping, error) { return Map[ReadWrite](s) }, false},
 	} {
 		f, data := scratch(t, 2*pg)
 		m, err := c.build(File(f, 0, 2*pg))

@@ -652,7 +652,7 @@ func ExampleSpec_UnsafeOnto() {
 }
 
 // The kernel says what is mapped.
-func ExampleRead_Regions() {
+func ExampleMapping_Regions() {
 	page := os.Getpagesize()
 	f, err := mmap.Memfd("example", int64(page), 0)
 	if err != nil {
@@ -674,7 +674,7 @@ func ExampleRead_Regions() {
 	// Output: r--s /memfd:example true
 }
 
-// What every handle has can be used through an interface value.
+// Handles of several types are kept together by what they have in common.
 func ExampleMapping() {
 	r, err := mmap.Map[mmap.Read](mmap.Anonymous(10))
 	if err != nil {
@@ -684,7 +684,7 @@ func ExampleMapping() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	for _, m := range []mmap.Mapping{r, x} {
+	for _, m := range []mmap.Mapping{r.Untyped(), x.Untyped()} {
 		what, _, _ := strings.Cut(m.String(), " at ")
 		fmt.Println(what, m.Close(), m)
 	}
@@ -708,7 +708,10 @@ func ExampleHandle() {
 }
 
 // zeroed is for every known permission: Known has a type to map as.
-func zeroed[M mmap.Known](s mmap.Spec) (mmap.Mapping, error) { return mmap.Map[M](s) }
+func zeroed[M mmap.Known](s mmap.Spec) (mmap.Mapping, error) {
+	m, err := mmap.Map[M](s)
+	return m.Untyped(), err
+}
 
 func ExampleKnown() {
 	page := mmap.Anonymous(os.Getpagesize()).Populate()
@@ -770,7 +773,7 @@ func ExampleProbe() {
 	// Output: true mmap: probe mseel: no such feature: invalid argument
 }
 
-func ExampleRead_Prefault() {
+func ExampleMapping_Prefault() {
 	f, err := os.CreateTemp("", "example-")
 	if err != nil {
 		log.Fatal(err)
@@ -799,7 +802,7 @@ func ExampleRead_Prefault() {
 	// true true
 }
 
-func ExampleRead_Advise() {
+func ExampleMapping_Advise() {
 	index, err := mmap.Map[mmap.Read](mmap.Path(os.Args[0])) // any file
 	if err != nil {
 		log.Fatal(err)
@@ -860,7 +863,7 @@ func ExampleReadWrite_InstallGuardPages() {
 	// Output: <nil>
 }
 
-func ExampleRead_Lock() {
+func ExampleMapping_Lock() {
 	key, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(32).LockOnFault())
 	if err != nil {
 		log.Fatal(err) // at the limit it says: RLIMIT_MEMLOCK is …, and … are in use
@@ -875,7 +878,7 @@ func ExampleRead_Lock() {
 	// <nil>
 }
 
-func ExampleReadWrite_Sync() {
+func ExampleMapping_Sync() {
 	f, err := os.CreateTemp("", "example-")
 	if err != nil {
 		log.Fatal(err)
@@ -895,7 +898,7 @@ func ExampleReadWrite_Sync() {
 	// Output: <nil>
 }
 
-func ExampleReadWrite_Seal() {
+func ExampleMapping_Seal() {
 	config, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(100))
 	if err != nil {
 		log.Fatal(err)
@@ -914,7 +917,7 @@ func ExampleReadWrite_Seal() {
 	// Output: true true
 }
 
-func ExampleRead_SetPolicy() {
+func ExampleMapping_SetPolicy() {
 	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(os.Getpagesize()))
 	if err != nil {
 		log.Fatal(err)

@@ -33,7 +33,7 @@ func TestNoDescriptors(t *testing.T) {
 	defer half.Close()
 	check(t, half.Place(pg, File(ro, 0, pg).Shared(), ProtRead))
 	to := spot(t, 8)
-	before := map[Mapping]string{m: state(t, m), rw: state(t, rw), u: state(t, u), half: state(t, half)}
+	before := map[mapping]string{m: state(t, m), rw: state(t, rw), u: state(t, u), half: state(t, half)}
 	var old unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))

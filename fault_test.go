@@ -291,7 +291,7 @@ func TestPin(t *testing.T) {
 	}
 	new(Pin).Unpin()
 	(*Pin)(nil).Unpin()
-	for _, m := range []Mapping{mapped[None](t, Anonymous(5)), mapped[Write](t, Anonymous(5)), mapped[Exec](t, Anonymous(5))} {
+	for _, m := range []mapping{mapped[None](t, Anonymous(5)), mapped[Write](t, Anonymous(5)), mapped[Exec](t, Anonymous(5))} {
 		p, err := m.Pin()
 		if check(t, err); p.Bytes() != nil {
 			t.Errorf("%v: bytes that cannot be read", m)

@@ -401,7 +401,7 @@ func checkMapError(t *testing.T, err error, a mapArgs, bad bool) {
 }
 
 // confirm asks the kernel whether it has what the mapping says.
-func confirm(t *testing.T, table *procmaps.Table, h mmap.Mapping, a mapArgs, lead int) {
+func confirm(t *testing.T, table *procmaps.Table, h mmap.AnyHandle, a mapArgs, lead int) {
 	t.Helper()
 	if a.reserve == 0 {
 		return

@@ -63,7 +63,7 @@ func wants(t testing.TB, what string, err error, targets ...error) {
 }
 
 // table returns the kernel's lines for a mapping, without names.
-func table(t testing.TB, m Mapping) string {
+func table(t testing.TB, m mapping) string {
 	t.Helper()
 	regions, err := m.Regions()
 	check(t, err)

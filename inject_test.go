@@ -39,14 +39,14 @@ type operation struct {
 type bed struct {
 	t     testing.TB
 	f     *os.File  // of eight pages
-	was   []Mapping // what is to be unchanged if the operation fails
-	made  []Mapping // what it made
+	was   []mapping // what is to be unchanged if the operation fails
+	made  []mapping // what it made
 	after []func()  // undoes the rest of what prepare did
 	stays bool      // what it does cannot be undone
 }
 
 // on registers a mapping to work on, with contents of its own in every page.
-func on[M Mapping](b *bed, m M) M {
+func on[M mapping](b *bed, m M) M {
 	b.was = append(b.was, m)
 	if w, ok := any(m).(io.WriterAt); ok {
 		for off := 0; off < m.Len(); off += int(pageSize) {
@@ -57,7 +57,7 @@ func on[M Mapping](b *bed, m M) M {
 }
 
 // got registers what an operation made.
-func (b *bed) got(m Mapping, err error) error {
+func (b *bed) got(m mapping, err error) error {
 	if err == nil {
 		b.made = append(b.made, m)
 	}
@@ -84,7 +84,7 @@ func (b *bed) quilt() Unknown {
 }
 
 // wall maps the page behind a mapping, so that it cannot grow there.
-func (b *bed) wall(m Mapping) {
+func (b *bed) wall(m mapping) {
 	w := must(Map[None](Anonymous(1).At(page(m.Addr() + uintptr(m.Cap()) + pageSize - 1))))
 	b.after = append(b.after, func() { w.Close() })
 }
@@ -230,25 +230,25 @@ func operations(t testing.TB) (ops []operation) {
 	})
 	resizes := []struct {
 		name string
-		from func(b *bed) Mapping
+		from func(b *bed) mapping
 		to   int
 	}{
-		{"longer", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(2*pg)))) }, 5 * pg},
-		{"longer, moves", func(b *bed) Mapping {
+		{"longer", func(b *bed) mapping { return on(b, must(Map[ReadWrite](Anonymous(2*pg)))) }, 5 * pg},
+		{"longer, moves", func(b *bed) mapping {
 			m := on(b, must(Map[ReadWrite](Anonymous(2*pg).At(spot(t, 4)))))
 			b.wall(m)
 			return m
 		}, 5 * pg},
-		{"longer, locked", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(2*pg).Lock()))) }, 5 * pg},
-		{"longer, file", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](File(b.f, 0, 2*pg).Shared()))) }, 5 * pg},
-		{"longer from nothing", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(0).Lock()))) }, 2 * pg},
-		{"longer, several areas", func(b *bed) Mapping { u := b.quilt(); b.wall(u); return u }, 7 * pg},
-		{"longer within the reserve", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Reserve(5*pg)))) }, 3 * pg},
-		{"longer within the locked reserve", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Lock().Reserve(5*pg)))) }, 3 * pg},
-		{"longer than the reserve", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Reserve(3*pg)))) }, 6 * pg},
-		{"shorter", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(5*pg)))) }, pg + 1},
-		{"shorter, several areas", func(b *bed) Mapping { return b.quilt() }, 2 * pg},
-		{"to nothing", func(b *bed) Mapping { return on(b, must(Map[ReadWrite](Anonymous(5*pg).Reserve(6*pg)))) }, 0},
+		{"longer, locked", func(b *bed) mapping { return on(b, must(Map[ReadWrite](Anonymous(2*pg).Lock()))) }, 5 * pg},
+		{"longer, file", func(b *bed) mapping { return on(b, must(Map[ReadWrite](File(b.f, 0, 2*pg).Shared()))) }, 5 * pg},
+		{"longer from nothing", func(b *bed) mapping { return on(b, must(Map[ReadWrite](Anonymous(0).Lock()))) }, 2 * pg},
+		{"longer, several areas", func(b *bed) mapping { u := b.quilt(); b.wall(u); return u }, 7 * pg},
+		{"longer within the reserve", func(b *bed) mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Reserve(5*pg)))) }, 3 * pg},
+		{"longer within the locked reserve", func(b *bed) mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Lock().Reserve(5*pg)))) }, 3 * pg},
+		{"longer than the reserve", func(b *bed) mapping { return on(b, must(Map[ReadWrite](Anonymous(pg).Reserve(3*pg)))) }, 6 * pg},
+		{"shorter", func(b *bed) mapping { return on(b, must(Map[ReadWrite](Anonymous(5*pg)))) }, pg + 1},
+		{"shorter, several areas", func(b *bed) mapping { return b.quilt() }, 2 * pg},
+		{"to nothing", func(b *bed) mapping { return on(b, must(Map[ReadWrite](Anonymous(5*pg).Reserve(6*pg)))) }, 0},
 	}
 	for _, c := range resizes {
 		add("resize "+c.name, "resize to ", func(b *bed) func() error {
@@ -708,7 +708,7 @@ func (j *injector) glance(base, size uintptr) (pages []string) {
 
 // access reads and writes the first pages of a mapping, without changing them, and
 // tells how that went.
-func access(m Mapping) string {
+func access(m mapping) string {
 	r, _ := m.(io.ReaderAt)
 	w, _ := m.(io.WriterAt)
 	p := make([]byte, min(m.Len(), 8*int(pageSize)))
@@ -725,7 +725,7 @@ func access(m Mapping) string {
 
 // differing says how the account of a mapping's pages differs from the kernel's
 // table, "" if it does not.
-func differing(m Mapping) string {
+func differing(m mapping) string {
 	t := m.inside()
 	if !t.good() || t.r.lost.Load() {
 		return ""
@@ -826,7 +826,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 		pages  []string
 		access string
 	}
-	look := func(m Mapping, r *region) view { return view{j.glance(r.base, r.size), access(m)} }
+	look := func(m mapping, r *region) view { return view{j.glance(r.base, r.size), access(m)} }
 	var views []view
 	for _, m := range b.was {
 		views = append(views, look(m, m.inside().r))
@@ -940,7 +940,7 @@ func (b *bed) collect() {
 	young := slices.Clone(nursery.young)
 	nursery.Unlock()
 	for _, r := range young {
-		if !slices.ContainsFunc(append(b.was, b.made...), func(m Mapping) bool { return m.inside().r == r }) {
+		if !slices.ContainsFunc(append(b.was, b.made...), func(m mapping) bool { return m.inside().r == r }) {
 			r.untrack()
 			r.collect()
 		}
@@ -949,7 +949,7 @@ func (b *bed) collect() {
 
 // stopped says how m is not what the documentation says of a change that stopped
 // half-way.
-func (j *injector) stopped(c trial, m Mapping, e *PartialError, say func(string, ...any)) {
+func (j *injector) stopped(c trial, m mapping, e *PartialError, say func(string, ...any)) {
 	r := m.inside().r
 	if now := must(regionsOf(r.base, r.base+r.size)); !slices.Equal(now, e.Regions) && c.how != everything { // which cannot be read then
 		say("the error has the regions %v, the kernel %v", e.Regions, now)

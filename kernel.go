@@ -109,17 +109,17 @@ func regionsOf(start, end uintptr) ([]procmaps.Region, error) {
 // mapping, reserve included, clipped to that range; proc_pid_maps(5). The
 // kernel merges neighbours that look alike, and divides what has come to
 // differ, so the regions are not the pieces that the mapping was made of.
-func (t ticket) Regions() ([]procmaps.Region, error) {
-	line, err := t.pin()
+func (m Mapping) Regions() ([]procmaps.Region, error) {
+	line, err := m.pin()
 	if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
-		line, err = t.pinSlowly(partial)
+		line, err = m.pinSlowly(partial)
 	}
 	if err != nil {
 		return nil, named(err, "regions")
 	}
-	defer t.r.unpin(line)
-	regions, err := regionsOf(t.r.base, t.r.base+t.r.size)
-	return regions, named(err, "regions of %#x+%d", t.r.base, t.r.size)
+	defer m.r.unpin(line)
+	regions, err := regionsOf(m.r.base, m.r.base+m.r.size)
+	return regions, named(err, "regions of %#x+%d", m.r.base, m.r.size)
 }
 
 // differs returns an error that says how the kernel's table of [base, base+size)

@@ -24,7 +24,7 @@ func uses(t testing.TB) map[string]use {
 	m := mapped[ReadWrite](t, Anonymous(2*pg))
 	none := mapped[None](t, Anonymous(2*pg))
 	huge := mapped[ReadWrite](t, Anonymous(4<<20).Align(2<<20))
-	shut := func(m Mapping, err error) error {
+	shut := func(m mapping, err error) error {
 		if err == nil {
 			m.Close()
 		}

@@ -531,7 +531,7 @@ func TestAllocate(t *testing.T) {
 
 func TestLock(t *testing.T) {
 	size := int(pageSize)
-	locked := func(m Mapping) bool { return strings.Contains(smapsOf(t, m.Addr())["VmFlags"], " lo") }
+	locked := func(m mapping) bool { return strings.Contains(smapsOf(t, m.Addr())["VmFlags"], " lo") }
 	at := hole(t, 16)
 	m := mapped[ReadWrite](t, Anonymous(size).Reserve(4*size).Lock().At(at))
 	check(t, Grow(m, 2*size))

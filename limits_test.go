@@ -58,7 +58,7 @@ func explained(t testing.TB, what string, err, errno error, parts ...string) {
 
 // state returns the kernel's table of m, without the lines between pages that
 // are alike.
-func state(t testing.TB, m Mapping) string {
+func state(t testing.TB, m mapping) string {
 	t.Helper()
 	var lines []string
 	var last procmaps.Region
@@ -78,7 +78,7 @@ func state(t testing.TB, m Mapping) string {
 }
 
 // kept fails unless m is what it was when before was its state.
-func kept(t testing.TB, what string, m Mapping, before string) {
+func kept(t testing.TB, what string, m mapping, before string) {
 	t.Helper()
 	if after := state(t, m); after != before {
 		t.Errorf("%s has failed, and made\n%s\ninto\n%s", what, before, after)
@@ -470,7 +470,7 @@ func TestAreaLimit(t *testing.T) {
 			delete(ops, name)
 		}
 	}
-	of := func(what string) Mapping {
+	of := func(what string) mapping {
 		switch what {
 		case "protect a range", "place", "lock", "lock on fault":
 			return u

@@ -27,12 +27,12 @@ import (
 // Droppable memory cannot be locked, and is a bad argument. Two kinds the kernel
 // never locks, and there Lock succeeds without an effect: devices, and huge pages of
 // the pool, which stay in memory anyway.
-func (t ticket) Lock(off, n int) error { return t.lockPages("lock", locked, off, n) }
+func (m Mapping) Lock(off, n int) error { return m.lockPages("lock", locked, off, n) }
 
 // LockOnFault is Lock that faults nothing in: each page is locked when it is
 // first touched; MLOCK_ONFAULT of mlock2(2).
-func (t ticket) LockOnFault(off, n int) error {
-	return t.lockPages("lock on fault", lockedOnFault, off, n)
+func (m Mapping) LockOnFault(off, n int) error {
+	return m.lockPages("lock on fault", lockedOnFault, off, n)
 }
 
 func (t ticket) lockPages(op string, l locking, off, n int) error {
@@ -61,8 +61,8 @@ func errDroppable() error { return bad("", "droppable memory cannot be locked") 
 
 // Unlock undoes Lock and LockOnFault, also those of the Spec, for the pages of n
 // bytes at off, widened to whole pages; munlock(2).
-func (t ticket) Unlock(off, n int) error {
-	return t.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
+func (m Mapping) Unlock(off, n int) error {
+	return m.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
 		return scarce(sys.Munlock(addr, size), demand{})
 	})
 }

@@ -30,7 +30,7 @@ func TestLockUnreadable(t *testing.T) {
 	plain := mapped[Read](t, part)
 	for what, c := range map[string]struct {
 		at int // of the fault; -1: there is none
-		m  Mapping
+		m  mapping
 		f  func() error
 	}{
 		"map":   {bad, fill, func() error { return second(Map[Read](part.Lock())) }},
@@ -56,7 +56,7 @@ func TestLockUnreadable(t *testing.T) {
 			check(t, err)
 		case !errors.As(err, &fault) || fault.Err != ErrFault || fault.Offset != c.at:
 			t.Errorf("%s: %v", what, err)
-		case c.m != Mapping(fill) && fault.Addr != c.m.Addr()+uintptr(c.at):
+		case c.m != mapping(fill) && fault.Addr != c.m.Addr()+uintptr(c.at):
 			t.Errorf("%s: %v, and the mapping is at %#x", what, err, c.m.Addr())
 		}
 		kept(t, what, c.m, before)
@@ -102,65 +102,65 @@ func TestNobodyElseWaits(t *testing.T) {
 	unknown := func() Unknown { return must(MapUnknown(Anonymous(4*pg), ProtRead|ProtWrite)) }
 	type waiting struct {
 		op    string
-		first func() (m Mapping, read func(p []byte, off int64) (int, error), f func() error)
+		first func() (m mapping, read func(p []byte, off int64) (int, error), f func() error)
 	}
-	of := func(m ReadWrite, f func() error) (Mapping, func(p []byte, off int64) (int, error), func() error) {
+	of := func(m ReadWrite, f func() error) (mapping, func(p []byte, off int64) (int, error), func() error) {
 		return m, m.ReadAt, f
 	}
 	for _, w := range []waiting{
-		{"lock", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"lock", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, File(held(), 0, 4*pg))
 			return of(m, func() error { return m.Lock(0, 4*pg) })
 		}},
-		{"prefault", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"prefault", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, File(held(), 0, 4*pg))
 			return of(m, func() error { return m.Prefault(0, 4*pg) })
 		}},
-		{"sync", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"sync", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, File(open(fresh("gatewrite")), 0, 4*pg).Shared())
 			check(t, second(m.WriteAt([]byte{1}, 0)))
 			return of(m, func() error { return m.Sync(0, 4*pg) })
 		}},
-		{"grow", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"grow", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, File(held(), 0, 2*pg).Reserve(4*pg).Lock())
 			return of(m, func() error { return Grow(m, 4*pg) })
 		}},
-		{"resize", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"resize", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, File(held(), 0, 2*pg).Reserve(4*pg).Lock())
 			return of(m, func() error { return second(Resize(m, 4*pg)) })
 		}},
-		{"over, populate", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"over, populate", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, Anonymous(4*pg))
 			return of(m, func() error { return second(Over[Read](m, File(held(), 0, 4*pg).Populate())) })
 		}},
-		{"over, lock", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"over, lock", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, Anonymous(4*pg))
 			return of(m, func() error { return second(Over[Read](m, File(held(), 0, 4*pg).Lock())) })
 		}},
-		{"over, open", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"over, open", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, Anonymous(fusePages*pg))
 			name := fs.path(fresh("gateopen"))
 			return of(m, func() error { return second(Over[Read](m, Path(name))) })
 		}},
-		{"over, stat", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"over, stat", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, Anonymous(fusePages*pg))
 			name := fs.path(fresh("gatestat"))
 			return of(m, func() error { return second(Over[Read](m, Path(name))) })
 		}},
-		{"place, populate", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"place, populate", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			u := unknown()
 			return u, u.ReadAt, func() error { return u.Place(0, File(held(), 0, 4*pg).Populate(), ProtRead) }
 		}},
-		{"place, lock", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"place, lock", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			u := unknown()
 			return u, u.ReadAt, func() error { return u.Place(0, File(held(), 0, 4*pg).Lock(), ProtRead) }
 		}},
-		{"place, open", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"place, open", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			u := must(MapUnknown(Anonymous(fusePages*pg), ProtRead|ProtWrite))
 			name := fs.path(fresh("gateopen"))
 			return u, u.ReadAt, func() error { return u.Place(0, Path(name), ProtRead) }
 		}},
-		{"place, stat", func() (Mapping, func(p []byte, off int64) (int, error), func() error) {
+		{"place, stat", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			u := must(MapUnknown(Anonymous(fusePages*pg), ProtRead|ProtWrite))
 			name := fs.path(fresh("gatestat"))
 			return u, u.ReadAt, func() error { return u.Place(0, Path(name), ProtRead) }

@@ -66,7 +66,7 @@ var misuses = []misuse{
 	// Types that are no handles.
 	{"Map of a foreign type", "", "_, err = mmap.Map[int](s)", "int does not satisfy mmap.Known", "_, err = mmap.Map[mmap.Read](s)"},
 	{"Map of Unknown", "", "_, err = mmap.Map[mmap.Unknown](s)", "mmap.Unknown does not satisfy mmap.Known", "_, err = mmap.MapUnknown(s, mmap.ProtRead)"},
-	{"Map of Mapping", "", "_, err = mmap.Map[mmap.Mapping](s)", "mmap.Mapping does not satisfy mmap.Known", "any, err = mmap.Map[mmap.Read](s)"},
+	{"Map of Mapping", "", "_, err = mmap.Map[mmap.Mapping](s)", "mmap.Mapping does not satisfy mmap.Known", "r, err = mmap.Map[mmap.Read](s); any = r.Untyped()"},
 	{"Map of a pointer", "", "_, err = mmap.Map[*mmap.Read](s)", "*mmap.Read does not satisfy mmap.Known", "_, err = mmap.Map[mmap.Read](s)"},
 	{"Map without a type", "", "_, err = mmap.Map(s)", "cannot infer M", "_, err = mmap.Map[mmap.Read](s)"},
 	{"UnsafeAdopt as Mapping", "", "_, err = mmap.UnsafeAdopt[mmap.Mapping](0, 0)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.UnsafeAdopt[mmap.Unknown](0, 0)"},
@@ -77,12 +77,34 @@ var misuses = []misuse{
 	{"Protect of an embedding struct", "type file struct{ mmap.Read }; m := file{r}", "_, err = mmap.Protect[mmap.ReadWrite](m)", "file does not satisfy mmap.Handle", "_, err = mmap.Protect[mmap.ReadWrite](m.Read)"},
 	{"Protect to an embedding struct", "type file struct{ mmap.Read }", "_, err = mmap.Protect[file](rw)", "file does not satisfy mmap.Known", "_, err = mmap.Protect[mmap.Read](rw)"},
 	{"Grow of an embedding struct", "type file struct{ mmap.Read }; m := file{r}", "err = mmap.Grow(m, 1)", "file does not satisfy mmap.Known", "err = mmap.Grow(m.Read, 1)"},
-	{"a struct that embeds an interface value", "type file struct{ mmap.Mapping }; m := file{r}", "_, err = mmap.Resize(m, 1)", "file does not satisfy mmap.Handle", "_, err = mmap.Resize(m.Mapping.(mmap.Read), 1)"},
-	{"a defined type of one's own", "type file = mmap.Read; type mine mmap.Read", "_, err = mmap.Resize(mine(r), 1)", "(type mine) does not satisfy mmap.Handle", "_, err = mmap.Resize(file(r), 1)"},
+	{"a struct that embeds a Mapping", "type file struct{ mmap.Mapping }; m := file{any}", "_, err = mmap.Resize(m, 1)", "file does not satisfy mmap.Handle", "err = m.Close()"},
+	{"a defined type of one's own", "type file = mmap.Read; type mine mmap.Read", "_, err = mmap.Resize(mine(r), 1)", "mine does not satisfy mmap.Handle", "_, err = mmap.Resize(file(r), 1)"},
 	{"Resize of a pointer", "", "_, err = mmap.Resize(&r, 1)", "*mmap.Read does not satisfy mmap.Handle", "_, err = mmap.Resize(r, 1)"},
-	{"Resize of an interface value", "", "_, err = mmap.Resize(any, 1)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Resize(any.(mmap.Read), 1)"},
-	{"Protect of an interface value", "", "_, err = mmap.Protect[mmap.Read](any)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Protect[mmap.Read](any.(mmap.ReadWrite))"},
-	{"Over of an interface value", "", "_, err = mmap.Over[mmap.Read](any, s)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Over[mmap.Read](any.(mmap.ReadWrite), s)"},
+	{"Resize of a Mapping", "", "_, err = mmap.Resize(any, 1)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Resize(r, 1)"},
+	{"Move of a Mapping", "", "_, err = mmap.Move(any, 1)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Move(r, 1)"},
+	{"Protect of a Mapping", "", "_, err = mmap.Protect[mmap.Read](any)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Protect[mmap.Read](rw)"},
+	{"Over of a Mapping", "", "_, err = mmap.Over[mmap.Read](any, s)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Over[mmap.Read](rw, s)"},
+	{"Split of a Mapping", "", "_, _, err = mmap.Split(any, 0)", "mmap.Mapping does not satisfy mmap.Handle", "_, _, err = mmap.Split(r, 0)"},
+	{"Join of Mappings", "", "_, err = mmap.Join(any, any)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Join(r, r2)"},
+	{"Grow of a Mapping", "", "err = mmap.Grow(any, 1)", "mmap.Mapping does not satisfy mmap.Known", "err = mmap.Grow(r, 1)"},
+	{"Forget of a Mapping", "", "_, err = mmap.Forget(any)", "mmap.Mapping does not satisfy mmap.Known", "_, err = mmap.Forget(r)"},
+	{"Assert of a Mapping", "", "_, err = mmap.Assert[mmap.Read](any)", "as mmap.Unknown value in argument", "_, err = mmap.Assert[mmap.Read](u)"},
+
+	// A handle is neither taken apart nor put together.
+	{"a Mapping from a handle", "", "_ = mmap.Mapping(r)", "cannot convert r (variable of struct type mmap.Read) to type mmap.Mapping", "_ = r.Untyped()"},
+	{"a handle from a Mapping", "", "_ = mmap.Read(any)", "cannot convert any (variable of struct type mmap.Mapping) to type mmap.Read", "_ = mmap.Read{}"},
+	{"None from a Mapping", "", "_ = mmap.None(any)", "cannot convert any (variable of struct type mmap.Mapping) to type mmap.None", "_ = mmap.None{}"},
+	{"a Mapping for a handle", "", "r = any", "as mmap.Read value in assignment", "any = r.Untyped()"},
+	{"a handle for a Mapping", "", "any = r", "as mmap.Mapping value in assignment", "any = r.Untyped()"},
+	{"the Mapping of a handle", "", "_ = r.Mapping", "r.Mapping undefined (type mmap.Read has no field or method Mapping", "_ = r.Untyped()"},
+	{"the Mapping of None", "", "_ = none.Mapping", "none.Mapping undefined (type mmap.None has no field or method Mapping", "_ = none.Untyped()"},
+	{"the base of None", "", "_ = none.base", "none.base undefined (cannot refer to unexported field base", "_ = none.Untyped()"},
+	{"None with a Mapping", "", "_ = mmap.None{Mapping: any}", "unknown field Mapping in struct literal of type mmap.None", "_ = mmap.None{}"},
+	{"None with a base", "", "_ = mmap.None{base: any}", "cannot refer to unexported field base", "_ = mmap.None{}"},
+	{"a Mapping by literal", "", "_ = mmap.Mapping{" + hidden[mmap.Mapping]() + ": nil}", "cannot refer to unexported field", "_ = mmap.Mapping{}"},
+	{"type assertion of a Mapping", "", "_ = any.(mmap.Read)", "is not an interface", "_ = any.Prot()"},
+	{"reading a Mapping", "", "any.ReadAt(b, 0)", "any.ReadAt undefined", "r.ReadAt(b, 0)"},
+	{"a method expression of base", "", "_ = (mmap.base).Len", "base not exported by package mmap", "_ = mmap.Mapping.Len"},
 
 	// Unknown is not known.
 	{"Forget of an Unknown", "", "_, err = mmap.Forget(u)", "mmap.Unknown does not satisfy mmap.Known", "_, err = mmap.Forget(r)"},
@@ -106,26 +128,27 @@ var misuses = []misuse{
 	{"conversion of a function", "m := func() (_ mmap.Read) { return r }", "_ = (func() mmap.ReadWrite)(m)", "to type func() mmap.ReadWrite", "_ = (func() mmap.Read)(m)"},
 	{"conversion through a type of one's own", "type mine mmap.Read", "_ = mmap.ReadWrite(mine(r))", "to type mmap.ReadWrite", "_ = mmap.Read(mine(r))"},
 	{"conversion to a type parameter", "", "func _[M mmap.Known](m mmap.Read) M { return M(m) }", "cannot convert m", "func _[M mmap.Known](m mmap.Read) (M, error) { return mmap.Protect[M](m) }"},
-	{"type assertion of what is no interface value", "", "_ = r.(mmap.ReadExec)", "is not an interface", "_ = any.(mmap.ReadExec)"},
+	{"type assertion of what is no interface value", "", "_ = r.(mmap.ReadExec)", "is not an interface", "_ = interface{}(r).(mmap.Read)"},
 
 	// The constraints.
-	{"Known as a variable's type", "", "var _ mmap.Known = r", "cannot use type mmap.Known outside a type constraint", "var _ mmap.Mapping = r"},
+	{"Known as a variable's type", "", "var _ mmap.Known = r", "cannot use type mmap.Known outside a type constraint", "var _ mmap.Mapping = r.Untyped()"},
 	{"Handle as a parameter's type", "", "func _(m mmap.Handle) int { return m.Len() }", "cannot use type mmap.Handle outside a type constraint", "func _(m mmap.Mapping) int { return m.Len() }"},
-	{"Known as an element's type", "", "_ = []mmap.Known{r, rw}", "cannot use type mmap.Known outside a type constraint", "_ = []mmap.Mapping{r, rw}"},
+	{"Known as an element's type", "", "_ = []mmap.Known{r, rw}", "cannot use type mmap.Known outside a type constraint", "_ = []mmap.Mapping{r.Untyped(), rw.Untyped()}"},
 	{"a union with Known", "", "type _ interface{ mmap.Known | mmap.Unknown }", "mmap.Known contains methods", "type _ interface{ mmap.Handle }"},
 	{"any as a constraint", "", "func _[M interface{}](m M) (M, error) { return mmap.Resize(m, 1) }", "(type M) does not satisfy mmap.Handle", "func _[M mmap.Handle](m M) (M, error) { return mmap.Resize(m, 1) }"},
-	{"Mapping as a constraint", "", "func _[M mmap.Mapping](m M) (M, error) { return mmap.Resize(m, 1) }", "M does not satisfy mmap.Handle", "func _[M mmap.Handle](m M) (M, error) { return mmap.Resize(m, 1) }"},
+	{"Mapping as a constraint", "", "func _[M interface{ mmap.Mapping }](m M) (M, error) { return mmap.Resize(m, 1) }", "(type M) does not satisfy mmap.Handle", "func _[M mmap.Handle](m M) (M, error) { return mmap.Resize(m, 1) }"},
 	{"Handle where Known is needed", "", "func _[M mmap.Handle](m M) error { return mmap.Grow(m, 1) }", "M does not satisfy mmap.Known", "func _[M mmap.Known](m M) error { return mmap.Grow(m, 1) }"},
 	{"reading any known permission", "", "func _[M mmap.Known](m M) { m.ReadAt(nil, 0) }", "m.ReadAt undefined", "func _[M interface{ mmap.Known; io.ReaderAt }](m M) { m.ReadAt(nil, 0) }"},
-	{"a type that claims to be a Mapping", foreignMapping(), "var _ mmap.Mapping = foreign{}", "foreign does not implement mmap.Mapping (unexported method", "var _ mmap.Mapping = r"},
+	{"a type with the methods of a Mapping", foreignMapping(), "_, err = mmap.Resize(foreign{}, 1)", "(type foreign) does not satisfy mmap.Handle", "_, err = mmap.Resize(r, 1)"},
 	{"a type that embeds to be a Known", "type embeds struct{ mmap.Read }", "_, err = mmap.Map[embeds](s)", "embeds does not satisfy mmap.Known", "m := embeds{}; m.Read, err = mmap.Map[mmap.Read](s)"},
 
 	// What is not exported stays so.
 	{"field of a handle", "", "_ = r." + hidden[mmap.Read](), "(cannot refer to unexported field", "_ = r.Addr()"},
 	{"field of a Spec", "", "_ = s." + hidden[mmap.Spec](), "(cannot refer to unexported field", "_ = s.String()"},
 	{"field of a Pin", "", "_ = pin." + hidden[mmap.Pin](), "(cannot refer to unexported field", "_ = pin.Bytes()"},
-	{"method of a handle", "", "_ = r." + hidden[mmap.Mapping](), "(cannot refer to unexported method", "_ = r.String"},
-	{"method of an interface value", "", "_ = any." + hidden[mmap.Mapping](), "(cannot refer to unexported method", "_ = any.Prot"},
+	{"field of a Mapping", "", "_ = any." + hidden[mmap.Mapping](), "(cannot refer to unexported field", "_ = any.Addr()"},
+	{"method of a handle", "", "_ = r." + hidden[mmap.AnyHandle](), "(cannot refer to unexported method", "_ = r.String"},
+	{"method of a Mapping", "", "_ = any." + hidden[mmap.AnyHandle](), "(cannot refer to unexported method", "_ = any.Prot"},
 	{"handle by literal", "", "_ = mmap.Read{" + hidden[mmap.Read]() + ": nil}", "cannot refer to unexported field", "_ = mmap.Read{}"},
 	{"Spec by literal", "", "_ = mmap.Spec{" + hidden[mmap.Spec]() + ": 1}", "cannot refer to unexported field", "_ = mmap.Anonymous(1)"},
 	{"Pin by literal", "", "_ = &mmap.Pin{" + hidden[mmap.Pin]() + ": nil}", "cannot refer to unexported field", "_, err = r.Pin()"},
@@ -149,7 +172,7 @@ var misuses = []misuse{
 // as they are, and its own with the names of the others.
 func foreignMapping() string {
 	src := "func (foreign) own() {}\ntype foreign struct{}\n"
-	for m := range reflect.TypeFor[mmap.Mapping]().Methods() {
+	for m := range reflect.TypeFor[mmap.AnyHandle]().Methods() {
 		signature := "()"
 		if m.IsExported() {
 			signature = strings.TrimPrefix(m.Type.String(), "func")
@@ -217,8 +240,8 @@ func everyMisuse() []misuse {
 		{"w", "InstallGuardPages", "0, 1"},
 		{"w", "RemoveGuardPages", "0, 1"},
 		{"rw", "Update", "f"},
-		{"?", "ViewRange", "0, 1, f"},
-		{"?", "UpdateRange", "0, 1, f"},
+		{"r", "ViewRange", "0, 1, f"},
+		{"rw", "UpdateRange", "0, 1, f"},
 		{"?", "Protect", "mmap.ProtRead"},
 		{"?", "ProtectRange", "0, 1, mmap.ProtRead"},
 		{"?", "Place", "0, s, mmap.ProtRead"},

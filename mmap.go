@@ -57,14 +57,14 @@ func MapUnknown(s Spec, p Prot) (Unknown, error) {
 // some. Otherwise nothing is changed.
 func UnsafeAdopt[M Handle](addr uintptr, size int) (M, error) {
 	var m M
-	t, err := adopt(addr, size, m)
+	known, promises := m.known()
+	t, err := adopt(addr, size, known, promises)
 	return handleOf[M](t), err
 }
 
-func adopt(addr uintptr, size int, as Mapping) (t ticket, err error) {
+func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err error) {
 	op := fmt.Sprintf("adopt %v at %#x", count(size), addr)
 	n, fits := round(uintptr(size), pageSize)
-	known, promises := as.known()
 	switch {
 	case size < 0:
 		return ticket{}, bad(op, "negative size")

@@ -124,7 +124,7 @@ func (s modelSource) more() int {
 
 // A modelRegion is a mapping.
 type modelRegion struct {
-	h        mmap.Mapping
+	h        mmap.AnyHandle
 	kind     *modelKind
 	addr     uintptr
 	len, cap int
@@ -223,21 +223,21 @@ type modelKind struct {
 	name    string
 	prot    mmap.Prot
 	unknown bool
-	zero    mmap.Mapping
+	zero    mmap.AnyHandle
 
-	create func(mmap.Spec, mmap.Prot) (mmap.Mapping, error)
-	adopt  func(uintptr, int) (mmap.Mapping, error)
-	resize func(mmap.Mapping, int) (mmap.Mapping, error)
-	move   func(mmap.Mapping, uintptr) (mmap.Mapping, error)
-	split  func(mmap.Mapping, int) (l, r mmap.Mapping, err error)
-	join   func(a, b mmap.Mapping) (mmap.Mapping, error)
+	create func(mmap.Spec, mmap.Prot) (mmap.AnyHandle, error)
+	adopt  func(uintptr, int) (mmap.AnyHandle, error)
+	resize func(mmap.AnyHandle, int) (mmap.AnyHandle, error)
+	move   func(mmap.AnyHandle, uintptr) (mmap.AnyHandle, error)
+	split  func(mmap.AnyHandle, int) (l, r mmap.AnyHandle, err error)
+	join   func(a, b mmap.AnyHandle) (mmap.AnyHandle, error)
 
 	// Known types only:
-	protect func(old mmap.Mapping) (mmap.Mapping, error) // to this type
-	over    func(old mmap.Mapping, s mmap.Spec) (mmap.Mapping, error)
-	assert  func(u mmap.Unknown) (mmap.Mapping, error)
-	grow    func(m mmap.Mapping, size int) error
-	forget  func(m mmap.Mapping) (mmap.Mapping, error)
+	protect func(old mmap.AnyHandle) (mmap.AnyHandle, error) // to this type
+	over    func(old mmap.AnyHandle, s mmap.Spec) (mmap.AnyHandle, error)
+	assert  func(u mmap.Unknown) (mmap.AnyHandle, error)
+	grow    func(m mmap.AnyHandle, size int) error
+	forget  func(m mmap.AnyHandle) (mmap.AnyHandle, error)
 }
 
 var unknownKind = handleKind[mmap.Unknown]("Unknown")
@@ -257,7 +257,7 @@ var modelKinds = []*modelKind{
 
 func known(k *modelKind) bool { return !k.unknown }
 
-func generic[M mmap.Handle](m M, err error) (mmap.Mapping, error) { return m, err }
+func generic[M mmap.Handle](m M, err error) (mmap.AnyHandle, error) { return m, err }
 
 func handleKind[M mmap.Handle](name string) *modelKind {
 	var zero M
@@ -265,23 +265,23 @@ func handleKind[M mmap.Handle](name string) *modelKind {
 		name:    name,
 		unknown: true,
 		zero:    zero,
-		create: func(s mmap.Spec, p mmap.Prot) (mmap.Mapping, error) {
+		create: func(s mmap.Spec, p mmap.Prot) (mmap.AnyHandle, error) {
 			return generic(mmap.MapUnknown(s, p))
 		},
-		adopt: func(addr uintptr, size int) (mmap.Mapping, error) {
+		adopt: func(addr uintptr, size int) (mmap.AnyHandle, error) {
 			return generic(mmap.UnsafeAdopt[M](addr, size))
 		},
-		resize: func(m mmap.Mapping, size int) (mmap.Mapping, error) {
+		resize: func(m mmap.AnyHandle, size int) (mmap.AnyHandle, error) {
 			return generic(mmap.Resize(m.(M), size))
 		},
-		move: func(m mmap.Mapping, addr uintptr) (mmap.Mapping, error) {
+		move: func(m mmap.AnyHandle, addr uintptr) (mmap.AnyHandle, error) {
 			return generic(mmap.Move(m.(M), addr))
 		},
-		split: func(m mmap.Mapping, off int) (mmap.Mapping, mmap.Mapping, error) {
+		split: func(m mmap.AnyHandle, off int) (mmap.AnyHandle, mmap.AnyHandle, error) {
 			l, r, err := mmap.Split(m.(M), off)
 			return l, r, err
 		},
-		join: func(a, b mmap.Mapping) (mmap.Mapping, error) {
+		join: func(a, b mmap.AnyHandle) (mmap.AnyHandle, error) {
 			return generic(mmap.Join(a.(M), b.(M)))
 		},
 	}
@@ -290,16 +290,16 @@ func handleKind[M mmap.Handle](name string) *modelKind {
 func knownKind[M mmap.Known](name string, p mmap.Prot) *modelKind {
 	k := handleKind[M](name)
 	k.unknown, k.prot = false, p
-	k.create = func(s mmap.Spec, _ mmap.Prot) (mmap.Mapping, error) { return generic(mmap.Map[M](s)) }
+	k.create = func(s mmap.Spec, _ mmap.Prot) (mmap.AnyHandle, error) { return generic(mmap.Map[M](s)) }
 	k.protect = protectAs[M]
 	k.over = overAs[M]
-	k.assert = func(u mmap.Unknown) (mmap.Mapping, error) { return generic(mmap.Assert[M](u)) }
-	k.grow = func(m mmap.Mapping, size int) error { return mmap.Grow(m.(M), size) }
-	k.forget = func(m mmap.Mapping) (mmap.Mapping, error) { return generic(mmap.Forget(m.(M))) }
+	k.assert = func(u mmap.Unknown) (mmap.AnyHandle, error) { return generic(mmap.Assert[M](u)) }
+	k.grow = func(m mmap.AnyHandle, size int) error { return mmap.Grow(m.(M), size) }
+	k.forget = func(m mmap.AnyHandle) (mmap.AnyHandle, error) { return generic(mmap.Forget(m.(M))) }
 	return k
 }
 
-func protectAs[M mmap.Known](old mmap.Mapping) (mmap.Mapping, error) {
+func protectAs[M mmap.Known](old mmap.AnyHandle) (mmap.AnyHandle, error) {
 	switch old := old.(type) {
 	case mmap.None:
 		return generic(mmap.Protect[M](old))
@@ -321,7 +321,7 @@ func protectAs[M mmap.Known](old mmap.Mapping) (mmap.Mapping, error) {
 	return generic(mmap.Protect[M](old.(mmap.Unknown)))
 }
 
-func overAs[M mmap.Known](old mmap.Mapping, s mmap.Spec) (mmap.Mapping, error) {
+func overAs[M mmap.Known](old mmap.AnyHandle, s mmap.Spec) (mmap.AnyHandle, error) {
 	switch old := old.(type) {
 	case mmap.None:
 		return generic(mmap.Over[M](old, s))
@@ -436,7 +436,7 @@ func inodeOf(t failer, table *procmaps.Table, f *os.File) uint64 {
 }
 
 // inert fails unless a handle answers as one that is no longer good.
-func inert(t failer, h mmap.Mapping, want error) {
+func inert(t failer, h mmap.AnyHandle, want error) {
 	t.Helper()
 	if h.Len() != 0 || h.Cap() != 0 || h.Addr() != 0 || h.Prot() != mmap.ProtNone {
 		t.Fatalf("stale handle: Len %d, Cap %d, Addr %#x, Prot %v", h.Len(), h.Cap(), h.Addr(), h.Prot())
@@ -450,7 +450,7 @@ func inert(t failer, h mmap.Mapping, want error) {
 }
 
 // transitions tries every transition, with good arguments, and Grow excepted.
-func (k *modelKind) transitions(h mmap.Mapping, s mmap.Spec) map[string]error {
+func (k *modelKind) transitions(h mmap.AnyHandle, s mmap.Spec) map[string]error {
 	got := map[string]error{}
 	_, got["protect"] = modelKinds[mmap.ProtRead].protect(h)
 	_, got["over"] = modelKinds[mmap.ProtRead].over(h, s)
@@ -471,7 +471,7 @@ func (k *modelKind) transitions(h mmap.Mapping, s mmap.Spec) map[string]error {
 }
 
 // accesses tries every access.
-func (k *modelKind) accesses(h mmap.Mapping) map[string]error {
+func (k *modelKind) accesses(h mmap.AnyHandle) map[string]error {
 	got := map[string]error{}
 	none := func([]byte) error { return nil }
 	if r, ok := h.(io.ReaderAt); ok {

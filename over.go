@@ -30,7 +30,7 @@ func (t ticket) over(s Spec, p Prot, known bool) (next ticket, err error) {
 		err = t.change(func(*region) error { return nil }) // before anything is opened
 	}
 	if err == nil {
-		err = s.open(p, t.Cap(), func(b backing) error {
+		err = s.open(p, Mapping{t}.Cap(), func(b backing) error {
 			next, err = t.overlay(s, b, p, known, name)
 			return err
 		})

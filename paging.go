@@ -14,18 +14,18 @@ import (
 // pages; of a private mapping there is nothing to write. What storage could not
 // keep is EIO, or ENOSPC. Memory that has no storage, such as [Secret] or a driver's
 // ring, is [errors.ErrUnsupported]; the other pages of the range are synced then.
-func (t ticket) Sync(off, n int) error { return t.sync("sync", off, n, unix.MS_SYNC) }
+func (m Mapping) Sync(off, n int) error { return m.sync("sync", off, n, unix.MS_SYNC) }
 
 // StartSync is Sync that does not wait; MS_ASYNC. Since Linux 2.6.19 this does
 // nothing: the kernel writes changed pages when it likes, usually within half a
 // minute.
-func (t ticket) StartSync(off, n int) error { return t.sync("start of sync", off, n, unix.MS_ASYNC) }
+func (m Mapping) StartSync(off, n int) error { return m.sync("start of sync", off, n, unix.MS_ASYNC) }
 
 // Invalidate asks for the pages of n bytes at off, widened to whole pages, to be
 // as in their file; MS_INVALIDATE. On Linux mappings and files are one, so all
 // that is left of this is that locked pages answer EBUSY.
-func (t ticket) Invalidate(off, n int) error {
-	return t.sync("invalidation", off, n, unix.MS_INVALIDATE)
+func (m Mapping) Invalidate(off, n int) error {
+	return m.sync("invalidation", off, n, unix.MS_INVALIDATE)
 }
 
 func (t ticket) sync(op string, off, n, flags int) error {
@@ -53,9 +53,9 @@ func (t ticket) sync(op string, off, n, flags int) error {
 // memory, a multiple of the page size; mincore(2). Of a file, it counts what
 // the page cache holds, and where the process neither owns the file nor may
 // write to it, everything.
-func (t ticket) Resident(off, n int) (int, error) {
+func (m Mapping) Resident(off, n int) (int, error) {
 	size := 0
-	err := t.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
+	err := m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
 		return eachResident(start, length, func(_ uintptr, in bool) {
 			if in {
 				size += int(pageSize)
@@ -67,8 +67,8 @@ func (t ticket) Resident(off, n int) (int, error) {
 
 // ResidentPages returns for each of the pages that hold n bytes at off whether
 // it is in memory, as Resident does. A huge page counts as many.
-func (t ticket) ResidentPages(off, n int) (pages []bool, err error) {
-	err = t.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
+func (m Mapping) ResidentPages(off, n int) (pages []bool, err error) {
+	err = m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
 		return eachResident(start, length, func(_ uintptr, in bool) { pages = append(pages, in) })
 	})
 	return pages, err
@@ -111,12 +111,12 @@ const (
 // otherwise the kernel takes those that exist. PolicyPreferred takes the lowest
 // of them, and of none the node that PolicyLocal would. Where it refuses a part of
 // the range, the pages before that have the policy.
-func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
+func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	if !isInt32(int(p)) {
 		return bad(fmt.Sprintf("policy of %v at %d", count(n), off), "%d is no policy", int(p))
 	}
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
-	return t.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
+	return m.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
 		for _, node := range nodes {
 			if node < 0 || node >= len(mask)*bits.UintSize {
 				return bad("", "%d is no node", node)
@@ -135,8 +135,8 @@ func (t ticket) SetPolicy(off, n int, p Policy, nodes ...int) error {
 // Nodes returns for each of the pages that hold n bytes at off the NUMA node
 // that holds it; move_pages(2). It is -1 for a page that this process has not
 // touched, for anonymous memory that was only read, and for what is not in memory.
-func (t ticket) Nodes(off, n int) (nodes []int, err error) {
-	err = t.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
+func (m Mapping) Nodes(off, n int) (nodes []int, err error) {
+	err = m.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
 		pages := make([]uintptr, size/pageSize)
 		for i := range pages {
 			pages[i] = addr + uintptr(i)*pageSize

@@ -19,7 +19,7 @@ import (
 )
 
 // mappedPages tells for each page of a mapping whether the processor has it.
-func mappedPages(t testing.TB, m Mapping) string {
+func mappedPages(t testing.TB, m mapping) string {
 	t.Helper()
 	var pages strings.Builder
 	for _, e := range pagemap(t, m, 0, m.Len()) {
@@ -82,7 +82,7 @@ func TestPrefault(t *testing.T) {
 // Without the permission nothing is faulted in, not even the pages before.
 func TestPrefaultPermission(t *testing.T) {
 	pg := int(pageSize)
-	for _, m := range []Mapping{
+	for _, m := range []mapping{
 		mapped[None](t, Anonymous(3*pg)), mapped[Write](t, Anonymous(3*pg)), mapped[Exec](t, Anonymous(3*pg)), mapped[WriteExec](t, Anonymous(3*pg)),
 	} {
 		err := m.Prefault(pg+1, 7)
@@ -402,7 +402,7 @@ func TestLockPermission(t *testing.T) {
 	check(t, err)
 	defer u.Close()
 	check(t, u.ProtectRange(pg, pg, ProtNone))
-	for _, m := range []Mapping{none, u} {
+	for _, m := range []mapping{none, u} {
 		err := m.Lock(0, 3*pg)
 		wants(t, "lock", err, ErrPermission, unix.EACCES)
 		if names(t, err, 0, 3*pg); pagesWith(t, m, "lo") != "---" || mappedPages(t, m) != "---" {
@@ -529,7 +529,7 @@ func TestLockOverLimit(t *testing.T) {
 }
 
 // dirty returns how many bytes of a mapping are newer than their file's.
-func dirty(t testing.TB, m Mapping, off, n int) int {
+func dirty(t testing.TB, m mapping, off, n int) int {
 	t.Helper()
 	_, sum := smaps(t, m, off, n)
 	return sum["Private_Dirty"] + sum["Shared_Dirty"]
@@ -706,7 +706,7 @@ func nodesOnline(t testing.TB) (nodes []int) {
 }
 
 // policies tells for each page of a mapping what numa_maps says of its area.
-func policies(t testing.TB, m Mapping) (pages []string) {
+func policies(t testing.TB, m mapping) (pages []string) {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/numa_maps")
 	check(t, err)

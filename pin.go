@@ -24,12 +24,12 @@ type Pin struct {
 const unpinned = 1 << 31
 
 // Pin pins the mapping until [Pin.Unpin]. It fails with ErrClosed or ErrMoved.
-func (t ticket) Pin() (*Pin, error) {
-	line, err := t.pin()
+func (m Mapping) Pin() (*Pin, error) {
+	line, err := m.pin()
 	if err != nil {
 		return nil, named(err, "pin")
 	}
-	return &Pin{r: t.r, line: line, bytes: Prot(t.r.prot.Load()).allows(ProtRead)}, nil
+	return &Pin{r: m.r, line: line, bytes: Prot(m.r.prot.Load()).allows(ProtRead)}, nil
 }
 
 // Bytes returns the memory itself, len == cap, with the length that the

@@ -176,8 +176,8 @@ func (r *region) stopped(err, undo error) error {
 // mapping is never collected. Access, Split, Join of sealed mappings, Forget,
 // Assert, Release, locks and advice go on, except for AdviceDontFork, which answers
 // EPERM where private memory cannot be written.
-func (t ticket) Seal() error {
-	err := t.pinned(func(r *region) error {
+func (m Mapping) Seal() error {
+	err := m.pinned(func(r *region) error {
 		err := blame("mseal", sys.Mseal(r.base, r.size))
 		if err == nil {
 			r.sealed.Store(true)
@@ -194,8 +194,8 @@ func (t ticket) Seal() error {
 // [Unknown] of several kinds, what lies before such a file is named all the same.
 // The name has at most 79 bytes, printable ASCII without any of \ ` $ [ and ]; an
 // empty one takes the name away.
-func (t ticket) SetName(name string) error {
-	err := t.pinned(func(r *region) error {
+func (m Mapping) SetName(name string) error {
+	err := m.pinned(func(r *region) error {
 		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.base, r.size, name))
 		if err == unix.EBADF || err == unix.EINVAL {
 			err = &failure{hint: "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]", err: err}

@@ -88,24 +88,24 @@ type rangeOp struct {
 	whole   bool      // it refuses parts of pages
 	need    mmap.Prot // of each page
 	shows   int
-	do      func(h mmap.Mapping, off, n int, a rangeArgs) error
+	do      func(h mmap.AnyHandle, off, n int, a rangeArgs) error
 }
 
-func advises(a mmap.Advice) func(h mmap.Mapping, off, n int, _ rangeArgs) error {
-	return func(h mmap.Mapping, off, n int, _ rangeArgs) error { return h.Advise(off, n, a) }
+func advises(a mmap.Advice) func(h mmap.AnyHandle, off, n int, _ rangeArgs) error {
+	return func(h mmap.AnyHandle, off, n int, _ rangeArgs) error { return h.Advise(off, n, a) }
 }
 
-func does(f func(h mmap.Mapping, off, n int) error) func(h mmap.Mapping, off, n int, _ rangeArgs) error {
-	return func(h mmap.Mapping, off, n int, _ rangeArgs) error { return f(h, off, n) }
+func does(f func(h mmap.AnyHandle, off, n int) error) func(h mmap.AnyHandle, off, n int, _ rangeArgs) error {
+	return func(h mmap.AnyHandle, off, n int, _ rangeArgs) error { return f(h, off, n) }
 }
 
-func loss(f func(w destroyer, off, n int) error) func(h mmap.Mapping, off, n int, _ rangeArgs) error {
-	return func(h mmap.Mapping, off, n int, _ rangeArgs) error { return f(h.(destroyer), off, n) }
+func loss(f func(w destroyer, off, n int) error) func(h mmap.AnyHandle, off, n int, _ rangeArgs) error {
+	return func(h mmap.AnyHandle, off, n int, _ rangeArgs) error { return f(h.(destroyer), off, n) }
 }
 
 // rangeOps are numbered by the corpus: new ones go to the end.
 var rangeOps = []rangeOp{
-	{"protect", "", true, 0, replaces, func(h mmap.Mapping, off, n int, a rangeArgs) error {
+	{"protect", "", true, 0, replaces, func(h mmap.AnyHandle, off, n int, a rangeArgs) error {
 		return h.(mmap.Unknown).ProtectRange(off, n, mmap.Prot(a.arg%10))
 	}},
 	{"place", "", true, 0, replaces, nil},
@@ -116,25 +116,25 @@ var rangeOps = []rangeOp{
 	{"split", "", false, 0, unseen, nil},
 	{"grow", "", false, 0, replaces, nil},
 	{"resize", "", false, 0, replaces, nil},
-	{"sync", "", false, 0, unseen, does(mmap.Mapping.Sync)},
-	{"start sync", "", false, 0, unseen, does(mmap.Mapping.StartSync)},
-	{"invalidate", "MLOCK_ONFAULT", false, 0, unseen, does(mmap.Mapping.Invalidate)},
+	{"sync", "", false, 0, unseen, does(mmap.AnyHandle.Sync)},
+	{"start sync", "", false, 0, unseen, does(mmap.AnyHandle.StartSync)},
+	{"invalidate", "MLOCK_ONFAULT", false, 0, unseen, does(mmap.AnyHandle.Invalidate)},
 	{"random", "", false, 0, divides, advises(mmap.AdviceRandom)},
 	{"do not fork", "", false, 0, divides, advises(mmap.AdviceDontFork)},
 	{"do not dump", "", false, 0, divides, advises(mmap.AdviceDontDump)},
 	{"will need", "", false, 0, unseen, advises(mmap.AdviceWillNeed)},
 	{"cold", "MADV_COLD", false, 0, unseen, advises(mmap.AdviceCold)},
-	{"lock", "", false, 0, divides, does(mmap.Mapping.Lock)},
-	{"lock on fault", "MLOCK_ONFAULT", false, 0, divides, does(mmap.Mapping.LockOnFault)},
-	{"unlock", "MLOCK_ONFAULT", false, 0, divides, does(mmap.Mapping.Unlock)},
-	{"policy", "mbind", false, 0, divides, func(h mmap.Mapping, off, n int, _ rangeArgs) error {
+	{"lock", "", false, 0, divides, does(mmap.AnyHandle.Lock)},
+	{"lock on fault", "MLOCK_ONFAULT", false, 0, divides, does(mmap.AnyHandle.LockOnFault)},
+	{"unlock", "MLOCK_ONFAULT", false, 0, divides, does(mmap.AnyHandle.Unlock)},
+	{"policy", "mbind", false, 0, divides, func(h mmap.AnyHandle, off, n int, _ rangeArgs) error {
 		return h.SetPolicy(off, n, mmap.PolicyLocal)
 	}},
 	{"resident", "", false, 0, unseen, nil},
 	{"nodes", "mbind", false, 0, unseen, nil},
-	{"prefault", "MADV_POPULATE_READ", false, mmap.ProtRead, unseen, does(mmap.Mapping.Prefault)},
+	{"prefault", "MADV_POPULATE_READ", false, mmap.ProtRead, unseen, does(mmap.AnyHandle.Prefault)},
 	{"prefault write", "MADV_POPULATE_READ", false, mmap.ProtWrite, unseen, loss(destroyer.PrefaultWrite)},
-	{"collapse", "", false, 0, unseen, does(mmap.Mapping.Collapse)},
+	{"collapse", "", false, 0, unseen, does(mmap.AnyHandle.Collapse)},
 	{"discard", "", true, mmap.ProtWrite, loses, loss(destroyer.Discard)},
 	{"discard locked", "MADV_DONTNEED_LOCKED", true, mmap.ProtWrite, loses, loss(destroyer.DiscardLocked)},
 	{"free", "", true, mmap.ProtWrite, loses, loss(destroyer.Free)},
@@ -360,7 +360,7 @@ type rangeTest struct {
 	rangeArgs
 	rangeOp
 
-	h           mmap.Mapping
+	h           mmap.AnyHandle
 	kind        *modelKind
 	lead, len   int
 	span        span

@@ -128,7 +128,7 @@ type modelFile struct {
 }
 
 type staleHandle struct {
-	h    mmap.Mapping
+	h    mmap.AnyHandle
 	kind *modelKind
 	err  error
 }
@@ -425,7 +425,7 @@ func writable(k *modelKind) bool  { _, ok := k.zero.(io.WriterAt); return ok }
 func updatable(k *modelKind) bool { _, ok := k.zero.(updater); return ok }
 
 // retire notes that a region's handle is consumed, and has a successor.
-func (m *machine) retire(r *modelRegion, kind *modelKind, next mmap.Mapping) {
+func (m *machine) retire(r *modelRegion, kind *modelKind, next mmap.AnyHandle) {
 	m.bury(r, mmap.ErrMoved)
 	r.h, r.kind = next, kind
 }

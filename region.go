@@ -349,15 +349,15 @@ func (t ticket) resign() {
 // sealed mapping cannot be closed: ErrSealed.
 //
 // It is safe to call from several goroutines at once.
-func (t ticket) Close() error {
-	r := t.r
+func (m Mapping) Close() error {
+	r := m.r
 	if r == nil {
 		return named(ErrClosed, "close")
 	}
 	for {
 		w := r.word.Load()
 		switch {
-		case w&genMask != t.state:
+		case w&genMask != m.state:
 			return named(ErrMoved, "close")
 		case w&busy != 0:
 			r.await()
@@ -395,11 +395,11 @@ func (t ticket) Close() error {
 // pages, the reserve included. It belongs to whoever has the address then,
 // [UnsafeAdopt] for one. The handle answers ErrMoved. While the mapping is
 // accessed or pinned it answers ErrBusy.
-func (t ticket) Release() (addr uintptr, size int, err error) {
-	if err := t.acquire(0); err != nil {
+func (m Mapping) Release() (addr uintptr, size int, err error) {
+	if err := m.acquire(0); err != nil {
 		return 0, 0, named(err, "release")
 	}
-	addr, size = t.r.base, int(t.r.size)
-	t.resign()
+	addr, size = m.r.base, int(m.r.size)
+	m.resign()
 	return addr, size, nil
 }

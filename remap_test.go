@@ -58,7 +58,7 @@ func picture(t testing.TB, pid string, base uintptr, pages int) []string {
 }
 
 // pictureOf is picture of the pages that hold the data of a mapping.
-func pictureOf(t testing.TB, m Mapping) []string {
+func pictureOf(t testing.TB, m mapping) []string {
 	t.Helper()
 	base := page(m.Addr())
 	return picture(t, "self", base, int((m.Addr()+uintptr(m.Len())-base+pageSize-1)/pageSize))
@@ -689,7 +689,7 @@ func TestRemapHuge(t *testing.T) {
 	m := mapped[ReadWrite](t, Anonymous(huge+1).HugePages(0).At(space))
 	check(t, second(m.WriteAt([]byte{7}, int64(huge))))
 	before := table(t, m)
-	same := func(what string, m Mapping, err error, targets ...error) {
+	same := func(what string, m mapping, err error, targets ...error) {
 		t.Helper()
 		if wants(t, what, err, targets...); err == nil || table(t, m) != before {
 			t.Errorf("%s: %v: was\n%s\nis\n%s", what, err, before, table(t, m))

@@ -108,7 +108,7 @@ func (r *region) openHuge(start, end uintptr, k kind, l locking) error {
 // or [Secret], whose size is fixed, and to grow from 0 what has no source any
 // more, as an empty part of a file. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
-	old := m.inside().Len()
+	old := m.Len()
 	m, err := change(m, func(r *region) error { return r.resize(size) },
 		func(err error) error { return named(err, "resize to %v", count(size)) })
 	if err == nil && size > old {

@@ -260,7 +260,7 @@ func neighbours(b *testing.B, live int) func() {
 	if limit := number("/proc/sys/vm/max_map_count", ""); uint64(live) > limit-limit/10 {
 		b.Skipf("vm.max_map_count is %d", limit)
 	}
-	all := make([]Mapping, live)
+	all := make([]mapping, live)
 	for i := range all {
 		if i%2 == 0 {
 			all[i] = must(Map[Read](Anonymous(1)))

@@ -44,7 +44,7 @@ func sealed(t testing.TB, s Spec) ReadWrite {
 }
 
 // stays fails unless err is ErrSealed in all its guises, and m as it was.
-func stays(t testing.TB, what string, m Mapping, was []string, err error) {
+func stays(t testing.TB, what string, m mapping, was []string, err error) {
 	t.Helper()
 	if wants(t, what, err, ErrSealed, unix.EPERM, ErrPermission); err == nil || !strings.HasPrefix(err.Error(), "mmap: ") {
 		t.Errorf("%s: %v", what, err)
@@ -53,7 +53,7 @@ func stays(t testing.TB, what string, m Mapping, was []string, err error) {
 }
 
 // wholePicture is pictureOf with the reserve.
-func wholePicture(t testing.TB, m Mapping) []string {
+func wholePicture(t testing.TB, m mapping) []string {
 	t.Helper()
 	base := page(m.Addr())
 	return picture(t, "self", base, int((m.Addr()+uintptr(m.Cap())-base+pageSize-1)/pageSize))

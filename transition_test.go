@@ -176,7 +176,7 @@ func TestKnownPermissions(t *testing.T) {
 	one(t, mapped[ReadWriteExec](t, Anonymous(1)), "rwx")
 }
 
-func one(t *testing.T, m Mapping, perms string) {
+func one(t *testing.T, m mapping, perms string) {
 	t.Helper()
 	regions, err := m.Regions()
 	check(t, err)
@@ -194,7 +194,7 @@ func TestFailWhole(t *testing.T) {
 	defer ro.Close()
 	m := mapped[Read](t, File(ro, 0, 4*pg).Shared())
 	before := table(t, m)
-	same := func(what string, m Mapping, err error, targets ...error) {
+	same := func(what string, m mapping, err error, targets ...error) {
 		t.Helper()
 		wants(t, what, err, targets...)
 		if after := table(t, m); after != before {
@@ -721,7 +721,7 @@ func TestResizeIntoReserve(t *testing.T) {
 }
 
 // perms are the kernel's permissions of each page of a mapping.
-func perms(t testing.TB, m Mapping) (pages []string) {
+func perms(t testing.TB, m mapping) (pages []string) {
 	t.Helper()
 	for _, r := range must(m.Regions()) {
 		for range r.Size() / uint64(pageSize) {

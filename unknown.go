@@ -2,78 +2,67 @@ package mmap
 
 import (
 	"cmp"
-	"fmt"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
-// Unknown is a mapping whose permissions, and even what is mapped, change in
-// place and piece by piece while the program runs. Every access checks the
-// pages that it touches. [Assert] makes it a known mapping, as a type assertion
-// would.
+// Unknown has all methods of [Mapping]. Its permissions, and even what is mapped,
+// change in place and piece by piece while the program runs, and each access checks the
+// pages that it touches. [Assert] makes it a handle of a known type, as a type assertion
+// does with an interface value.
 //
-// A change keeps the handle: all copies of it see the new state. It answers
-// ErrBusy while the mapping is accessed or pinned.
+// A change keeps the handle: all copies of it see the new state. While the mapping is
+// accessed or pinned, a change is refused with ErrBusy.
 type Unknown struct {
 	_       [0]*Unknown
 	updater // of which it checks every access
 }
 
-// ReadAt is as that of [Read]; the copy stops at the first page that cannot be
-// read, with the count and ErrPermission.
+// ReadAt copies from the mapping at off into p, as [io.ReaderAt] says. The copy stops at
+// the first page that cannot be read, with the count and ErrPermission. A fault is a
+// [*FaultError] with the offset where the copy stopped; what lies in p beyond the count
+// is as it was. A negative offset is a bad argument.
 func (u Unknown) ReadAt(p []byte, off int64) (int, error) { return u.transfer(p, off, ProtRead, true) }
 
-// WriteAt is as that of [ReadWrite]; the copy stops at the first page that
-// cannot be written, with the count and ErrPermission.
+// WriteAt copies p into the mapping at off, as [io.WriterAt] says. The copy stops at the
+// first page that cannot be written, with the count and ErrPermission. What does not fit
+// in the mapping is left out, and the error matches [io.ErrShortWrite]. A fault is a
+// [*FaultError] with the offset where the copy stopped; no byte beyond it was changed.
 func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
 	return u.transfer(p, off, ProtWrite, true)
 }
 
-// View is as that of [Read]; every page must be readable, or it answers
-// ErrPermission.
+// View calls f with the memory itself, len == cap, if every page can be read; otherwise
+// it returns ErrPermission. The slice is valid until f returns, and the mapping stays as
+// it is so long. A fault ends f and is returned as a [*FaultError]; see [Guard].
 func (u Unknown) View(f func(b []byte) error) error { return u.viewRange(0, 0, true, ProtRead, f) }
 
-// Update is as that of [ReadWrite]; every page must be readable and writable,
-// or it answers ErrPermission.
+// Update calls f with the memory itself, to read and to write, if every page can be read
+// and written; otherwise it returns ErrPermission. The slice is valid until f returns,
+// and the mapping stays as it is so long. A fault ends f and is returned as a
+// [*FaultError]; see [Guard].
 func (u Unknown) Update(f func(b []byte) error) error {
 	return u.viewRange(0, 0, true, ProtRead|ProtWrite, f)
 }
 
 // ViewRange is View of the n bytes at off; the pages that hold them must be
-// readable. A range outside the mapping is a bad argument.
+// readable. A range that is not within Len is a bad argument.
 func (u Unknown) ViewRange(off, n int, f func(b []byte) error) error {
 	return u.viewRange(off, n, false, ProtRead, f)
 }
 
 // UpdateRange is Update of the n bytes at off; the pages that hold them must be
-// readable and writable. A range outside the mapping is a bad argument.
+// readable and writable. A range that is not within Len is a bad argument.
 func (u Unknown) UpdateRange(off, n int, f func(b []byte) error) error {
 	return u.viewRange(off, n, false, ProtRead|ProtWrite, f)
 }
 
-// UnsafeBytes is as that of [Read]; it is nil unless every page can be read.
+// UnsafeBytes returns the memory itself, neither guarded nor pinned, and nil unless every
+// page can be read. A fault ends the program, and so does touching the slice after Close
+// or a transition that moves the mapping, if it does not read another mapping's bytes. The
+// mapping is never collected from now on.
 func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
-
-func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) error) error {
-	part := func(b []byte) error {
-		if whole {
-			n = len(b)
-		} else if off < 0 || n < 0 || off > len(b) || n > len(b)-off {
-			return bad(fmt.Sprintf("%s of %v at %d", views[need], count(n), off), "the mapping has %v", count(len(b)))
-		}
-		if err := t.r.allowed(off, n, need); err != nil {
-			return named(err, "%s of %v at %d", views[need], count(n), off)
-		}
-		return f(b[off : off+n : off+n])
-	}
-	if need == ProtRead {
-		return t.view(part)
-	}
-	return t.update(part)
-}
-
-var views = [...]string{ProtRead: "view", ProtRead | ProtWrite: "update"}
 
 // transferAllowed is transfer up to the first page that does not allow need. It
 // ends the caller's pin.

@@ -52,7 +52,7 @@ func tour(name string, out io.Writer) error {
 	fmt.Fprintf(out, "   %q has %d bytes.\n", name, size)
 	fmt.Fprintf(out, "   It begins: %s\n", first)
 	fmt.Fprintf(out, "   SHA-256: %x\n", before)
-	kernel(out, file)
+	kernel(out, file.Untyped())
 
 	fmt.Fprintln(out, "2. Split: its first page becomes a mapping of its own. No system call is made.")
 	// The whole could be made writable just as well. But the kernel would have
@@ -65,8 +65,8 @@ func tour(name string, out io.Writer) error {
 	defer head.Close()
 	defer rest.Close()
 	fmt.Fprintf(out, "   %d bytes and %d bytes.\n", head.Len(), rest.Len())
-	kernel(out, head)
-	kernel(out, rest)
+	kernel(out, head.Untyped())
+	kernel(out, rest.Untyped())
 	if _, err = file.ReadAt(make([]byte, 1), 0); !errors.Is(err, mmap.ErrMoved) {
 		return fmt.Errorf("the old handle answered %v", err)
 	}
@@ -87,7 +87,7 @@ func tour(name string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	kernel(out, page)
+	kernel(out, page.Untyped())
 	after, err := hash(name, size)
 	if err != nil {
 		return err
@@ -106,7 +106,7 @@ func tour(name string, out io.Writer) error {
 		return fmt.Errorf("a transition inside a view answered %v", err)
 	}
 	fmt.Fprintf(out, "   Inside a view: %v\n", err)
-	kernel(out, page)
+	kernel(out, page.Untyped())
 
 	return truncation(out, page)
 }
@@ -133,7 +133,7 @@ func truncation(out io.Writer, page mmap.ReadWrite) error {
 		return err
 	}
 	defer m.Close()
-	kernel(out, m)
+	kernel(out, m.Untyped())
 	if err = scratch.Truncate(int64(half)); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func truncation(out io.Writer, page mmap.ReadWrite) error {
 		return fmt.Errorf("reading past the end of the file answered %v", err)
 	}
 	fmt.Fprintf(out, "   Read %d of %d bytes: %v\n", n, m.Len(), fault)
-	kernel(out, m)
+	kernel(out, m.Untyped())
 	fmt.Fprintln(out, "   An ordinary program would have died of SIGBUS. This one goes on, and ends here.")
 	return nil
 }

@@ -1,0 +1,149 @@
+package mmap
+
+import (
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// A loss is advice of madvise(2) that loses contents; hint is for EINVAL.
+type loss struct {
+	name   string
+	advice int
+	hint   string
+}
+
+var (
+	discard       = loss{"MADV_DONTNEED", unix.MADV_DONTNEED, "the pages are locked, or of a device"}
+	discardLocked = loss{"MADV_DONTNEED_LOCKED", unix.MADV_DONTNEED_LOCKED, "the pages are of a device"}
+	free          = loss{"MADV_FREE", unix.MADV_FREE, "the pages are locked, or not private anonymous memory"}
+	punch         = loss{"MADV_REMOVE", unix.MADV_REMOVE, "the pages are locked, or private"}
+	wipeOnFork    = loss{"MADV_WIPEONFORK", unix.MADV_WIPEONFORK, "not private anonymous memory"}
+	installGuards = loss{"MADV_GUARD_INSTALL", unix.MADV_GUARD_INSTALL, "the pages are locked, huge, or of a file that cannot"}
+	removeGuards  = loss{"MADV_GUARD_REMOVE", unix.MADV_GUARD_REMOVE, "the pages are huge, or of a device"}
+)
+
+// destroy gives advice that loses contents.
+func (t ticket) destroy(l loss, off, n int) error {
+	return t.within(l.name, off, n, true, func(r *region, addr, size uintptr) error {
+		if r.sealed.Load() {
+			return ErrSealed
+		}
+		if err := r.allowed(off, n, ProtWrite); err != nil {
+			return err
+		}
+		first, last := r.kindAt(addr-r.base), r.kindAt(addr-r.base+size-1)
+		wider := addr != r.addr.Load()+uintptr(off) || size != uintptr(n)
+		if l.advice == unix.MADV_REMOVE && wider && first.flags&last.flags&unix.MAP_ANONYMOUS == 0 {
+			return bad("", "the first or the last page holds other bytes of the file, too")
+		}
+		return whyNot(sys.Madvise(addr, size, l.advice), l.name, l.hint)
+	})
+}
+
+// PrefaultWrite faults the pages of n bytes at off in for writing, widened to whole
+// pages: private pages are copied, and holes of a shared file are filled;
+// MADV_POPULATE_WRITE. A full disk is a [*FaultError]. The contents do not change.
+func (w writer) PrefaultWrite(off, n int) error {
+	return w.prefault("MADV_POPULATE_WRITE", off, n, ProtWrite, unix.MADV_POPULATE_WRITE)
+}
+
+// Discard drops the pages of n bytes at off; MADV_DONTNEED. Anonymous private
+// memory then reads as zeros, a private mapping of a file as the file; shared
+// memory keeps its contents, for they belong to the file.
+//
+// The range is one of whole pages: it starts on a page boundary and ends on one
+// or at Len. Locked pages are refused with EINVAL: see DiscardLocked. In an
+// Unknown every page must be writable. Discard runs beside views and pins, whose
+// slices then show the new contents, like every method that destroys contents.
+// Where the kernel refuses a page in the middle of the range, the pages before
+// it may be gone.
+func (w writer) Discard(off, n int) error { return w.destroy(discard, off, n) }
+
+// DiscardLocked is Discard for pages that may be locked, and stay so: a new
+// page is locked when it is touched; MADV_DONTNEED_LOCKED.
+func (w writer) DiscardLocked(off, n int) error { return w.destroy(discardLocked, off, n) }
+
+// Free lets the kernel drop the pages when it needs memory, and until then
+// keep them; MADV_FREE. A page reads as zeros or as before until it is written
+// again, which keeps it. It is for private anonymous memory; the range is as
+// with Discard.
+func (w writer) Free(off, n int) error { return w.destroy(free, off, n) }
+
+// Punch makes a hole in the file, or the shared anonymous memory, beneath n
+// bytes at off: they read as zeros in every mapping, and their storage is freed;
+// MADV_REMOVE. The mapping must be shared, and the range is as with Discard; but
+// the bytes of its pages that lie outside of the mapping would go, too, so a page
+// with such bytes of a file is a bad argument. A file system that cannot is
+// [errors.ErrUnsupported].
+func (w writer) Punch(off, n int) error { return w.destroy(punch, off, n) }
+
+// WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys
+// and the state of random number generators should; MADV_WIPEONFORK. It is for
+// private anonymous memory, and undone by AdviceKeepOnFork; the range is as
+// with Discard.
+func (w writer) WipeOnFork(off, n int) error { return w.destroy(wipeOnFork, off, n) }
+
+// InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
+// as the cause, without dividing the mapping as [Protect] would. Their contents
+// are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
+// the cause. The range is as with Discard; locked pages are refused with EINVAL.
+func (w writer) InstallGuardPages(off, n int) error { return w.destroy(installGuards, off, n) }
+
+// RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then
+// read as after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay
+// as they are. The range is as with Discard.
+func (w writer) RemoveGuardPages(off, n int) error { return w.destroy(removeGuards, off, n) }
+
+// PrefaultWrite faults the pages of n bytes at off in for writing, widened to whole
+// pages: private pages are copied, and holes of a shared file are filled;
+// MADV_POPULATE_WRITE. A full disk is a [*FaultError]. The contents do not change.
+func (u updater) PrefaultWrite(off, n int) error {
+	return u.prefault("MADV_POPULATE_WRITE", off, n, ProtWrite, unix.MADV_POPULATE_WRITE)
+}
+
+// Discard drops the pages of n bytes at off; MADV_DONTNEED. Anonymous private
+// memory then reads as zeros, a private mapping of a file as the file; shared
+// memory keeps its contents, for they belong to the file.
+//
+// The range is one of whole pages: it starts on a page boundary and ends on one
+// or at Len. Locked pages are refused with EINVAL: see DiscardLocked. In an
+// Unknown every page must be writable. Discard runs beside views and pins, whose
+// slices then show the new contents, like every method that destroys contents.
+// Where the kernel refuses a page in the middle of the range, the pages before
+// it may be gone.
+func (u updater) Discard(off, n int) error { return u.destroy(discard, off, n) }
+
+// DiscardLocked is Discard for pages that may be locked, and stay so: a new
+// page is locked when it is touched; MADV_DONTNEED_LOCKED.
+func (u updater) DiscardLocked(off, n int) error { return u.destroy(discardLocked, off, n) }
+
+// Free lets the kernel drop the pages when it needs memory, and until then
+// keep them; MADV_FREE. A page reads as zeros or as before until it is written
+// again, which keeps it. It is for private anonymous memory; the range is as
+// with Discard.
+func (u updater) Free(off, n int) error { return u.destroy(free, off, n) }
+
+// Punch makes a hole in the file, or the shared anonymous memory, beneath n
+// bytes at off: they read as zeros in every mapping, and their storage is freed;
+// MADV_REMOVE. The mapping must be shared, and the range is as with Discard; but
+// the bytes of its pages that lie outside of the mapping would go, too, so a page
+// with such bytes of a file is a bad argument. A file system that cannot is
+// [errors.ErrUnsupported].
+func (u updater) Punch(off, n int) error { return u.destroy(punch, off, n) }
+
+// WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys
+// and the state of random number generators should; MADV_WIPEONFORK. It is for
+// private anonymous memory, and undone by AdviceKeepOnFork; the range is as
+// with Discard.
+func (u updater) WipeOnFork(off, n int) error { return u.destroy(wipeOnFork, off, n) }
+
+// InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
+// as the cause, without dividing the mapping as [Protect] would. Their contents
+// are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
+// the cause. The range is as with Discard; locked pages are refused with EINVAL.
+func (u updater) InstallGuardPages(off, n int) error { return u.destroy(installGuards, off, n) }
+
+// RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then
+// read as after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay
+// as they are. The range is as with Discard.
+func (u updater) RemoveGuardPages(off, n int) error { return u.destroy(removeGuards, off, n) }

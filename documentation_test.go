@@ -1,0 +1,97 @@
+package mmap_test
+
+import (
+	"go/ast"
+	"go/doc"
+	"go/parser"
+	"go/token"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// documented returns the package as go/doc has it in its default mode, which is that of
+// pkg.go.dev.
+func documented(t *testing.T) *doc.Package {
+	t.Helper()
+	names, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fset := token.NewFileSet()
+	var files []*ast.File
+	for _, name := range names {
+		if !strings.HasSuffix(name.Name(), ".go") {
+			continue
+		}
+		f, err := parser.ParseFile(fset, name.Name(), nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, f)
+	}
+	p, err := doc.NewFromFiles(fset, files, "github.com/mmarinus/mmap")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// The documentation of a handle lists what its permissions add, and says where the rest
+// is; that of Mapping has the rest.
+func TestDocumentation(t *testing.T) {
+	reads := []string{"ReadAt", "UnsafeBytes", "View", "ViewRange"}
+	writes := []string{"Discard", "DiscardLocked", "Free", "InstallGuardPages", "PrefaultWrite", "Punch", "RemoveGuardPages", "WipeOnFork", "WriteAt"}
+	updates := slices.Concat(reads, writes, []string{"Update", "UpdateRange"})
+	want := map[string][]string{
+		"None": nil, "Exec": nil, "Read": reads, "ReadExec": reads, "Write": writes, "WriteExec": writes,
+		"ReadWrite": updates, "ReadWriteExec": updates,
+		"Unknown": slices.Concat(updates, []string{"Place", "Protect", "ProtectRange"}),
+		"Mapping": {"Addr", "Advise", "Cap", "Close", "Collapse", "Invalidate", "Len", "Lock", "LockOnFault", "Nodes", "Pin", "Prefault", "Prot",
+			"Regions", "Release", "Resident", "ResidentPages", "Seal", "SetName", "SetPolicy", "StartSync", "String", "Sync", "Unlock", "Untyped"},
+	}
+	examples := 0
+	for _, typ := range documented(t).Types {
+		methods, ok := want[typ.Name]
+		if !ok {
+			continue
+		}
+		delete(want, typ.Name)
+		var has []string
+		for _, m := range typ.Methods {
+			if has = append(has, m.Name); !strings.HasPrefix(m.Doc, m.Name+" ") || len(strings.Fields(m.Doc)) < 5 {
+				t.Errorf("%s.%s has no documentation of its own: %q", typ.Name, m.Name, m.Doc)
+			}
+			if strings.Contains(m.Doc, "is as that of") || strings.Contains(m.Doc, "All else is as") {
+				t.Errorf("%s.%s does not stand alone: %q", typ.Name, m.Name, m.Doc)
+			}
+			examples += len(m.Examples)
+		}
+		slices.Sort(has)
+		if slices.Sort(methods); !slices.Equal(has, methods) {
+			t.Errorf("%s has\n\t%v, want\n\t%v", typ.Name, has, methods)
+		}
+		if typ.Name != "Mapping" && !strings.HasPrefix(typ.Doc, typ.Name+" has all methods of [Mapping]") {
+			t.Errorf("%s does not say where its other methods are: %q", typ.Name, typ.Doc)
+		}
+	}
+	for name := range want {
+		t.Errorf("%s is not documented", name)
+	}
+	// Of every example that a method's name promises, go/doc must have found the method.
+	wanted := 0
+	text, err := os.ReadFile("example_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		name, _, _ := strings.Cut(strings.TrimPrefix(line, "func Example"), "(")
+		if typ, method, ok := strings.Cut(name, "_"); ok && method != "" && strings.HasPrefix(line, "func Example") && typ != "Spec" {
+			wanted++
+		}
+	}
+	if examples != wanted {
+		t.Errorf("go/doc shows %d examples of methods of handles, and there are %d", examples, wanted)
+	}
+}
