@@ -82,7 +82,7 @@ func (t ticket) span(off, n int, whole bool) (span, error) {
 		r.unpin(line)
 		return span{}, err
 	}
-	return span{r, line, r.base + start, end - start}, nil
+	return span{r, line, r.Base + start, end - start}, nil
 }
 
 // end ends the span's pin, and names the error of what was done with the pages.

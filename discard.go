@@ -31,9 +31,9 @@ func (t ticket) destroy(l loss, off, n int) error {
 		if err := r.allowed(off, n, ProtWrite); err != nil {
 			return err
 		}
-		first, last := r.kindAt(addr-r.base), r.kindAt(addr-r.base+size-1)
+		first, last := r.At(addr-r.Base), r.At(addr-r.Base+size-1)
 		wider := addr != r.addr.Load()+uintptr(off) || size != uintptr(n)
-		if l.advice == unix.MADV_REMOVE && wider && first.flags&last.flags&unix.MAP_ANONYMOUS == 0 {
+		if l.advice == unix.MADV_REMOVE && wider && first.Flags&last.Flags&unix.MAP_ANONYMOUS == 0 {
 			return bad("", "the first or the last page holds other bytes of the file, too")
 		}
 		return whyNot(sys.Madvise(addr, size, l.advice), l.name, l.hint)

@@ -133,7 +133,7 @@ func (g *guard) claim(p any, pins []*Pin) error {
 
 // covers reports whether addr lies in the region's page range. The caller has
 // pinned the region.
-func (r *region) covers(addr uintptr) bool { return addr-r.base < r.size }
+func (r *region) covers(addr uintptr) bool { return addr-r.Base < r.Size }
 
 var pageSize = uintptr(os.Getpagesize())
 

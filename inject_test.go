@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -737,9 +738,11 @@ func differing(m mapping) string {
 			*to = append(*to, fmt.Sprintf("%#x %v", start, p))
 		}
 	}
-	r.each(0, r.data(), func(start, end uintptr, k kind) { add(&want, uint64(r.base+start), uint64(r.base+end), k.prot) })
-	add(&want, uint64(r.base+r.data()), uint64(r.base+r.size), ProtNone)
-	for _, table = range must(regionsOf(r.base, r.base+r.size)) {
+	r.Each(0, r.Data(), func(start, end uintptr, k perms.Kind) {
+		add(&want, uint64(r.Base+start), uint64(r.Base+end), Prot(k.Prot))
+	})
+	add(&want, uint64(r.Base+r.Data()), uint64(r.Base+r.Size), ProtNone)
+	for _, table = range must(regionsOf(r.Base, r.Base+r.Size)) {
 		add(&got, table.Start, table.End, Prot(table.Perms)&protAll)
 	}
 	if !slices.Equal(want, got) {
@@ -826,7 +829,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 		pages  []string
 		access string
 	}
-	look := func(m mapping, r *region) view { return view{j.glance(r.base, r.size), access(m)} }
+	look := func(m mapping, r *region) view { return view{j.glance(r.Base, r.Size), access(m)} }
 	var views []view
 	for _, m := range b.was {
 		views = append(views, look(m, m.inside().r))
@@ -891,7 +894,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 			if j.excused(c, "loses") == "" {
 				say("given up")
 			}
-			sys.Munmap(r.base, r.size)
+			sys.Munmap(r.Base, r.Size)
 		}
 		if err := m.Close(); b.stays && errors.Is(err, ErrSealed) {
 			m.Release()
@@ -951,7 +954,7 @@ func (b *bed) collect() {
 // half-way.
 func (j *injector) stopped(c trial, m mapping, e *PartialError, say func(string, ...any)) {
 	r := m.inside().r
-	if now := must(regionsOf(r.base, r.base+r.size)); !slices.Equal(now, e.Regions) && c.how != everything { // which cannot be read then
+	if now := must(regionsOf(r.Base, r.Base+r.Size)); !slices.Equal(now, e.Regions) && c.how != everything { // which cannot be read then
 		say("the error has the regions %v, the kernel %v", e.Regions, now)
 	}
 	if _, known := m.known(); known {

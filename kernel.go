@@ -118,8 +118,8 @@ func (m Mapping) Regions() ([]procmaps.Region, error) {
 		return nil, named(err, "regions")
 	}
 	defer m.r.unpin(line)
-	regions, err := regionsOf(m.r.base, m.r.base+m.r.size)
-	return regions, named(err, "regions of %#x+%d", m.r.base, m.r.size)
+	regions, err := regionsOf(m.r.Base, m.r.Base+m.r.Size)
+	return regions, named(err, "regions of %#x+%d", m.r.Base, m.r.Size)
 }
 
 // differs returns an error that says how the kernel's table of [base, base+size)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -38,9 +39,9 @@ func (m Mapping) LockOnFault(off, n int) error {
 func (t ticket) lockPages(op string, l locking, off, n int) error {
 	return t.within(op, off, n, false, func(r *region, addr, size uintptr) error {
 		var space [4]stretch
-		parts := r.stretches(space[:0], addr-r.base, addr-r.base+size)
+		parts := r.stretches(space[:0], addr-r.Base, addr-r.Base+size)
 		for _, part := range parts {
-			if part.prot&(ProtRead|ProtWrite) == 0 && l == locked {
+			if part.Prot&accessible == 0 && l == locked {
 				return &failure{hint: "a page can neither be read nor written", err: unix.EACCES}
 			}
 		}
@@ -67,16 +68,19 @@ func (m Mapping) Unlock(off, n int) error {
 	})
 }
 
+// accessible are the permissions of which a page needs one to be faulted in.
+const accessible = perms.Prot(ProtRead | ProtWrite)
+
 // A stretch is a range of pages of one kind.
 type stretch struct {
 	addr, size uintptr
-	kind
+	perms.Kind
 }
 
 // stretches appends those of the pages [start, end), offsets from base.
 func (r *region) stretches(parts []stretch, start, end uintptr) []stretch {
-	r.each(start, end, func(start, end uintptr, k kind) {
-		parts = append(parts, stretch{r.base + start, end - start, k})
+	r.Each(start, end, func(start, end uintptr, k perms.Kind) {
+		parts = append(parts, stretch{r.Base + start, end - start, k})
 	})
 	return parts
 }
@@ -88,7 +92,7 @@ func (l locking) apply(parts ...stretch) error {
 		return nil
 	}
 	for _, part := range parts {
-		if part.flags&unix.MAP_TYPE == unix.MAP_DROPPABLE {
+		if part.Flags&unix.MAP_TYPE == unix.MAP_DROPPABLE {
 			return errDroppable()
 		}
 	}
@@ -98,7 +102,7 @@ func (l locking) apply(parts ...stretch) error {
 	prefault := l == locked && populates()
 	for rest := parts; len(rest) > 0; {
 		n := 0
-		for n < len(rest) && (rest[n].granule == pageSize || !populates()) {
+		for n < len(rest) && (rest[n].Granule == pageSize || !populates()) {
 			n++
 		}
 		if err := l.mark(rest[:n], prefault); err != nil {
@@ -143,7 +147,7 @@ func (l locking) mark(parts []stretch, later bool) error {
 			why = faultIn(parts)
 		}
 		for _, part := range parts { // a page of each tells
-			e := populate(part.addr, min(part.size, part.granule), part.populating())
+			e := populate(part.addr, min(part.size, part.Granule), part.populating())
 			if why == nil && errors.Is(e, errors.ErrUnsupported) {
 				why = e // of devices mlock(2) does not fail, so this is secret memory
 			}
@@ -155,8 +159,8 @@ func (l locking) mark(parts []stretch, later bool) error {
 
 // of returns how pages of a kind can be locked: where they can neither be read nor
 // written, there is nothing to fault in yet.
-func (l locking) of(k kind) locking {
-	if l == locked && k.prot&(ProtRead|ProtWrite) == 0 {
+func (l locking) of(k perms.Kind) locking {
+	if l == locked && k.Prot&accessible == 0 {
 		return lockedOnFault
 	}
 	return l
@@ -205,7 +209,7 @@ func unlockAllBut(areas []area, start, end uintptr) {
 // mapped, but not of what it has adopted.
 func passedOver(parts []stretch) (err error) {
 	for _, part := range parts {
-		if part.flags != 0 || Probe("MAP_DROPPABLE") != nil {
+		if part.Flags != 0 || Probe("MAP_DROPPABLE") != nil {
 			continue
 		}
 		regions, no := regionsOf(part.addr, part.addr+part.size)
@@ -213,7 +217,7 @@ func passedOver(parts []stretch) (err error) {
 			return no
 		}
 		for _, g := range regions {
-			mayBe := g.Inode == 0 && g.Perms&procmaps.Shared == 0 && part.granule == pageSize
+			mayBe := g.Inode == 0 && g.Perms&procmaps.Shared == 0 && part.Granule == pageSize
 			if mayBe && !isLocked(uintptr(g.Start), uintptr(g.Size())) {
 				err = errDroppable()
 			}
@@ -227,8 +231,8 @@ var populates = sync.OnceValue(func() bool { return Probe("MADV_POPULATE_READ") 
 
 // populating returns the advice that faults in pages of a kind as mlock(2) does:
 // private ones that can be written are copied, so that a store does not fault later.
-func (k kind) populating() int {
-	if !k.prot.allows(ProtRead) || k.prot.allows(ProtWrite) && k.flags&unix.MAP_SHARED == 0 {
+func (part stretch) populating() int {
+	if p := Prot(part.Prot); !p.allows(ProtRead) || p.allows(ProtWrite) && part.Flags&unix.MAP_SHARED == 0 {
 		return unix.MADV_POPULATE_WRITE
 	}
 	return unix.MADV_POPULATE_READ
@@ -238,7 +242,7 @@ func (k kind) populating() int {
 // devices.
 func faultIn(parts []stretch) error {
 	for _, part := range parts {
-		if part.prot&(ProtRead|ProtWrite) == 0 {
+		if part.Prot&accessible == 0 {
 			continue
 		}
 		err := populate(part.addr, part.size, part.populating())

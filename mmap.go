@@ -22,6 +22,7 @@ import (
 	"cmp"
 	"fmt"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -73,9 +74,9 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	case !fits || addr+n < addr:
 		return ticket{}, bad(op, "beyond the address space")
 	case n == 0:
-		return newRegion(addr, 0, 0, addr, 0, 0, pageSize, known), nil
+		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, perms.Kind{Prot: perms.Prot(known), Granule: pageSize})), nil
 	}
-	var runs []run
+	var runs []perms.Run
 	at, cut, uneven := addr, uintptr(0), false
 	err = survey(addr, addr+n, func(a area) bool {
 		switch {
@@ -86,14 +87,14 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 			return false
 		}
 		at = a.end
-		runs = appendRun(runs, a.end-addr, kind{a.prot, a.pageSize, a.flags})
+		runs = perms.Append(runs, a.end-addr, perms.Kind{Prot: perms.Prot(a.prot), Granule: a.pageSize, Flags: a.flags})
 		uneven = uneven || a.prot != known
 		return true
 	})
 	if len(runs) > 0 && at == addr+n {
 		last := &runs[len(runs)-1]
-		end, _ := round(at, last.granule)
-		n, last.end, at = end-addr, end-addr, end // a part of a huge page cannot be owned: it cannot be unmapped
+		end, _ := round(at, last.Granule)
+		n, last.End, at = end-addr, end-addr, end // a part of a huge page cannot be owned: it cannot be unmapped
 	}
 	switch {
 	case err != nil:
@@ -105,10 +106,10 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	case promises && uneven:
 		return t, cmp.Or(named(differs(addr, n, known), "%s", op), error(unix.EACCES))
 	}
-	t = newRegion(addr, uintptr(size), uintptr(size), addr, n, 0, pageSize, known)
+	pages := perms.Uniform(addr, n, 0, runs[len(runs)-1].Kind)
+	pages.SetRuns(runs)
+	t = newRegion(addr, uintptr(size), uintptr(size), pages)
 	t.r.lent.Store(true) // as of UnsafeOnto
-	t.r.uniform(runs[len(runs)-1].kind)
-	t.r.setRuns(runs)
 	return t, nil
 }
 
@@ -120,8 +121,7 @@ func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 		b := backing{fd: -1, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, granule: pageSize}
 		base, no := b.mmap(0, size, p, b.flags)
 		if err = no; err == nil {
-			t = newRegion(base, uintptr(s.size), uintptr(s.size), base, size, 0, pageSize, p)
-			t.r.flags = b.flags
+			t = newRegion(base, uintptr(s.size), uintptr(s.size), perms.Uniform(base, size, 0, b.kind(p)))
 		}
 	} else if err = s.check(p); err == nil {
 		err = s.open(p, s.reserve, func(b backing) error {
@@ -161,8 +161,8 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 			return ticket{}, err
 		}
 	}
-	t := newRegion(base+b.lead, b.size, capacity, base, whole, whole-data, b.granule, p)
-	t.r.lock, t.r.flags = s.lock, b.flags
+	t := newRegion(base+b.lead, b.size, capacity, perms.Uniform(base, whole, whole-data, b.kind(p)))
+	t.r.lock = s.lock
 	t.r.lent.Store(s.placement == onto) // unmapped, it could be a hole in the Go heap
 	return t, nil
 }
@@ -226,7 +226,7 @@ func (s *Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, 
 	if err != nil {
 		return 0, err
 	}
-	if err := s.furnish(at, data, whole, kind{p, b.granule, b.flags}); err != nil {
+	if err := s.furnish(at, data, whole, b.kind(p)); err != nil {
 		if !b.filled || refill(at, whole, unix.MAP_FIXED) != nil {
 			abandon(at, whole)
 		}
@@ -244,18 +244,18 @@ func refill(base, size uintptr, how int) error {
 
 // furnish makes the data of freshly mapped pages what the Spec wants. The offset of
 // a FaultError is from base.
-func (s *Spec) furnish(base, data, whole uintptr, k kind) error {
+func (s *Spec) furnish(base, data, whole uintptr, k perms.Kind) error {
 	if data == 0 {
 		return nil
 	}
-	if whole > data && k.prot != ProtNone {
-		if err := sys.Mprotect(base, data, int(k.prot)); err != nil {
-			return scarce(deniedExec(k.prot, err), demand{data: data, charged: data})
+	if whole > data && k.Prot != 0 {
+		if err := sys.Mprotect(base, data, int(k.Prot)); err != nil {
+			return scarce(deniedExec(Prot(k.Prot), err), demand{data: data, charged: data})
 		}
 	}
 	// Both are best effort, and a lock says what is missing.
-	if s.populate && k.prot&(ProtRead|ProtWrite) != 0 {
-		sys.Madvise(base, data, k.populating())
+	if s.populate && k.Prot&accessible != 0 {
+		sys.Madvise(base, data, stretch{base, data, k}.populating())
 	}
 	if s.populateCached {
 		eachResident(base, data, func(addr uintptr, in bool) {
@@ -390,6 +390,6 @@ func abandonHold(base, size uintptr) {
 // tries again.
 func abandon(base, size uintptr) {
 	if size > 0 && sys.Munmap(base, size) != nil {
-		newRegion(base, size, size, base, size, 0, pageSize, ProtNone) // the nursery has it
+		newRegion(base, size, size, perms.Uniform(base, size, 0, perms.Kind{Granule: pageSize})) // the nursery has it
 	}
 }

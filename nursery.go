@@ -78,7 +78,7 @@ func (r *region) collect() {
 	switch err := r.unmap(); {
 	case errors.Is(err, unix.EINVAL):
 		orphans.Lock()
-		addOrphan(extent{base: r.base, whole: r.size})
+		addOrphan(extent{base: r.Base, whole: r.Size})
 		orphans.Unlock()
 		keepTrying()
 	case err != nil:

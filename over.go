@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -58,7 +59,7 @@ type extent struct{ addr, base, data, whole uintptr }
 
 // extentFor returns the region's extent, if the pages of b can take its place.
 func (r *region) extentFor(b backing) (extent, error) {
-	e := extent{r.addr.Load(), r.base, r.data(), r.size}
+	e := extent{r.addr.Load(), r.Base, r.Data(), r.Size}
 	if size := r.len.Load(); b.size != size {
 		return e, bad("", "the size is %d, the mapping has %d bytes", b.size, size)
 	}
@@ -106,14 +107,15 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 				return err
 			}
 		case now.whole > 0:
-			if err = r.replace(staged, now.data, now.whole, kind{p, b.granule, b.flags}); err != nil {
+			if err = r.replace(staged, now.data, now.whole, b.kind(p)); err != nil {
 				return err
 			}
 		default:
-			r.base = r.addr.Load() &^ (b.granule - 1) // where pages would begin
+			r.Base = r.addr.Load() &^ (b.granule - 1) // where pages would begin
 		}
 		r.lock = s.lock
-		r.uniform(kind{p, b.granule, b.flags})
+		r.SetAll(b.kind(p))
+		r.account()
 		return nil
 	}, name)
 	if !moved {
@@ -125,18 +127,19 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 // replace moves staged pages, of which some are reserve, into the place of the
 // region's. Each move is of one kernel area: a move of several can fail after the
 // first.
-func (r *region) replace(staged, data, whole uintptr, k kind) error {
+func (r *region) replace(staged, data, whole uintptr, k perms.Kind) error {
 	if data > 0 {
-		if err := move(staged, data, r.base); err != nil {
+		if err := move(staged, data, r.Base); err != nil {
 			abandon(staged, whole)
 			return r.mend(0, data, err)
 		}
 	}
 	if whole > data {
-		if err := move(staged+data, whole-data, r.base+data); err != nil {
+		if err := move(staged+data, whole-data, r.Base+data); err != nil {
 			abandon(staged+data, whole-data)
-			k.flags &^= unix.MAP_ANONYMOUS // of the reserve nothing can be made
-			r.uniform(k)
+			k.Flags &^= unix.MAP_ANONYMOUS // of the reserve nothing can be made
+			r.SetAll(k)
+			r.account()
 			r.fill(data, whole)
 			return r.stopped(err, errHalfReplaced)
 		}
@@ -152,7 +155,7 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 	var start, end, base, first uintptr
 	err := u.change(func(r *region) (err error) {
 		start, end, err = r.spot(off, b)
-		base, first = r.base, r.addr.Load()
+		base, first = r.Base, r.addr.Load()
 		return err
 	})
 	if err != nil || start == end {
@@ -182,7 +185,7 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 		if err != nil {
 			return err
 		}
-		r.alter(start, end, func(kind) kind { return kind{p, b.granule, b.flags} })
+		r.setKind(start, end, b.kind(p))
 		return nil
 	})
 	if !moved {
@@ -208,7 +211,7 @@ func (b backing) refusedElsewhere(size uintptr, p Prot) bool {
 // refuse when the old pages are gone, so these must have nothing to lose. Nothing is
 // faulted in, as the region is held: a lock takes its pages when they are touched.
 func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) error {
-	at, size := r.base+start, end-start
+	at, size := r.Base+start, end-start
 	old, err := regionsOf(at, at+size)
 	if err != nil {
 		return err
@@ -228,9 +231,9 @@ func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) erro
 	if _, err = sys.Mmap(at, size, int(p), b.flags|unix.MAP_FIXED, b.fd, b.offset); err != nil {
 		return r.mend(start, end, err)
 	}
-	k := kind{p, b.granule, b.flags}
+	k := b.kind(p)
 	if err := s.lock.later().apply(stretch{at, size, k}); err != nil {
-		r.alter(start, end, func(kind) kind { return k })
+		r.setKind(start, end, k)
 		return r.stopped(err, errHalfReplaced)
 	}
 	return nil
@@ -246,16 +249,16 @@ func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 	if b.size == 0 {
 		return 0, 0, nil
 	}
-	start, end = r.offset(off)-b.lead, r.data()
-	if r.offset(off) < b.lead || (r.base+start)&(b.granule-1) != 0 || !r.boundary(start) {
-		granule := max(b.granule, r.kindAt(r.offset(off)).granule)
+	start, end = r.offset(off)-b.lead, r.Data()
+	if r.offset(off) < b.lead || (r.Base+start)&(b.granule-1) != 0 || !r.Boundary(start) {
+		granule := max(b.granule, r.At(r.offset(off)).Granule)
 		return 0, 0, bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load()+uintptr(off), granule)
 	}
 	if off+int(b.size) != size {
 		end = r.offset(off) + b.size
 	}
-	if (r.base+end)&(b.granule-1) != 0 || end < r.data() && !r.boundary(end) {
-		granule := max(b.granule, r.kindAt(end).granule)
+	if (r.Base+end)&(b.granule-1) != 0 || end < r.Data() && !r.Boundary(end) {
+		granule := max(b.granule, r.At(end).Granule)
 		return 0, 0, bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
 	}
 	return start, end, nil
@@ -266,7 +269,7 @@ func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 func (r *region) mend(start, end uintptr, err error) error {
 	hole, failed := r.fill(start, end)
 	if err = scarce(err, demand{}); !hole {
-		return undivided(r.base+start, end-start, err)
+		return undivided(r.Base+start, end-start, err)
 	}
 	stopped := r.stopped(err, cmp.Or(failed, errHalfReplaced))
 	if r.lost.Load() {
@@ -279,10 +282,10 @@ func (r *region) mend(start, end uintptr, err error) error {
 // which it does with all of them, and reports whether it had. It fails if a
 // stranger has been mapped there.
 func (r *region) fill(start, end uintptr) (hole bool, err error) {
-	if sys.Msync(r.base+start, end-start, unix.MS_ASYNC) != unix.ENOMEM {
+	if sys.Msync(r.Base+start, end-start, unix.MS_ASYNC) != unix.ENOMEM {
 		return false, nil // which does nothing, but for looking for holes
 	}
-	return true, r.hold(r.base+start, end-start)
+	return true, r.hold(r.Base+start, end-start)
 }
 
 // hold is fill where there is a hole.

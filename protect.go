@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -27,12 +28,12 @@ func (t ticket) protect(p Prot, known bool) (ticket, error) {
 	}
 	// Not by transit: after the system call, each function that returns costs a
 	// mispredicted branch.
-	if size := r.data(); size > 0 {
-		if err = sys.Mprotect(r.base, size, int(p)); err != nil {
+	if size := r.Data(); size > 0 {
+		if err = sys.Mprotect(r.Base, size, int(p)); err != nil {
 			return ticket{}, t.fallBack(named(r.revert(0, size, err), "protect as %v", p), known)
 		}
 	}
-	r.setProt(0, r.data(), p) // also of no pages: Grow will add some
+	r.setProt(0, r.Data(), p) // also of no pages: Grow will add some
 	return t.pass(), nil
 }
 
@@ -86,11 +87,11 @@ func (t ticket) assert(p Prot) (ticket, error) {
 		return ticket{}, named(err, "assert %v", p)
 	}
 	r := t.r
-	if err := differs(r.base, r.data(), p); err != nil {
+	if err := differs(r.Base, r.Data(), p); err != nil {
 		t.giveUp()
 		return ticket{}, named(err, "assert %v", p)
 	}
-	r.setProt(0, r.data(), p)
+	r.setProt(0, r.Data(), p)
 	return t.pass(), nil
 }
 
@@ -104,21 +105,21 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	if n == 0 {
 		return 0, 0, nil
 	}
-	start = r.pageStart(r.offset(off))
-	if end = min(r.pageEnd(r.offset(off+n)), r.data()); off+n == size {
-		end = r.data() // after Over by smaller pages that is more
+	start = r.PageStart(r.offset(off))
+	if end = min(r.PageEnd(r.offset(off+n)), r.Data()); off+n == size {
+		end = r.Data() // after Over by smaller pages that is more
 	}
 	switch {
 	case exact && off != 0 && start != r.offset(off):
-		err = bad("", "the start is on no boundary of the page size %d", r.kindAt(start).granule)
+		err = bad("", "the start is on no boundary of the page size %d", r.At(start).Granule)
 	case exact && off+n != size && end != r.offset(off+n):
-		err = bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.kindAt(end-1).granule, size)
+		err = bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.At(end-1).Granule, size)
 	}
 	return start, end, err
 }
 
 // offset turns an offset from the first byte into one from base.
-func (r *region) offset(off int) uintptr { return r.addr.Load() - r.base + uintptr(off) }
+func (r *region) offset(off int) uintptr { return r.addr.Load() - r.Base + uintptr(off) }
 
 // revert undoes what an mprotect(2) of the pages [start, end) did that failed with
 // err, and returns the error.
@@ -129,7 +130,7 @@ func (r *region) revert(start, end uintptr, err error) error {
 	if back := r.restore(start, end); back != nil {
 		return r.stopped(err, back)
 	}
-	err = undivided(r.base+start, end-start, err)
+	err = undivided(r.Base+start, end-start, err)
 	return scarce(err, demand{data: end - start, charged: end - start})
 }
 
@@ -137,10 +138,10 @@ func (r *region) revert(start, end uintptr, err error) error {
 // the kernel's table has others.
 func (r *region) restore(start, end uintptr) error {
 	var failed error
-	err := survey(r.base+start, r.base+end, func(a area) bool {
-		r.each(a.start-r.base, a.end-r.base, func(start, end uintptr, k kind) {
-			if k.prot != a.prot && failed == nil {
-				failed = sys.Mprotect(r.base+start, end-start, int(k.prot))
+	err := survey(r.Base+start, r.Base+end, func(a area) bool {
+		r.Each(a.start-r.Base, a.end-r.Base, func(start, end uintptr, k perms.Kind) {
+			if Prot(k.Prot) != a.prot && failed == nil {
+				failed = sys.Mprotect(r.Base+start, end-start, int(k.Prot))
 			}
 		})
 		return failed == nil
@@ -148,8 +149,8 @@ func (r *region) restore(start, end uintptr) error {
 	if err != nil {
 		// Unread, as without a descriptor to spare; but to give a page the
 		// permissions that it has already changes nothing.
-		r.each(start, end, func(start, end uintptr, k kind) {
-			failed = cmp.Or(failed, sys.Mprotect(r.base+start, end-start, int(k.prot)))
+		r.Each(start, end, func(start, end uintptr, k perms.Kind) {
+			failed = cmp.Or(failed, sys.Mprotect(r.Base+start, end-start, int(k.Prot)))
 		})
 	}
 	return failed
@@ -158,10 +159,10 @@ func (r *region) restore(start, end uintptr) error {
 // stopped describes a change that could not be undone, and sets the account of
 // permissions to what the kernel's table says.
 func (r *region) stopped(err, undo error) error {
-	regions, _ := regionsOf(r.base, r.base+r.size) // unread: nothing is allowed
-	r.setProt(0, r.data(), ProtNone)
+	regions, _ := regionsOf(r.Base, r.Base+r.Size) // unread: nothing is allowed
+	r.setProt(0, r.Data(), ProtNone)
 	for _, g := range regions {
-		if start, end := uintptr(g.Start)-r.base, min(uintptr(g.End)-r.base, r.data()); start < end {
+		if start, end := uintptr(g.Start)-r.Base, min(uintptr(g.End)-r.Base, r.Data()); start < end {
 			r.setProt(start, end, Prot(g.Perms)&protAll)
 		}
 	}
@@ -178,7 +179,7 @@ func (r *region) stopped(err, undo error) error {
 // EPERM where private memory cannot be written.
 func (m Mapping) Seal() error {
 	err := m.pinned(func(r *region) error {
-		err := blame("mseal", sys.Mseal(r.base, r.size))
+		err := blame("mseal", sys.Mseal(r.Base, r.Size))
 		if err == nil {
 			r.sealed.Store(true)
 		}
@@ -196,7 +197,7 @@ func (m Mapping) Seal() error {
 // empty one takes the name away.
 func (m Mapping) SetName(name string) error {
 	err := m.pinned(func(r *region) error {
-		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.base, r.size, name))
+		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.Base, r.Size, name))
 		if err == unix.EBADF || err == unix.EINVAL {
 			err = &failure{hint: "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]", err: err}
 		}

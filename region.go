@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/cpu"
 	"golang.org/x/sys/unix"
@@ -26,16 +27,12 @@ type region struct {
 	len, cap atomic.Uintptr // in bytes, from addr; len is written under growing, too
 	prot     atomic.Uint32  // what every page of it allows
 
-	base, size uintptr // the page range, with the reserve
-	room       uintptr // bytes of it at the end that are reserve; written under growing, too
-	granule    uintptr // the kind of page that Map has made, and Grow makes: see kind
-	flags      int
-	lock       locking     // of growth
-	lost       atomic.Bool // a stranger was mapped into the range: never change or unmap it
-	lent       atomic.Bool // never collect it: UnsafeBytes was called, or it may lie in the Go heap
-	sealed     atomic.Bool // by mseal(2): never collect it either
+	perms.Pages             // the page range, with the reserve; Room is written under growing, too
+	lock        locking     // of growth
+	lost        atomic.Bool // a stranger was mapped into the range: never change or unmap it
+	lent        atomic.Bool // never collect it: UnsafeBytes was called, or it may lie in the Go heap
+	sealed      atomic.Bool // by mseal(2): never collect it either
 
-	runs    []run                        // the kinds of its pages; nil: that of prot, granule and flags everywhere
 	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
@@ -67,14 +64,27 @@ type ticket struct {
 }
 
 // newRegion returns a region that is known to nobody yet, and its first ticket.
-func newRegion(addr, length, capacity, base, size, room, granule uintptr, p Prot) ticket {
-	r := &region{base: base, size: size, room: room, granule: granule}
+func newRegion(addr, length, capacity uintptr, pages perms.Pages) ticket {
+	r := &region{Pages: pages}
 	r.addr.Store(addr)
 	r.len.Store(length)
 	r.cap.Store(capacity)
-	r.prot.Store(uint32(p))
+	r.account()
 	r.track()
 	return ticket{r: r}
+}
+
+// account makes what the account of pages says known to those who look without a pin.
+func (r *region) account() { r.prot.Store(uint32(r.Plain().Prot)) }
+
+func (r *region) setProt(start, end uintptr, p Prot) {
+	r.Protect(start, end, perms.Prot(p))
+	r.account()
+}
+
+func (r *region) setKind(start, end uintptr, k perms.Kind) {
+	r.Alter(start, end, func(perms.Kind) perms.Kind { return k })
+	r.account()
 }
 
 // stripes count pins when several processors pin one region: each goroutine
@@ -232,22 +242,22 @@ func (r *region) discard(w uint64) error {
 }
 
 func (r *region) unmap() error {
-	if r.size == 0 || r.lost.Load() {
+	if r.Size == 0 || r.lost.Load() {
 		return nil
 	}
-	err := sys.Munmap(r.base, r.size)
+	err := sys.Munmap(r.Base, r.Size)
 	if err == nil {
 		return nil
 	}
-	if err == unix.EINVAL && unmapWithOrphans(r.base, r.size) {
+	if err == unix.EINVAL && unmapWithOrphans(r.Base, r.Size) {
 		return nil
 	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the
 	// kernel has merged the range with its neighbours, it has to divide them.
-	if err = undivided(r.base, r.size, scarce(err, demand{})); err == unix.EPERM {
+	if err = undivided(r.Base, r.Size, scarce(err, demand{})); err == unix.EPERM {
 		err = ErrSealed // an adopted mapping, or one that somebody else has sealed
 	}
-	return named(err, "unmap %#x+%d", r.base, r.size)
+	return named(err, "unmap %#x+%d", r.Base, r.Size)
 }
 
 // acquire takes the region for a transition. It never waits. besides are state
@@ -399,7 +409,7 @@ func (m Mapping) Release() (addr uintptr, size int, err error) {
 	if err := m.acquire(0); err != nil {
 		return 0, 0, named(err, "release")
 	}
-	addr, size = m.r.base, int(m.r.size)
+	addr, size = m.r.Base, int(m.r.Size)
 	m.resign()
 	return addr, size, nil
 }

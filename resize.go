@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -34,7 +35,7 @@ func (r *region) grow(size int) error {
 	case size > int(r.cap.Load()):
 		return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
 	}
-	data, end := r.data(), r.rounded(r.offset(size), r.granule)
+	data, end := r.Data(), r.Rounded(r.offset(size), r.Plain().Granule)
 	if size == 0 || end <= data {
 		end = data
 	} else if err := r.open(data, end, r.lock); err != nil {
@@ -42,7 +43,7 @@ func (r *region) grow(size int) error {
 	}
 	// Only this is in the way of those who ask which pages there are.
 	r.growing.Lock()
-	r.room -= end - data
+	r.Room -= end - data
 	r.len.Store(uintptr(size))
 	r.growing.Unlock()
 	return nil
@@ -63,12 +64,12 @@ func (r *region) open(start, end uintptr, l locking) error {
 	if r.sealed.Load() {
 		return ErrSealed
 	}
-	k, at, size := r.kindAt(start), r.base+start, end-start
-	if k.flags&unix.MAP_HUGETLB != 0 {
+	k, at, size := r.At(start), r.Base+start, end-start
+	if k.Flags&unix.MAP_HUGETLB != 0 {
 		return r.openHuge(start, end, k, l)
 	}
-	if err := sys.Mprotect(at, size, int(k.prot)); err != nil {
-		if err == unix.EPERM && k.prot&ProtExec == 0 {
+	if err := sys.Mprotect(at, size, int(k.Prot)); err != nil {
+		if err == unix.EPERM && Prot(k.Prot)&ProtExec == 0 {
 			return ErrSealed // by Seal meanwhile, or by somebody else; what is executable filters refuse, too
 		}
 		return scarce(err, demand{data: size, charged: size})
@@ -85,9 +86,9 @@ func (r *region) open(start, end uintptr, l locking) error {
 
 // openHuge puts huge pages in the place of reserve, which is ordinary address
 // space.
-func (r *region) openHuge(start, end uintptr, k kind, l locking) error {
-	b := backing{fd: -1, granule: k.granule, flags: k.flags}
-	err := (&Spec{lock: l}).stage(b, end-start, r.base+start, k.prot)
+func (r *region) openHuge(start, end uintptr, k perms.Kind, l locking) error {
+	b := backing{fd: -1, granule: k.Granule, flags: k.Flags}
+	err := (&Spec{lock: l}).stage(b, end-start, r.Base+start, Prot(k.Prot))
 	if err != nil {
 		if _, failed := r.fill(start, end); failed != nil {
 			r.cap.Store(r.len.Load())
@@ -121,8 +122,8 @@ func Resize[M Handle](m M, size int) (M, error) {
 // works. It is done when the transition is over, for storage may take its time.
 func (t ticket) faultInLocked(off, end int) {
 	t.within("", off, end-off, false, func(r *region, addr, size uintptr) error {
-		if r.lock == locked && r.kindAt(addr-r.base).prot&(ProtRead|ProtWrite) != 0 {
-			return faultIn(r.stretches(nil, addr-r.base, addr-r.base+size))
+		if r.lock == locked && r.At(addr-r.Base).Prot&accessible != 0 {
+			return faultIn(r.stretches(nil, addr-r.Base, addr-r.Base+size))
 		}
 		return nil
 	})
@@ -142,46 +143,47 @@ func (r *region) resize(size int) error {
 	if size < 0 {
 		return bad("", "negative size")
 	}
-	data := r.data()
-	grown := r.plain() // the pages that come
+	data := r.Data()
+	grown := r.Plain() // the pages that come
 	if data > 0 {
-		grown = r.kindAt(data - 1)
+		grown = r.At(data - 1)
 	}
 	want := uintptr(0)
 	switch off := r.offset(size); {
 	case size == 0:
 	case size <= int(r.len.Load()):
-		want = min(r.pageEnd(off), data) // the last page holds more than its bytes
+		want = min(r.PageEnd(off), data) // the last page holds more than its bytes
 	default:
-		if _, fits := round(off+r.largest(), r.largest()); !fits {
+		if _, fits := round(off+r.Largest(), r.Largest()); !fits {
 			return unix.ENOMEM
 		}
-		if want = max(r.rounded(off, grown.granule), data); want > data && r.rounded(off, r.granule) <= r.size {
-			grown = r.kindAt(data) // from the reserve
-			want = r.rounded(off, grown.granule)
+		if want = max(r.Rounded(off, grown.Granule), data); want > data && r.Rounded(off, r.Plain().Granule) <= r.Size {
+			grown = r.At(data) // from the reserve
+			want = r.Rounded(off, grown.Granule)
 		}
 	}
-	runs := r.clip(0, min(want, data))
+	runs := r.Clip(0, min(want, data))
 	if want > data {
-		runs = appendRun(runs, want, grown)
+		runs = perms.Append(runs, want, grown)
 	}
 	switch {
 	case want <= data:
 		if err := r.cut(want); err != nil {
 			return err
 		}
-	case want <= r.size:
+	case want <= r.Size:
 		if err := r.open(data, want, r.lock.later()); err != nil {
 			return err
 		}
-		abandon(r.base+want, r.size-want)
-		r.size, r.room = want, 0
+		abandon(r.Base+want, r.Size-want)
+		r.Size, r.Room = want, 0
 	default:
 		if err := r.extend(data, want); err != nil {
 			return err
 		}
 	}
-	r.setRuns(runs)
+	r.SetRuns(runs)
+	r.account()
 	r.len.Store(uintptr(size))
 	r.cap.Store(uintptr(size))
 	return nil
@@ -189,30 +191,30 @@ func (r *region) resize(size int) error {
 
 // cut unmaps everything from want on.
 func (r *region) cut(want uintptr) error {
-	if want < r.size {
-		if err := sys.Munmap(r.base+want, r.size-want); err != nil {
-			return undivided(r.base+want, r.size-want, scarce(err, demand{}))
+	if want < r.Size {
+		if err := sys.Munmap(r.Base+want, r.Size-want); err != nil {
+			return undivided(r.Base+want, r.Size-want, scarce(err, demand{}))
 		}
 	}
-	r.size, r.room = want, 0
+	r.Size, r.Room = want, 0
 	return nil
 }
 
 // extend makes the data pages, and with them the region, want bytes long. The
 // reserve is too short for that, and goes.
 func (r *region) extend(data, want uintptr) error {
-	lead, room, base, err := r.addr.Load()-r.base, r.room, r.base, error(nil)
+	lead, room, base, err := r.addr.Load()-r.Base, r.Room, r.Base, error(nil)
 	switch {
-	case data == 0 && r.flags&unix.MAP_ANONYMOUS == 0:
+	case data == 0 && r.Plain().Flags&unix.MAP_ANONYMOUS == 0:
 		return bad("", "an empty mapping has no source to grow from")
 	case data == 0:
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
-		b := backing{fd: -1, granule: r.granule, flags: r.flags}
+		b := backing{fd: -1, granule: r.Plain().Granule, flags: r.Plain().Flags}
 		base, err = (&Spec{lock: r.lock.later()}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
 	default:
 		if err = r.extendable(data); err == nil {
-			base, err = sys.Mremap(r.base, data, want, unix.MREMAP_MAYMOVE, 0)
+			base, err = sys.Mremap(r.Base, data, want, unix.MREMAP_MAYMOVE, 0)
 		}
 		if err == unix.EFAULT || err == unix.EINVAL {
 			base, err = r.extendParts(data, want, err)
@@ -221,15 +223,15 @@ func (r *region) extend(data, want uintptr) error {
 	if err != nil {
 		return scarce(unextended(err), demand{space: want - data, data: want - data, charged: want - data})
 	}
-	abandon(r.base+data, room)
-	r.base, r.size, r.room = base, want, 0
+	abandon(r.Base+data, room)
+	r.Base, r.Size, r.Room = base, want, 0
 	r.addr.Store(base + lead)
 	return nil
 }
 
 // extendParts extends several kernel areas, which mremap(2) refuses.
 func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) {
-	if r.kindAt(data).granule > pageSize {
+	if r.At(data).Granule > pageSize {
 		return 0, &failure{hint: "huge pages do not grow", err: reason}
 	}
 	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
@@ -252,14 +254,14 @@ func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) 
 // ever after.
 func (r *region) relocate(size, to, want uintptr) error {
 	var areas []area
-	if err := survey(r.base, r.base+size, func(a area) bool { areas = append(areas, a); return true }); err != nil {
+	if err := survey(r.Base, r.Base+size, func(a area) bool { areas = append(areas, a); return true }); err != nil {
 		abandon(to, want)
 		return err
 	}
 	for i, a := range areas {
-		at, length, flags := to+a.start-r.base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
+		at, length, flags := to+a.start-r.Base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
 		last := i == len(areas)-1
-		whole := !last && (r.kindAt(a.start-r.base).granule > pageSize || isLocked(a.start, length))
+		whole := !last && (r.At(a.start-r.Base).Granule > pageSize || isLocked(a.start, length))
 		if last {
 			length += want - size
 		} else if !whole {
@@ -268,7 +270,7 @@ func (r *region) relocate(size, to, want uintptr) error {
 		if _, err := sys.Mremap(a.start, a.end-a.start, length, flags, at); err != nil {
 			abandonHold(at, length)
 			for _, b := range areas[i+1:] {
-				abandon(to+b.start-r.base, b.end-b.start)
+				abandon(to+b.start-r.Base, b.end-b.start)
 			}
 			if !last {
 				abandon(to+size, want-size)
@@ -296,11 +298,11 @@ func (r *region) moveBack(areas []area, to uintptr, err error) error {
 			back = r.hold(a.start, a.end-a.start)
 		}
 		if back == nil {
-			back = move(to+a.start-r.base, a.end-a.start, a.start)
+			back = move(to+a.start-r.Base, a.end-a.start, a.start)
 		}
 		if back != nil {
-			r.fill(a.start-r.base, a.end-r.base)
-			stuck = errors.Join(stuck, &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.base), err: back})
+			r.fill(a.start-r.Base, a.end-r.Base)
+			stuck = errors.Join(stuck, &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.Base), err: back})
 		}
 	}
 	if stuck != nil {
@@ -321,23 +323,23 @@ func Move[M Handle](m M, addr uintptr) (M, error) {
 }
 
 func (r *region) moveTo(addr uintptr) error {
-	lead := r.addr.Load() - r.base
+	lead := r.addr.Load() - r.Base
 	to := addr - lead
 	switch {
-	case to == 0 || addr < lead || (to^r.base)&(r.largest()-1) != 0:
-		return bad("", "it is not %d past a multiple of the page size %d", r.addr.Load()&(r.largest()-1), r.largest())
-	case inRaceWindow(to, r.size):
+	case to == 0 || addr < lead || (to^r.Base)&(r.Largest()-1) != 0:
+		return bad("", "it is not %d past a multiple of the page size %d", r.addr.Load()&(r.Largest()-1), r.Largest())
+	case inRaceWindow(to, r.Size):
 		return bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
-	case r.size > 0:
-		_, err := (&Spec{placement: exactly}).mapAt(onlySpace, to, r.size, 0, ProtNone, holding)
+	case r.Size > 0:
+		_, err := (&Spec{placement: exactly}).mapAt(onlySpace, to, r.Size, 0, ProtNone, holding)
 		if err == nil {
-			err = r.relocate(r.size, to, r.size)
+			err = r.relocate(r.Size, to, r.Size)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	r.base = to
+	r.Base = to
 	r.addr.Store(addr)
 	return nil
 }
@@ -345,11 +347,11 @@ func (r *region) moveTo(addr uintptr) error {
 // extendable refuses memory whose kernel object has a fixed size: pages past
 // its end would fault.
 func (r *region) extendable(data uintptr) error {
-	flags := r.kindAt(data - 1).flags
+	flags := r.At(data - 1).Flags
 	if flags&unix.MAP_SHARED == 0 {
 		return nil
 	}
-	regions, err := regionsOf(r.base+data-pageSize, r.base+data)
+	regions, err := regionsOf(r.Base+data-pageSize, r.Base+data)
 	for _, g := range regions {
 		fixed := g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage")
 		if flags&unix.MAP_ANONYMOUS != 0 || g.Perms&procmaps.Shared != 0 && fixed {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -293,6 +294,11 @@ type backing struct {
 	twice   bool    // huge pages are moved once more before they replace others
 	device  bool    // of a character device
 	filled  bool    // UnsafeOnto replaces memory, which must not become a hole
+}
+
+// kind returns that of the backing's pages as p.
+func (b backing) kind(p Prot) perms.Kind {
+	return perms.Kind{Prot: perms.Prot(p), Granule: b.granule, Flags: b.flags}
 }
 
 // round returns a size or an address rounded up to a multiple of granule, and

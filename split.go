@@ -1,5 +1,7 @@
 package mmap
 
+import "github.com/mmarinus/mmap/internal/perms"
+
 // Split divides a mapping in two at off, without a system call. It consumes m;
 // on failure m is what it was. While the mapping is accessed or pinned it
 // answers ErrBusy.
@@ -27,32 +29,34 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 		err = bad("", "the mapping has %v", count(size))
 	case off == 0:
 		at = 0
-	case r.boundary(at):
+	case r.Boundary(at):
 	case off != size:
-		err = bad("", "on no boundary of the page size %d", r.kindAt(at).granule)
+		err = bad("", "on no boundary of the page size %d", r.At(at).Granule)
 	case r.cap.Load() > r.len.Load():
 		err = bad("", "the mapping ends within a page, and the reserve behind it cannot be divided from that")
 	default:
-		at = r.size
+		at = r.Size
 	}
 	if err != nil {
 		t.giveUp()
 		return left, right, err
 	}
 	addr := r.addr.Load() + uintptr(off)
-	base := r.base + at
-	if at == r.size {
-		base = addr &^ (r.granule - 1) // nothing is owned there
+	base := r.Base + at
+	if at == r.Size {
+		base = addr &^ (r.Plain().Granule - 1) // nothing is owned there
 	}
-	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), base, r.size-at, r.room, r.granule, Prot(r.prot.Load()))
-	right.r.flags, right.r.lock = r.flags, r.lock
+	pages := perms.Uniform(base, r.Size-at, r.Room, r.Plain())
+	if !r.IsUniform() {
+		pages.SetRuns(r.Clip(at, r.Size))
+		r.SetRuns(r.Clip(0, at))
+		r.account()
+	}
+	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), pages)
+	right.r.lock = r.lock
 	right.r.lent.Store(r.lent.Load())
 	right.r.sealed.Store(r.sealed.Load())
-	if r.runs != nil {
-		right.r.setRuns(r.clip(at, r.size))
-		r.setRuns(r.clip(0, at))
-	}
-	r.size, r.room = at, 0
+	r.Size, r.Room = at, 0
 	r.len.Store(uintptr(off))
 	r.cap.Store(uintptr(off))
 	return t.pass(), right, nil
@@ -117,24 +121,24 @@ func adjoin(l, r *region) bool {
 	if l.cap.Load() > l.len.Load() || end != r.addr.Load() {
 		return false
 	}
-	return l.size == 0 || r.size == 0 || l.base+l.size == r.base
+	return l.Size == 0 || r.Size == 0 || l.Base+l.Size == r.Base
 }
 
 // absorb makes the neighbour's range part of this region.
 func (r *region) absorb(right *region) {
-	runs := r.clip(0, r.size)
-	last := r.kindAt(r.size - min(r.size, 1)).prot
-	right.each(0, right.size, func(_, end uintptr, k kind) {
-		if right.room == right.size && r.size > 0 {
-			k.prot = last // nothing but reserve has no say in the permissions
+	runs := r.Clip(0, r.Size)
+	last := r.At(r.Size - min(r.Size, 1)).Prot
+	right.Each(0, right.Size, func(_, end uintptr, k perms.Kind) {
+		if right.Room == right.Size && r.Size > 0 {
+			k.Prot = last // nothing but reserve has no say in the permissions
 		}
-		runs = appendRun(runs, r.size+end, k)
+		runs = perms.Append(runs, r.Size+end, k)
 	})
-	if right.size > 0 {
-		if r.size == 0 {
-			r.base = right.base
+	if right.Size > 0 {
+		if r.Size == 0 {
+			r.Base = right.Base
 		}
-		r.uniform(right.plain()) // what grows does so at the end
+		r.SetAll(right.Plain()) // what grows does so at the end
 		r.lock = right.lock
 	}
 	if right.lent.Load() {
@@ -142,7 +146,8 @@ func (r *region) absorb(right *region) {
 	}
 	r.len.Store(r.len.Load() + right.len.Load())
 	r.cap.Store(r.len.Load() + right.cap.Load() - right.len.Load())
-	r.size += right.size
-	r.room = right.room
-	r.setRuns(runs)
+	r.Size += right.Size
+	r.Room = right.Room
+	r.SetRuns(runs)
+	r.account()
 }

@@ -16,21 +16,6 @@ func TestUnpinInsideGuard(t *testing.T) {
 	check(t, r.Close())
 }
 
-// Neighbours that get the same permissions become one run.
-func TestRunsMerge(t *testing.T) {
-	pg := int(pageSize)
-	for _, order := range [][]int{{1, 2}, {2, 1}, {1, 3, 2}} {
-		u := must(MapUnknown(Anonymous(5*pg), ProtNone))
-		for _, i := range order {
-			check(t, u.ProtectRange(i*pg, pg, ProtRead))
-		}
-		if len(u.r.runs) != 3 {
-			t.Errorf("pages %v: %v", order, u.r.runs)
-		}
-		check(t, u.Close())
-	}
-}
-
 // Errors name the call that was made, and one byte is not "1 bytes".
 func TestErrorsNameTheCall(t *testing.T) {
 	m := must(Map[ReadWrite](Anonymous(1)))

@@ -704,7 +704,7 @@ func TestResizeIntoReserve(t *testing.T) {
 	u, err = Resize(u, 4*pg+1)
 	check(t, err)
 	defer u.Close()
-	if perms := fmt.Sprint(perms(t, u)); perms != "[rw-p ---p r--p r--p r--p]" {
+	if perms := fmt.Sprint(permsOf(t, u)); perms != "[rw-p ---p r--p r--p r--p]" {
 		t.Error(perms)
 	}
 	if n, err := u.ReadAt(make([]byte, 8*pg), int64(2*pg)); n != 2*pg+1 || err != io.EOF {
@@ -721,7 +721,7 @@ func TestResizeIntoReserve(t *testing.T) {
 }
 
 // perms are the kernel's permissions of each page of a mapping.
-func perms(t testing.TB, m mapping) (pages []string) {
+func permsOf(t testing.TB, m mapping) (pages []string) {
 	t.Helper()
 	for _, r := range must(m.Regions()) {
 		for range r.Size() / uint64(pageSize) {

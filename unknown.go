@@ -3,6 +3,7 @@ package mmap
 import (
 	"cmp"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -81,11 +82,11 @@ func (t ticket) transferAllowed(line *stripe, p []byte, off int64, need Prot) (i
 // refuses returns the first byte of a range whose page does not allow need, the
 // permissions there, and whether there is one.
 func (r *region) refuses(off, n int, need Prot) (at uintptr, p Prot, refused bool) {
-	lead := r.addr.Load() - r.base
+	lead := r.addr.Load() - r.Base
 	if n > 0 {
-		r.each(lead+uintptr(off), lead+uintptr(off)+uintptr(n), func(start, _ uintptr, k kind) {
-			if !refused && !k.prot.allows(need) {
-				at, p, refused = start-lead, k.prot, true
+		r.Each(lead+uintptr(off), lead+uintptr(off)+uintptr(n), func(start, _ uintptr, k perms.Kind) {
+			if !refused && !Prot(k.Prot).allows(need) {
+				at, p, refused = start-lead, Prot(k.Prot), true
 			}
 		})
 	}
@@ -105,11 +106,11 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 		if err == nil && p&^protAll != 0 {
 			err = bad("", "no such permissions")
 		}
-		if err != nil || start == end && r.data() > 0 {
+		if err != nil || start == end && r.Data() > 0 {
 			return err
 		}
 		if start != end {
-			if err = sys.Mprotect(r.base+start, end-start, int(p)); err != nil {
+			if err = sys.Mprotect(r.Base+start, end-start, int(p)); err != nil {
 				return r.revert(start, end, err)
 			}
 		}
