@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +63,7 @@ func whyNot(err error, name, hint string) error {
 // A span is the pages of a range, under a pin.
 type span struct {
 	r          *region
-	line       *stripe
+	line       *latch.Stripe
 	addr, size uintptr // 0: there are no pages, and no pin
 }
 

@@ -6,6 +6,8 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/mmarinus/mmap/internal/latch"
 )
 
 // A FaultError says that memory of a mapping could not be touched: a page past
@@ -75,12 +77,12 @@ func (r *region) fault(addr, at uintptr, need Prot) *FaultError {
 // The deferred function is written out at each place, for rescue itself deferred
 // would make a view cost a sixth more.
 type guard struct {
-	r     *region // the mapping that is guarded, pinned by the caller; nil: see pins of rescue
-	line  *stripe // rescue ends that pin
-	at    uintptr // where a copy stands; 0: it is no copy
-	need  Prot    // of a copy: whether it reads or writes
-	outer bool    // the flag before
-	left  bool    // by leave: there is nothing to rescue
+	r     *region       // the mapping that is guarded, pinned by the caller; nil: see pins of rescue
+	line  *latch.Stripe // rescue ends that pin
+	at    uintptr       // where a copy stands; 0: it is no copy
+	need  Prot          // of a copy: whether it reads or writes
+	outer bool          // the flag before
+	left  bool          // by leave: there is nothing to rescue
 }
 
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -112,7 +113,7 @@ func regionsOf(start, end uintptr) ([]procmaps.Region, error) {
 func (m Mapping) Regions() ([]procmaps.Region, error) {
 	line, err := m.pin()
 	if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
-		line, err = m.pinSlowly(partial)
+		line, err = m.pinSlowly(latch.Partial)
 	}
 	if err != nil {
 		return nil, named(err, "regions")

@@ -71,8 +71,7 @@ func graduate() {
 
 // collect unmaps a region that no handle and no live Pin refers to.
 func (r *region) collect() {
-	w := r.word.Load()
-	if w&unowned != 0 || w&pinMask != 0 || !r.stripes.Load().idle() || r.lent.Load() || r.sealed.Load() {
+	if !r.Idle() || r.lent.Load() || r.sealed.Load() {
 		return // unmapped already, sealed, or somebody may still have a slice of it
 	}
 	switch err := r.unmap(); {

@@ -1,6 +1,10 @@
 package mmap
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/mmarinus/mmap/internal/latch"
+)
 
 // A Pin keeps a mapping as it is for longer than a function: for a database
 // transaction, an iterator, an address given to the kernel. While it is held,
@@ -14,7 +18,7 @@ import "sync/atomic"
 // that has been unpinned.
 type Pin struct {
 	r     *region
-	line  *stripe
+	line  *latch.Stripe
 	bytes bool // every page can be read
 	users atomic.Uint32
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 
+	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -55,7 +56,7 @@ func (t ticket) transit(known bool, f func(r *region) error, name func(err error
 func (t ticket) fallBack(err error, known bool) error {
 	if stopped := (*PartialError)(nil); known && errors.As(err, &stopped) {
 		t.r.broken.Store(stopped)
-		t.r.publish(t.state | partial)
+		t.r.Break(t.state)
 	} else {
 		t.giveUp()
 	}
@@ -66,7 +67,7 @@ func (t ticket) fallBack(err error, known bool) error {
 // consumes m. While the mapping is accessed or pinned it answers ErrBusy.
 func Forget[M Known](m M) (Unknown, error) {
 	t := m.inside()
-	if err := t.acquire(partial); err != nil {
+	if err := t.acquire(latch.Partial); err != nil {
 		return Unknown{}, named(err, "forget")
 	}
 	// If a change has stopped half-way, the account was set right then.

@@ -1,27 +1,25 @@
 package mmap
 
 import (
-	"runtime"
 	"sync"
 	"sync/atomic"
 
+	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
-	"golang.org/x/sys/cpu"
 	"golang.org/x/sys/unix"
 )
 
 // A region owns one page range of the address space. Handles are tickets: the
-// region, and the generation at which they were issued. A transition moves the
-// generation on, so that every older ticket answers ErrMoved.
+// region, and the state of its latch at which they were issued. A transition moves the
+// state on, so that every older ticket answers ErrMoved.
 //
 // Accesses pin the region while they run. A transition takes the region for
 // itself, which fails while a pin is held; while a transition holds it,
 // accesses wait. So the fields without atomics are written only by a
 // transition, and read by whoever holds a pin or the transition.
 type region struct {
-	word    atomic.Uint64           // generation, state and pins: see the constants below
-	stripes atomic.Pointer[stripes] // the other pins; nil until readers collide
+	latch.Latch
 
 	addr     atomic.Uintptr // the first byte
 	len, cap atomic.Uintptr // in bytes, from addr; len is written under growing, too
@@ -34,33 +32,17 @@ type region struct {
 	sealed      atomic.Bool // by mseal(2): never collect it either
 
 	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set
+	undone  atomic.Pointer[error]        // why it could not be unmapped, the last time
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
 
 	seat int // in the nursery, whose lock it needs; -1: not there
 }
 
-// The word of a region, from the low bits up.
-const (
-	pinOne  = 1
-	pinMask = 1<<12 - 1 // pins held by compare-and-swap; more go to the stripes
-)
-
-const (
-	busy    = 1 << (12 + iota) // a transition holds the region
-	awaited                    // somebody sleeps until it does not
-	closed                     // no access any more; the last pin unmaps
-	unowned                    // the range is unmapped or given away
-	failed                     // closed, but unmapping failed: the next Close tries again
-	partial                    // the permissions of the type do not hold: see PartialError
-	genOne
-	genMask = ^uint64(genOne - 1)
-)
-
 // A ticket is the inside of every handle.
 type ticket struct {
 	r     *region
-	state uint64 // the region's word when nothing is going on
+	state latch.State
 }
 
 // newRegion returns a region that is known to nobody yet, and its first ticket.
@@ -87,159 +69,68 @@ func (r *region) setKind(start, end uintptr, k perms.Kind) {
 	r.account()
 }
 
-// stripes count pins when several processors pin one region: each goroutine
-// has a line of its own, most of the time. Line 0 is not used: indexing loads
-// it for the nil check.
-type stripes struct{ lines []stripe }
-
-type stripe struct {
-	pins atomic.Int64
-	_    cpu.CacheLinePad
-}
-
-// perProcessor makes two goroutines at work unlikely to share a line.
-const perProcessor = 16
-
-func (r *region) newStripes() *stripes {
-	n := min(perProcessor*max(runtime.GOMAXPROCS(0), 2), 1024)
-	r.stripes.CompareAndSwap(nil, &stripes{lines: make([]stripe, n+1)})
-	return r.stripes.Load()
-}
-
-// mine returns the calling goroutine's line.
-func (s *stripes) mine() *stripe {
-	// Stacks are at least 2 KiB apart. The multiplier is 2^32 over the golden
-	// ratio, which spreads neighbours far from each other.
-	h := uint32(stackHint()>>11) * 0x9e3779b9
-	return &s.lines[1+(uint64(h)*uint64(len(s.lines)-1))>>32]
-}
-
-func (s *stripes) idle() bool {
-	if s != nil {
-		for i := range s.lines {
-			if s.lines[i].pins.Load() != 0 {
-				return false
-			}
-		}
-	}
-	return true
-}
-
 // pin keeps the region as it is until unpin is called with the same result,
-// which says where the pin is counted: a stripe, or nil for the word.
-func (t ticket) pin() (*stripe, error) {
+// which says where the pin is counted.
+func (t ticket) pin() (*latch.Stripe, error) {
 	if t.pinWord() {
 		return nil, nil
 	}
 	return t.pinSlowly(0)
 }
 
-// pinWord pins in the word, if nothing stands in the way.
+// pinWord pins if nothing stands in the way. It is inlined; to look for stripes within
+// PinOnce would cost a view a jump that is taken.
 func (t ticket) pinWord() bool {
 	r := t.r
-	if r == nil || r.stripes.Load() != nil {
-		return false
-	}
-	w := r.word.Load()
-	return w-t.state < pinMask && r.word.CompareAndSwap(w, w+pinOne)
+	return r != nil && !r.Striped() && r.PinOnce(t.state)
 }
 
-// pinSlowly deals with all that pin leaves: stripes, a lost race, a full
-// counter, a transition to wait for, and tickets that are no longer good.
-// besides are state bits that do not stand in the way.
-func (t ticket) pinSlowly(besides uint64) (*stripe, error) {
-	r := t.r
-	if r == nil {
+// pinSlowly deals with all that pinWord leaves. besides are states that do not stand in
+// the way.
+func (t ticket) pinSlowly(besides latch.State) (*latch.Stripe, error) {
+	if t.r == nil {
 		return nil, ErrClosed
 	}
-	for {
-		w := r.word.Load() &^ besides
-		if w&^pinMask == t.state {
-			s := r.stripes.Load()
-			if s == nil {
-				s = r.newStripes()
-			}
-			line := s.mine()
-			line.pins.Add(1)
-			if r.word.Load()&^(pinMask|besides) == t.state {
-				return line, nil
-			}
-			r.unpin(line)
-			continue
-		}
-		if err := t.refusal(w); err != nil {
-			return nil, err
-		}
-		if w&busy != 0 {
-			r.await()
-		}
+	line, a := t.r.Pin(t.state, besides, stackHint(), t.r)
+	if a != latch.OK {
+		return nil, t.refused(a)
 	}
-}
-
-// refusal says why a ticket is no good for access with the region's word w:
-// nil if it is good, or if that will be known when a transition ends.
-func (t ticket) refusal(w uint64) error {
-	switch {
-	case w&genMask != t.state:
-		return ErrMoved
-	case w&closed != 0:
-		return ErrClosed
-	case w&partial != 0:
-		return t.r.broken.Load()
-	}
-	return nil
+	return line, nil
 }
 
 // unpin ends a pin, and unmaps if it was the last of a closed region.
-//
-// No wake-up is lost: closed is set before Close looks for pins, and a pin is
-// given up before unpin looks for closed, so at least one of the two sees the
-// other; settle elects one if both do.
-func (r *region) unpin(line *stripe) {
-	if line != nil || r.word.Add(^uint64(0))&closed != 0 {
-		r.unpinSlowly(line)
+func (r *region) unpin(line *latch.Stripe) { r.Unpin(line, r) }
+
+// refused returns the error for an answer of the latch.
+func (t ticket) refused(a latch.Answer) error {
+	switch a {
+	case latch.Busy:
+		return ErrBusy
+	case latch.Moved:
+		return ErrMoved
+	case latch.Broken:
+		return t.r.broken.Load()
+	case latch.Kept:
+		return ErrSealed
+	case latch.Failed:
+		return *t.r.undone.Load()
 	}
+	return ErrClosed
 }
 
-// unpinSlowly deals with all that unpin leaves: stripes, and closed regions. A pin
-// in the word is given up already. Inlined, it would keep unpin from being so, which
-// costs a view a seventh.
-//
-//go:noinline
-func (r *region) unpinSlowly(line *stripe) {
-	if line != nil {
-		line.pins.Add(-1)
-	}
-	if r.word.Load()&closed != 0 {
-		r.settle()
-	}
-}
-
-// settle unmaps the region if it is closed and nobody pins it any more, once.
-func (r *region) settle() {
-	for {
-		w := r.word.Load()
-		if w&(closed|busy|unowned|failed) != closed || w&pinMask != 0 || !r.stripes.Load().idle() {
-			return
-		}
-		if r.word.CompareAndSwap(w, w|busy) {
-			r.discard(w)
-			return
-		}
-	}
-}
-
-// discard unmaps the range of a region whose word was w before the caller made
-// it busy, and publishes the outcome for a closed region.
-func (r *region) discard(w uint64) error {
-	if err := r.unmap(); err != nil {
-		r.publish(w | failed)
-		return err
+// Unmap and Keeps are what the latch asks for: see latch.Memory.
+func (r *region) Unmap() bool {
+	err := r.unmap()
+	if err != nil {
+		r.undone.Store(&err)
+		return false
 	}
 	r.untrack()
-	r.publish(w&^failed | unowned)
-	return nil
+	return true
 }
+
+// Keeps reports whether the region cannot be closed.
+func (r *region) Keeps() bool { return r.sealed.Load() }
 
 func (r *region) unmap() error {
 	if r.Size == 0 || r.lost.Load() {
@@ -260,33 +151,21 @@ func (r *region) unmap() error {
 	return named(err, "unmap %#x+%d", r.Base, r.Size)
 }
 
-// acquire takes the region for a transition. It never waits. besides are state
-// bits that do not stand in the way. On success the caller ends the transition
-// with publish, pass or giveUp.
-func (t ticket) acquire(besides uint64) error {
-	r := t.r
-	if r == nil {
+// acquire takes the region for a transition. It never waits. besides are states that do
+// not stand in the way. On success the caller ends the transition with pass, giveUp,
+// resign or fallBack.
+func (t ticket) acquire(besides latch.State) error {
+	if t.r == nil {
 		return ErrClosed
 	}
-	for {
-		w := r.word.Load()
-		if err := t.refusal(w &^ besides); err != nil {
-			return err
-		}
-		if w&(busy|pinMask) != 0 {
-			return ErrBusy
-		}
-		if r.word.CompareAndSwap(w, w|busy) {
-			if r.stripes.Load().idle() && !r.lost.Load() {
-				return nil
-			}
-			r.publish(w)
-			if r.lost.Load() {
-				return errLost
-			}
-			return ErrBusy
-		}
+	if a := t.r.Acquire(t.state, besides); a != latch.OK {
+		return t.refused(a)
 	}
+	if t.r.lost.Load() {
+		t.giveUp()
+		return errLost
+	}
+	return nil
 }
 
 // acquireToChange is acquire for a transition that changes pages.
@@ -299,50 +178,18 @@ func (t ticket) acquireToChange() error {
 	return err
 }
 
-// publish ends a transition: the word becomes w, and whoever waits goes on.
-func (r *region) publish(w uint64) {
-	if r.word.Swap(w)&awaited != 0 {
-		outcome.L.Lock()
-		outcome.Broadcast()
-		outcome.L.Unlock()
-	}
-}
-
-// outcome wakes those who wait for a transition of any region. It is used by
-// accesses that collide with a transition alone, so one for all is enough.
-var outcome = sync.NewCond(new(sync.Mutex))
-
-// await sleeps until no transition holds the region.
-func (r *region) await() {
-	outcome.L.Lock()
-	defer outcome.L.Unlock()
-	for {
-		w := r.word.Load()
-		switch {
-		case w&busy == 0:
-			return
-		case w&awaited != 0 || r.word.CompareAndSwap(w, w|awaited):
-			outcome.Wait()
-		}
-	}
-}
-
 // giveUp ends a transition that changed nothing.
-func (t ticket) giveUp() { t.r.publish(t.state) }
+func (t ticket) giveUp() { t.r.GiveUp(t.state) }
 
 // pass ends a transition that happened: the ticket is consumed, and the
 // returned one is the next.
-func (t ticket) pass() ticket {
-	t.state += genOne
-	t.r.publish(t.state)
-	return t
-}
+func (t ticket) pass() ticket { return ticket{t.r, t.r.Pass(t.state)} }
 
 // resign ends a transition that gave the range away: the ticket is consumed,
 // and the region owns nothing.
 func (t ticket) resign() {
 	t.r.untrack()
-	t.r.publish((t.state + genOne) | closed | unowned)
+	t.r.Resign(t.state)
 }
 
 // Close unmaps the mapping; munmap(2). Every copy of the handle, and every
@@ -360,44 +207,16 @@ func (t ticket) resign() {
 //
 // It is safe to call from several goroutines at once.
 func (m Mapping) Close() error {
-	r := m.r
-	if r == nil {
+	if m.r == nil {
 		return named(ErrClosed, "close")
 	}
-	for {
-		w := r.word.Load()
-		switch {
-		case w&genMask != m.state:
-			return named(ErrMoved, "close")
-		case w&busy != 0:
-			r.await()
-		case w&failed != 0:
-			if r.word.CompareAndSwap(w, w|busy) {
-				return r.discard(w)
-			}
-		case w&(closed|unowned) != 0:
-			return named(ErrClosed, "close")
-		case r.sealed.Load():
-			return named(ErrSealed, "close")
-		case w&pinMask != 0:
-			if r.word.CompareAndSwap(w, w|closed) {
-				r.settle()
-				return nil
-			}
-		case r.word.CompareAndSwap(w, w|busy):
-			if !r.stripes.Load().idle() {
-				r.publish(w | closed)
-				r.settle()
-				return nil
-			}
-			if err := r.unmap(); err != nil {
-				r.publish(w)
-				return err
-			}
-			r.untrack()
-			r.publish(w | closed | unowned)
-			return nil
-		}
+	switch a := m.r.Latch.Close(m.state, m.r); a {
+	case latch.OK:
+		return nil
+	case latch.Failed:
+		return m.refused(a) // which says what could not be unmapped
+	default:
+		return named(m.refused(a), "close")
 	}
 }
 

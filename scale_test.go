@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/mmarinus/mmap/internal/latch"
 )
 
 // What access costs with several processors, and operations beside many mappings.
@@ -215,10 +217,10 @@ func BenchmarkCollisions(b *testing.B) {
 	const goroutines = 16
 	m := must(Map[Read](Anonymous(4 << 10)))
 	defer m.Close()
-	m.r.newStripes()
+	inStripes(b, m)
 	shared := 0
 	for range b.N {
-		lines := make([]*stripe, goroutines)
+		lines := make([]*latch.Stripe, goroutines)
 		var in, out sync.WaitGroup
 		in.Add(goroutines)
 		for i := range goroutines {
@@ -340,7 +342,7 @@ func BenchmarkHeap(b *testing.B) {
 		}
 		alive := heap()
 		for _, m := range all {
-			m.r.newStripes()
+			inStripes(b, m)
 		}
 		striped := heap()
 		for _, m := range all {

@@ -1,6 +1,9 @@
 package mmap
 
-import "github.com/mmarinus/mmap/internal/perms"
+import (
+	"github.com/mmarinus/mmap/internal/latch"
+	"github.com/mmarinus/mmap/internal/perms"
+)
 
 // Split divides a mapping in two at off, without a system call. It consumes m;
 // on failure m is what it was. While the mapping is accessed or pinned it
@@ -82,18 +85,26 @@ func join(a, b ticket) (ticket, error) {
 		}
 		return ticket{}, ErrMoved
 	}
+	if a.r == nil || b.r == nil {
+		err := a.acquire(0)
+		if err == nil {
+			a.giveUp()
+			err = b.acquire(0)
+		}
+		return ticket{}, err
+	}
 	// Both sides are taken in one order, so that of two calls with the same
 	// mappings one wins.
 	first, second := a, b
-	if a.r != nil && b.r != nil && b.r.before(a.r) {
+	if b.r.before(a.r) {
 		first, second = b, a
 	}
-	if err := first.acquire(0); err != nil {
-		return ticket{}, err
-	}
-	if err := second.acquire(0); err != nil {
-		first.giveUp()
-		return ticket{}, err
+	answer := latch.AcquireBoth(&first.r.Latch, first.state, &second.r.Latch, second.state)
+	if answer != latch.OK {
+		if broken := second.r.broken.Load(); answer == latch.Broken && first.r.broken.Load() == nil {
+			return ticket{}, broken
+		}
+		return ticket{}, first.refused(answer)
 	}
 	left, right := a, b
 	if !adjoin(a.r, b.r) {
@@ -102,6 +113,8 @@ func join(a, b ticket) (ticket, error) {
 	err := error(nil)
 	if !adjoin(left.r, right.r) {
 		err = bad("", "they are no neighbours, or there is a reserve between them")
+	} else if left.r.lost.Load() || right.r.lost.Load() {
+		err = errLost
 	} else if left.r.sealed.Load() != right.r.sealed.Load() {
 		err = &failure{hint: "one side only", err: ErrSealed}
 	}

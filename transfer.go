@@ -47,7 +47,7 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 			err = named(io.ErrShortWrite, "write of %v at %d: the mapping ends at %d", count(len(p)), off, g.r.len.Load())
 		}
 	}
-	g.r.unpin(g.line)
+	g.r.Unpin(g.line, g.r)
 	return n, err
 }
 
@@ -70,7 +70,7 @@ func (t ticket) view(f func(b []byte) error) (err error) {
 	}()
 	err = f(memory(g.r.addr.Load(), int(g.r.len.Load())))
 	g.leave()
-	g.r.unpin(g.line)
+	g.r.Unpin(g.line, g.r)
 	return err
 }
 
@@ -89,7 +89,7 @@ func (t ticket) update(f func(b []byte) error) (err error) {
 	}()
 	err = f(memory(g.r.addr.Load(), int(g.r.len.Load())))
 	g.leave()
-	g.r.unpin(g.line)
+	g.r.Unpin(g.line, g.r)
 	return err
 }
 

@@ -145,16 +145,7 @@ func (t ticket) inside() ticket { return t }
 // ended. What was loaded from the region before is then right: a transition
 // writes only if it succeeds, and then moves on the generation that this looks
 // at.
-func (t ticket) good() bool {
-	for t.r != nil {
-		w := t.r.word.Load()
-		if w&(busy|closed) != busy || w&genMask != t.state {
-			return w&genMask == t.state && w&closed == 0
-		}
-		t.r.await()
-	}
-	return false
-}
+func (t ticket) good() bool { return t.r != nil && t.r.Good(t.state) }
 
 // measure returns what load loads, or 0 if the ticket is no longer good.
 func (t ticket) measure(load func(r *region) uintptr) uintptr {
@@ -190,7 +181,7 @@ func (m Mapping) String() string {
 	switch addr, n, p := m.Addr(), m.Len(), m.Prot(); {
 	case m.good():
 		return fmt.Sprintf("%v mapping of %v at %#x", p, count(n), addr)
-	case m.r != nil && m.r.word.Load()&genMask != m.state:
+	case m.r != nil && m.r.Older(m.state):
 		return "moved mapping"
 	}
 	return "closed mapping"

@@ -3,6 +3,7 @@ package mmap
 import (
 	"cmp"
 
+	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -67,7 +68,7 @@ func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
 // transferAllowed is transfer up to the first page that does not allow need. It
 // ends the caller's pin.
-func (t ticket) transferAllowed(line *stripe, p []byte, off int64, need Prot) (int, error) {
+func (t ticket) transferAllowed(line *latch.Stripe, p []byte, off int64, need Prot) (int, error) {
 	defer t.r.unpin(line)
 	var refused error
 	part, within := p, max(0, min(int64(len(p)), int64(t.r.len.Load())-off))

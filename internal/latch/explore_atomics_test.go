@@ -1,0 +1,102 @@
+//go:build explore
+
+package latch
+
+// The operations that the latch is made of, as the explorer has them: before each, it
+// decides which thread goes on.
+
+type word struct{ v uint64 }
+
+func (w *word) Load() uint64 { return x.step("load word", w, 0, func() uint64 { return w.v }) }
+
+func (w *word) Add(d uint64) uint64 {
+	return x.step("add to word", w, d, func() uint64 { w.v += d; return w.v })
+}
+
+func (w *word) Swap(n uint64) uint64 {
+	return x.step("swap word", w, n, func() uint64 { old := w.v; w.v = n; return old })
+}
+
+func (w *word) CompareAndSwap(old, n uint64) bool {
+	return x.step("compare word", w, n, func() uint64 {
+		if w.v != old {
+			return 0
+		}
+		w.v = n
+		return 1
+	}) == 1
+}
+
+type counter struct{ v int64 }
+
+func (c *counter) Load() int64 {
+	return int64(x.step("load stripe", c, 0, func() uint64 { return uint64(c.v) }))
+}
+
+func (c *counter) Add(d int64) int64 {
+	return int64(x.step("add to stripe", c, uint64(d), func() uint64 { c.v += d; return uint64(c.v) }))
+}
+
+type pointer struct{ s *stripes }
+
+func (p *pointer) Load() *stripes {
+	var s *stripes
+	x.step("load stripes", p, 0, func() uint64 { s = p.s; return truth(s != nil) })
+	return s
+}
+
+func (p *pointer) CompareAndSwap(old, n *stripes) bool {
+	return x.step("compare stripes", p, 0, func() uint64 {
+		if p.s != old {
+			return 0
+		}
+		p.s = n
+		return 1
+	}) == 1
+}
+
+func truth(b bool) uint64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// A condition is a sync.Cond with its lock. Giving up the lock and waking others are no
+// steps: to do so at once only gives the others more choice.
+type condition struct {
+	L      lock
+	asleep uint // the threads that wait, as bits
+}
+
+type lock struct{ held bool }
+
+var outcome = new(condition)
+
+func (l *lock) Lock() {
+	if x.current == nil {
+		return
+	}
+	x.current.blocked = func() bool { return l.held }
+	x.step("lock", l, 0, func() uint64 { l.held = true; return 0 })
+}
+
+func (l *lock) Unlock() { l.held = false }
+
+func (c *condition) Wait() {
+	t := x.current
+	c.L.held = false
+	c.asleep |= 1 << t.index
+	t.blocked = func() bool { return c.asleep&(1<<t.index) != 0 || c.L.held }
+	x.step("wake up", c, 0, func() uint64 { c.L.held = true; return 0 })
+}
+
+func (c *condition) Broadcast() { c.asleep = 0 }
+
+// A Stripe is where pins are counted.
+type Stripe struct{ pins counter }
+
+// The counter ends early here, so that what is done at its end is reached.
+const pinBits = 2
+
+func lineCount() int { return 2 }

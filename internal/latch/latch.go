@@ -1,0 +1,329 @@
+// Package latch decides who may use a thing, and when. Those who use it pin it. One who
+// changes it takes it for a transition, which never waits, is refused while a pin is
+// held, and keeps new pins waiting until it ends. Whoever closes it does not wait
+// either: the last pin takes the thing down.
+//
+// The package knows nothing of what it guards, but for [Memory]. That each answer is
+// right in every order of its atomic operations is shown by running all orders; see
+// explore_test.go.
+package latch
+
+// A Latch is one 64-bit word, and stripes where several processors pin at once. The
+// zero Latch is open, of generation 0.
+type Latch struct {
+	word    word    // generation, state and pins: see the constants below
+	stripes pointer // the other pins; nil until pins collide
+}
+
+// The word, from the low bits up.
+const (
+	pinOne  = 1
+	pinMask = 1<<pinBits - 1 // pins held by compare-and-swap; more go to the stripes
+)
+
+const (
+	busy    = 1 << (pinBits + iota) // a transition holds the latch
+	awaited                         // somebody sleeps until it does not
+	closed                          // no pins any more; the last one takes the thing down
+	gone                            // it is taken down or given away
+	failed                          // closed, but taking down failed: the next Close tries again
+	partial                         // broken: see Break
+	genOne
+	genMask = ^uint64(genOne - 1)
+)
+
+// A State is the latch's word at a generation when nothing is going on. Whoever holds one
+// may use the latch until a transition has moved the generation on. The zero State is
+// that of the zero Latch.
+type State uint64
+
+// Partial, among the states that do not stand in the way, lets a broken latch be used.
+const Partial = State(partial)
+
+// An Answer is what a call comes to.
+type Answer uint8
+
+// The answers.
+const (
+	OK     Answer = iota
+	Busy          // pins or another transition are in the way
+	Moved         // the state is of an older generation
+	Closed        // it is closed
+	Broken        // it is broken
+	Kept          // Memory does not let it be closed
+	Failed        // Memory could not be taken down
+)
+
+// Memory is what the latch guards.
+type Memory interface {
+	// Unmap takes it down, and reports whether it could. Nobody uses it then.
+	Unmap() bool
+	// Keeps reports whether it must not be closed.
+	Keeps() bool
+}
+
+// stripes count pins when several processors pin one latch: each goroutine
+// has a line of its own, most of the time. Line 0 is not used: indexing loads
+// it for the nil check.
+type stripes struct{ lines []Stripe }
+
+func (l *Latch) newStripes() *stripes {
+	l.stripes.CompareAndSwap(nil, &stripes{lines: make([]Stripe, lineCount()+1)})
+	return l.stripes.Load()
+}
+
+// mine returns the line of a goroutine that hint tells from others, which are numbers
+// at least 2 KiB apart.
+func (s *stripes) mine(hint uintptr) *Stripe {
+	// The multiplier is 2^32 over the golden ratio, which spreads neighbours far
+	// from each other.
+	h := uint32(hint>>11) * 0x9e3779b9
+	return &s.lines[1+(uint64(h)*uint64(len(s.lines)-1))>>32]
+}
+
+func (s *stripes) idle() bool {
+	if s != nil {
+		for i := range s.lines {
+			if s.lines[i].pins.Load() != 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Striped reports whether pins are counted in stripes, so that PinOnce must not be
+// called.
+func (l *Latch) Striped() bool { return l.stripes.Load() != nil }
+
+// PinOnce pins the latch, counted in the word, if nothing stands in the way.
+func (l *Latch) PinOnce(s State) bool {
+	w := l.word.Load()
+	return w-uint64(s) < pinMask && l.word.CompareAndSwap(w, w+pinOne)
+}
+
+// Pin keeps the latch as it is until Unpin is called with the same result, which says
+// where the pin is counted: a stripe, or nil for the word. It does what PinOnce leaves:
+// stripes, a lost race, a full counter, a transition to wait for, and states that are no
+// longer good. besides are state bits that do not stand in the way. The hint tells
+// goroutines apart, cheaply and often.
+func (l *Latch) Pin(s, besides State, hint uintptr, m Memory) (*Stripe, Answer) {
+	for {
+		w := l.word.Load() &^ uint64(besides)
+		if w&^pinMask == uint64(s) {
+			line := l.stripes.Load()
+			if line == nil {
+				line = l.newStripes()
+			}
+			mine := line.mine(hint)
+			mine.pins.Add(1)
+			if l.word.Load()&^(pinMask|uint64(besides)) == uint64(s) {
+				return mine, OK
+			}
+			l.Unpin(mine, m)
+			continue
+		}
+		if a := s.refusal(w); a != OK {
+			return nil, a
+		}
+		if w&busy != 0 {
+			l.await()
+		}
+	}
+}
+
+// refusal says why a state is no good with the latch's word w: OK if it is good, or if
+// that will be known when a transition ends.
+func (s State) refusal(w uint64) Answer {
+	switch {
+	case w&genMask != uint64(s):
+		return Moved
+	case w&closed != 0:
+		return Closed
+	case w&partial != 0:
+		return Broken
+	}
+	return OK
+}
+
+// Unpin ends a pin, and takes the thing down if it was the last of a closed latch.
+//
+// No wake-up is lost: closed is set before Close looks for pins, and a pin is
+// given up before Unpin looks for closed, so at least one of the two sees the
+// other; settle elects one if both do.
+func (l *Latch) Unpin(line *Stripe, m Memory) {
+	if line != nil || l.word.Add(^uint64(0))&closed != 0 {
+		l.unpinSlowly(line, m)
+	}
+}
+
+// unpinSlowly deals with all that Unpin leaves: stripes, and closed latches. A pin
+// in the word is given up already. Inlined, it would keep Unpin from being so, which
+// costs a view a seventh.
+//
+//go:noinline
+func (l *Latch) unpinSlowly(line *Stripe, m Memory) {
+	if line != nil {
+		line.pins.Add(-1)
+	}
+	if l.word.Load()&closed != 0 {
+		l.settle(m)
+	}
+}
+
+// settle takes the thing down if it is closed and nobody pins it any more, once. Who
+// changes the word of a closed latch, so that the swap fails, settles it as well.
+func (l *Latch) settle(m Memory) {
+	w := l.word.Load()
+	unused := w&(closed|busy|gone|failed) == closed && w&pinMask == 0 && l.stripes.Load().idle()
+	if unused && l.word.CompareAndSwap(w, w|busy) {
+		l.takeDown(w, m)
+	}
+}
+
+// takeDown takes the thing down, where the latch's word was w before the caller made it
+// busy, and publishes the outcome for a closed latch.
+func (l *Latch) takeDown(w uint64, m Memory) Answer {
+	if !m.Unmap() {
+		l.publish(w | failed)
+		return Failed
+	}
+	l.publish(w&^failed | gone)
+	return OK
+}
+
+// Acquire takes the latch for a transition, and never waits. besides are state bits that
+// do not stand in the way. After OK the caller ends the transition with GiveUp, Pass,
+// Resign or Break.
+func (l *Latch) Acquire(s, besides State) Answer {
+	for {
+		w := l.word.Load()
+		if a := s.refusal(w &^ uint64(besides)); a != OK {
+			return a
+		}
+		if w&(busy|pinMask) != 0 {
+			return Busy
+		}
+		if l.word.CompareAndSwap(w, w|busy) {
+			if l.stripes.Load().idle() {
+				return OK
+			}
+			l.publish(w)
+			return Busy
+		}
+	}
+}
+
+// AcquireBoth takes two latches, or neither. All callers name two of them in the same
+// order, so that of two calls at the same time one wins.
+func AcquireBoth(first *Latch, s State, second *Latch, t State) Answer {
+	a := first.Acquire(s, 0)
+	if a == OK {
+		if a = second.Acquire(t, 0); a != OK {
+			first.GiveUp(s)
+		}
+	}
+	return a
+}
+
+// GiveUp ends a transition that changed nothing: a broken latch stays so.
+func (l *Latch) GiveUp(s State) { l.publish(uint64(s) | l.word.Load()&partial) }
+
+// Pass ends a transition that happened: the state is old, and the returned one is the
+// next.
+func (l *Latch) Pass(s State) State {
+	s += genOne
+	l.publish(uint64(s))
+	return s
+}
+
+// Resign ends a transition that gave the thing away: the state is old, and nobody has
+// the next.
+func (l *Latch) Resign(s State) { l.publish(uint64(s+genOne) | closed | gone) }
+
+// Break ends a transition that stopped half-way. The state is that of a broken latch.
+func (l *Latch) Break(s State) { l.publish(uint64(s) | partial) }
+
+// publish ends a transition: the word becomes w, and whoever waits goes on.
+func (l *Latch) publish(w uint64) {
+	if l.word.Swap(w)&awaited != 0 {
+		outcome.L.Lock()
+		outcome.Broadcast()
+		outcome.L.Unlock()
+	}
+}
+
+// await sleeps until no transition holds the latch. One condition for all latches is
+// enough, for only accesses that collide with a transition use it.
+func (l *Latch) await() {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	for {
+		w := l.word.Load()
+		switch {
+		case w&busy == 0:
+			return
+		case w&awaited != 0 || l.word.CompareAndSwap(w, w|awaited):
+			outcome.Wait()
+		}
+	}
+}
+
+// Close closes the latch. Pins do not stand in the way: the last one takes the thing
+// down. If nobody pins it, that is done at once, and after Failed it is open as before.
+// Where a last pin could not take it down, the next Close tries again.
+func (l *Latch) Close(s State, m Memory) Answer {
+	for {
+		w := l.word.Load()
+		switch {
+		case w&genMask != uint64(s):
+			return Moved
+		case w&busy != 0:
+			l.await()
+		case w&failed != 0:
+			if l.word.CompareAndSwap(w, w|busy) {
+				return l.takeDown(w, m)
+			}
+		case w&(closed|gone) != 0:
+			return Closed
+		case m.Keeps():
+			return Kept
+		case w&pinMask != 0:
+			if l.word.CompareAndSwap(w, w|closed) {
+				return OK // the pins in the word find it closed
+			}
+		case l.word.CompareAndSwap(w, w|busy):
+			if !l.stripes.Load().idle() {
+				l.publish(w | closed)
+				l.settle(m)
+				return OK
+			}
+			if !m.Unmap() {
+				l.publish(w)
+				return Failed
+			}
+			l.publish(w | closed | gone)
+			return OK
+		}
+	}
+}
+
+// Good reports whether a state is good, after a transition that runs has ended. What was
+// loaded before from the thing is then right, if a transition writes only when it
+// succeeds, and then moves on the generation that this looks at.
+func (l *Latch) Good(s State) bool {
+	for {
+		w := l.word.Load()
+		if w&(busy|closed) != busy || w&genMask != uint64(s) {
+			return w&genMask == uint64(s) && w&closed == 0
+		}
+		l.await()
+	}
+}
+
+// Older reports whether a transition has moved the generation on from that of s.
+func (l *Latch) Older(s State) bool { return l.word.Load()&genMask != uint64(s) }
+
+// Idle reports whether nobody pins the thing, which is neither taken down nor given
+// away. When nobody can reach the latch any more, it stays so.
+func (l *Latch) Idle() bool { return l.word.Load()&(gone|pinMask) == 0 && l.stripes.Load().idle() }

@@ -1,0 +1,182 @@
+//go:build !explore
+
+package latch
+
+import (
+	"errors"
+	"os/exec"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// A counted memory counts how often it is taken down.
+type counted struct {
+	downs atomic.Int32
+	fails int32
+	keeps bool
+}
+
+func (m *counted) Unmap() bool { return m.downs.Add(1) > m.fails }
+func (m *counted) Keeps() bool { return m.keeps }
+
+func is(t *testing.T, what string, got, want Answer) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: answer %d, want %d", what, got, want)
+	}
+}
+
+// TestExplore runs all orders of all pairs of short programs, on what the tag explore
+// puts in the place of the atomics.
+func TestExplore(t *testing.T) {
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("the compiler is needed: ", err)
+	}
+	args := []string{"test", "-buildvcs=false", "-tags=explore", "-run=TestTwo$", "-v", "."}
+	if testing.Short() {
+		args[3] = "-run=TestTwo$/^pin"
+	}
+	out, err := exec.Command("go", args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// Nobody can build the package with the tag: the operations that it needs are in tests.
+func TestTagIsForTests(t *testing.T) {
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("the compiler is needed: ", err)
+	}
+	out, err := exec.Command("go", "build", "-buildvcs=false", "-tags=explore", ".").CombinedOutput()
+	var failed *exec.ExitError
+	if !errors.As(err, &failed) || len(out) == 0 {
+		t.Errorf("it can be built: %v\n%s", err, out)
+	}
+}
+
+// fill pins until the word's counter is full, and stripes are made.
+func fill(l *Latch, m Memory) {
+	for range pinMask {
+		l.PinOnce(0)
+	}
+	line, _ := l.Pin(0, 0, 0, m)
+	l.Unpin(line, m)
+	for range pinMask {
+		l.Unpin(nil, m)
+	}
+}
+
+func TestPins(t *testing.T) {
+	for _, striped := range []bool{false, true} {
+		l, m := new(Latch), new(counted)
+		if striped {
+			fill(l, m)
+		}
+		if l.Striped() != striped {
+			t.Fatalf("striped: %v", l.Striped())
+		}
+		line, a := l.Pin(0, 0, 0, m)
+		is(t, "pin", a, OK)
+		is(t, "a transition beside a pin", l.Acquire(0, 0), Busy)
+		if l.Idle() {
+			t.Error("a pinned latch is idle")
+		}
+		is(t, "close", l.Close(0, m), OK)
+		is(t, "close again", l.Close(0, m), Closed)
+		if _, a := l.Pin(0, 0, 0, m); a != Closed {
+			t.Errorf("a pin of a closed latch: %d", a)
+		}
+		if m.downs.Load() != 0 {
+			t.Error("it is taken down under a pin")
+		}
+		if l.Unpin(line, m); m.downs.Load() != 1 {
+			t.Errorf("it is taken down %d times", m.downs.Load())
+		}
+	}
+}
+
+func TestTransitions(t *testing.T) {
+	l, m := new(Latch), new(counted)
+	is(t, "acquire", l.Acquire(0, 0), OK)
+	is(t, "acquire twice", l.Acquire(0, 0), Busy)
+	l.GiveUp(0)
+	is(t, "acquire", l.Acquire(0, 0), OK)
+	s := l.Pass(0)
+	if is(t, "the old state", l.Acquire(0, 0), Moved); !l.Older(0) || l.Older(s) || l.Good(0) || !l.Good(s) {
+		t.Error("the generation has not moved on")
+	}
+	is(t, "acquire", l.Acquire(s, 0), OK)
+	l.Break(s)
+	is(t, "a broken latch", l.Acquire(s, 0), Broken)
+	is(t, "nevertheless", l.Acquire(s, Partial), OK)
+	l.GiveUp(s)
+	is(t, "still broken", l.Acquire(s, 0), Broken)
+	is(t, "nevertheless", l.Acquire(s, Partial), OK)
+	s = l.Pass(s)
+	is(t, "whole again", l.Acquire(s, 0), OK)
+	l.Resign(s)
+	if is(t, "given away", l.Close(s, m), Moved); l.Idle() {
+		t.Error("what is given away is idle")
+	}
+	if m.downs.Load() != 0 {
+		t.Error("what is given away is taken down")
+	}
+}
+
+func TestFailures(t *testing.T) {
+	l, m := new(Latch), &counted{fails: 1}
+	is(t, "close", l.Close(0, m), Failed)
+	line, a := l.Pin(0, 0, 0, m)
+	is(t, "it is open", a, OK)
+	m.fails = 2
+	is(t, "close beside a pin", l.Close(0, m), OK)
+	l.Unpin(line, m)
+	m.fails = 3
+	is(t, "the next try", l.Close(0, m), Failed)
+	is(t, "and the next", l.Close(0, m), OK)
+	is(t, "and no more", l.Close(0, m), Closed)
+	kept := &counted{keeps: true}
+	is(t, "what is kept", new(Latch).Close(0, kept), Kept)
+}
+
+func TestBoth(t *testing.T) {
+	a, b := new(Latch), new(Latch)
+	is(t, "both", AcquireBoth(a, 0, b, 0), OK)
+	is(t, "taken", AcquireBoth(a, 0, b, 0), Busy)
+	s := a.Pass(0)
+	is(t, "the second is taken", AcquireBoth(a, s, b, 0), Busy)
+	is(t, "the first was given up", a.Acquire(s, 0), OK)
+}
+
+// Pins wait for a transition, and have its outcome.
+func TestPinsWait(t *testing.T) {
+	l, m := new(Latch), new(counted)
+	for s := State(0); s < 100*genOne; s = l.Pass(s) {
+		is(t, "acquire", l.Acquire(s, 0), OK)
+		var in sync.WaitGroup
+		for i := range 4 {
+			in.Go(func() {
+				if _, a := l.Pin(s, 0, uintptr(i)<<11, m); a != Moved {
+					t.Errorf("a pin of an old state: %d", a)
+				}
+			})
+		}
+		defer in.Wait()
+	}
+}
+
+// There are lines enough for the processors, up to a limit.
+func TestLines(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for processors, lines := range map[int]int{1: 32, 2: 32, 3: 48, 8: 128, 80: 1024} {
+		runtime.GOMAXPROCS(processors)
+		if n := len(new(Latch).newStripes().lines) - 1; n != lines {
+			t.Errorf("%d processors have %d lines, not %d", processors, n, lines)
+		}
+		if n := runtime.GOMAXPROCS(0); n != processors {
+			t.Errorf("it has set GOMAXPROCS to %d", n)
+		}
+	}
+}

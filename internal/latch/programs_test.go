@@ -1,0 +1,343 @@
+//go:build explore
+
+package latch
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// A kind of call.
+type kind uint8
+
+const (
+	pin kind = iota
+	unpin
+	acquire // begins a transition; those that follow end it, if it has begun
+	giveUp
+	pass
+	resign
+	breaks
+	closes
+	measure // reads a length
+	look    // the collector's
+)
+
+// A call is of one latch, or of two.
+type call struct {
+	kind          kind
+	latch, second int
+	both          bool
+	besides       State
+}
+
+// A program is what each thread calls, and how the latch is at first.
+type program struct {
+	names   []string
+	threads [][]call
+	striped bool
+	broken  bool
+	kept    bool
+	fails   int // how often taking down fails
+	held    int // pins in the word that nobody ends
+	hints   int // whether the threads have the same line
+}
+
+func (p program) String() string {
+	s := strings.Join(p.names, " | ")
+	for name, is := range map[string]bool{"striped": p.striped, "broken": p.broken, "kept": p.kept} {
+		if is {
+			s += ", " + name
+		}
+	}
+	if p.fails > 0 {
+		s += fmt.Sprintf(", taking down fails %d times", p.fails)
+	}
+	if p.held > 0 {
+		s += fmt.Sprintf(", %d pins held", p.held)
+	}
+	return s
+}
+
+// call makes a thread's next call.
+func (r *run) call(t *thread, c call) {
+	if c.both {
+		r.callBoth(t, c)
+		return
+	}
+	i, l, m := c.latch, r.latches[c.latch], r.things[c.latch]
+	s := t.state[i]
+	t.begin = func() {
+		r.spec.begin(i, t.index, pending{kind: c.kind, gen: uint8(s / genOne), besides: c.besides != 0})
+	}
+	end := func(answer uint8) {
+		t.beginCall()
+		if r.tracing {
+			r.trace = append(r.trace, fmt.Sprintf("thread %d: %v answers %d", t.index, c, answer))
+		}
+		if !r.spec.end(i, t.index, answer) {
+			r.fail("thread %d: no order of the calls explains that call %d answers %d", t.index, t.at, answer)
+		}
+	}
+	switch c.kind {
+	case pin:
+		var line *Stripe
+		a := OK
+		if l.Striped() || !l.PinOnce(s) {
+			line, a = l.Pin(s, c.besides, uintptr(t.index+1)<<13, m)
+		}
+		if a == OK {
+			t.pins[i] = append(t.pins[i], line)
+			m.pinned++
+			if m.taken > 0 {
+				r.fail("thread %d has pinned it beside a transition", t.index)
+			}
+			if !m.mapped {
+				r.fail("thread %d has pinned what is not mapped", t.index)
+			}
+		}
+		end(uint8(a))
+	case unpin:
+		n := len(t.pins[i])
+		if n == 0 {
+			t.begin = nil
+			return
+		}
+		line, begin := t.pins[i][n-1], t.begin
+		t.begin = func() {
+			t.pins[i] = t.pins[i][:n-1]
+			m.pinned--
+			begin()
+		}
+		l.Unpin(line, m)
+		end(uint8(OK))
+	case acquire:
+		a := l.Acquire(s, c.besides)
+		if a == OK {
+			r.take(t, i)
+		}
+		end(uint8(a))
+	case giveUp, pass, resign, breaks:
+		if !t.taken[i] {
+			t.begin = nil
+			return
+		}
+		begin := t.begin
+		t.begin = func() {
+			t.taken[i] = false
+			m.taken--
+			begin()
+		}
+		switch c.kind {
+		case giveUp:
+			l.GiveUp(s)
+		case pass:
+			r.step("store length", m, 0, func() uint64 { r.length[i]++; return 0 }) // as a transition that succeeds does
+			t.state[i] = l.Pass(s)
+		case resign:
+			r.spec.resigned[i] = true
+			t.state[i] = s + genOne
+			l.Resign(s)
+		case breaks:
+			l.Break(s)
+		}
+		end(uint8(OK))
+	case closes:
+		begin := t.begin
+		t.begin = func() { m.closed = true; begin() }
+		end(uint8(l.Close(s, m)))
+	case measure:
+		n := r.step("load length", m, 0, func() uint64 { return r.length[i] })
+		if !l.Good(s) {
+			n = 0
+		}
+		end(uint8(n))
+	case look:
+		end(uint8(truth(l.Idle())))
+	}
+}
+
+// take notes that a thread has begun a transition.
+func (r *run) take(t *thread, i int) {
+	t.taken[i] = true
+	if r.things[i].taken++; r.things[i].taken > 1 || r.things[i].pinned > 0 {
+		r.fail("thread %d is in a transition beside %d others and %d pins", t.index, r.things[i].taken-1, r.things[i].pinned)
+	}
+}
+
+// callBoth acquires two latches.
+func (r *run) callBoth(t *thread, c call) {
+	both := []int{c.latch, c.second}
+	t.begin = func() {
+		for _, i := range both {
+			r.spec.begin(i, t.index, pending{kind: acquire, gen: uint8(t.state[i] / genOne)})
+		}
+	}
+	a := AcquireBoth(r.latches[both[0]], t.state[both[0]], r.latches[both[1]], t.state[both[1]])
+	if r.tracing {
+		r.trace = append(r.trace, fmt.Sprintf("thread %d: both: %d", t.index, a))
+	}
+	explained := true
+	if a == OK {
+		for _, i := range both {
+			r.take(t, i)
+			explained = r.spec.end(i, t.index, uint8(a)) && explained
+		}
+	} else {
+		explained = r.spec.endOne(both, t.index, uint8(a))
+	}
+	if !explained {
+		r.fail("thread %d: no order of the calls explains that both answer %d", t.index, a)
+	}
+}
+
+// endOne is end for a call that one of several latches has refused.
+func (s *spec) endOne(latches []int, thread int, answer uint8) bool {
+	explained := false
+	for _, i := range latches {
+		before := s.latches[i]
+		p := s.pending[i][thread]
+		if s.end(i, thread, answer) {
+			explained = true
+		} else {
+			// It was acquired, if at all, and given up, which nobody could see.
+			s.latches[i] = before
+			s.pending[i][thread] = p
+			s.drop(i, thread)
+		}
+	}
+	return explained
+}
+
+func calls(kinds ...kind) (all []call) {
+	for _, k := range kinds {
+		all = append(all, call{kind: k})
+	}
+	return all
+}
+
+// short are the programs of one thread.
+var short = []struct {
+	name  string
+	calls []call
+}{
+	{"pin", calls(pin, unpin)},
+	{"pin twice", calls(pin, pin, unpin, unpin)},
+	{"pass", calls(acquire, pass)},
+	{"pass and close", calls(acquire, pass, closes)},
+	{"give up", calls(acquire, giveUp)},
+	{"resign", calls(acquire, resign)},
+	{"break", calls(acquire, breaks)},
+	{"forget", []call{{kind: acquire, besides: Partial}, {kind: pass}}},
+	{"forget, and give up", []call{{kind: acquire, besides: Partial}, {kind: giveUp}}},
+	{"regions", []call{{kind: pin, besides: Partial}, {kind: unpin}}},
+	{"close", calls(closes)},
+	{"close twice", calls(closes, closes)},
+	{"close within a pin", calls(pin, closes, unpin)},
+	{"close within a pin and again", calls(pin, closes, unpin, closes)},
+	{"close and pin", calls(closes, pin, unpin)},
+	{"measure", calls(measure, measure)},
+	{"look", calls(look)},
+}
+
+func find(name string) []call {
+	for _, s := range short {
+		if s.name == name {
+			return s.calls
+		}
+	}
+	panic(name)
+}
+
+// ways are how the latch can be at first.
+func ways(p program) (all []program) {
+	for _, striped := range []bool{false, true} {
+		p.striped = striped
+		for _, w := range []program{{}, {broken: true}, {kept: true}, {fails: 1}, {fails: 2}, {held: pinMask - 1}, {held: pinMask}} {
+			q := p
+			q.broken, q.kept, q.fails, q.held = w.broken, w.kept, w.fails, w.held
+			all = append(all, q)
+		}
+	}
+	return all
+}
+
+// join has one latch take in what another guards.
+func join() []call {
+	return []call{{kind: acquire, latch: 0, second: 1, both: true}, {kind: resign, latch: 1}, {kind: pass, latch: 0}}
+}
+
+func on(latch int, calls []call) (all []call) {
+	for _, c := range calls {
+		c.latch = latch
+		all = append(all, c)
+	}
+	return all
+}
+
+// TestTwo runs all pairs of short programs in all orders.
+func TestTwo(t *testing.T) {
+	begin := time.Now()
+	var sum tally
+	add := func(n tally) {
+		sum = tally{sum.runs + n.runs, sum.states + n.states, sum.steps + n.steps}
+	}
+	for i, a := range short {
+		for _, b := range short[i:] {
+			t.Run(a.name+"|"+b.name, func(t *testing.T) {
+				for _, p := range ways(program{names: []string{a.name, b.name}, threads: [][]call{a.calls, b.calls}}) {
+					add(try(t, p, -1))
+				}
+			})
+		}
+	}
+	for _, b := range short {
+		for latch := range 2 {
+			t.Run(fmt.Sprintf("join|%s of %d", b.name, latch), func(t *testing.T) {
+				for _, p := range ways(program{names: []string{"join", b.name}, threads: [][]call{join(), on(latch, b.calls)}}) {
+					add(try(t, p, -1))
+				}
+			})
+		}
+	}
+	t.Run("join|join", func(t *testing.T) {
+		for _, p := range ways(program{names: []string{"join", "join"}, threads: [][]call{join(), join()}}) {
+			add(try(t, p, -1))
+		}
+	})
+	t.Logf("%d runs, %d states, %d steps in %v", sum.runs, sum.states, sum.steps, time.Since(begin).Round(time.Millisecond))
+}
+
+// TestThree runs three threads, with a few preemptions.
+func TestThree(t *testing.T) {
+	begin := time.Now()
+	var sum tally
+	for _, names := range [][]string{
+		{"pin", "pin", "close"},
+		{"pin", "pin", "pass"},
+		{"pin", "close", "close"},
+		{"pin", "close", "close twice"},
+		{"pin", "pass", "close"},
+		{"pin", "pass", "pass"},
+		{"pin", "give up", "close"},
+		{"pin", "resign", "close"},
+		{"pin", "break", "forget"},
+		{"pin", "break", "close"},
+		{"pin", "close within a pin", "pass"},
+		{"close within a pin and again", "pin", "close"},
+		{"close within a pin", "close within a pin", "pin"},
+		{"pass and close", "pin", "measure"},
+		{"pin", "look", "close"},
+		{"pin twice", "pin twice", "close"},
+	} {
+		t.Run(strings.Join(names, "|"), func(t *testing.T) {
+			for _, p := range ways(program{names: names, threads: [][]call{find(names[0]), find(names[1]), find(names[2])}}) {
+				n := try(t, p, *preemptions)
+				sum = tally{sum.runs + n.runs, sum.states + n.states, sum.steps + n.steps}
+			}
+		})
+	}
+	t.Logf("%d runs, %d states, %d steps in %v", sum.runs, sum.states, sum.steps, time.Since(begin).Round(time.Millisecond))
+}
