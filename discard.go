@@ -25,7 +25,7 @@ var (
 // destroy gives advice that loses contents.
 func (t ticket) destroy(l loss, off, n int) error {
 	return t.within(l.name, off, n, true, func(r *region, addr, size uintptr) error {
-		if r.sealed.Load() {
+		if r.is(isSealed) {
 			return ErrSealed
 		}
 		if err := r.allowed(off, n, ProtWrite); err != nil {

@@ -728,7 +728,7 @@ func access(m mapping) string {
 // table, "" if it does not.
 func differing(m mapping) string {
 	t := m.inside()
-	if !t.good() || t.r.lost.Load() {
+	if !t.good() || t.r.is(isLost) {
 		return ""
 	}
 	r, table := t.r, procmaps.Region{}
@@ -889,7 +889,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 		}
 	}
 	for _, m := range append(b.was, b.made...) {
-		if r := m.inside().r; r.lost.Load() {
+		if r := m.inside().r; r.is(isLost) {
 			// Somebody else may be there, so the library leaves it alone for ever.
 			if j.excused(c, "loses") == "" {
 				say("given up")

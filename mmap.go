@@ -87,7 +87,7 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 			return false
 		}
 		at = a.end
-		runs = perms.Append(runs, a.end-addr, perms.Kind{Prot: perms.Prot(a.prot), Granule: a.pageSize, Flags: a.flags})
+		runs = perms.Append(runs, a.end-addr, perms.Kind{Prot: perms.Prot(a.prot), Granule: a.pageSize, Flags: uint32(a.flags)})
 		uneven = uneven || a.prot != known
 		return true
 	})
@@ -109,7 +109,7 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	pages := perms.Uniform(addr, n, 0, runs[len(runs)-1].Kind)
 	pages.SetRuns(runs)
 	t = newRegion(addr, uintptr(size), uintptr(size), pages)
-	t.r.lent.Store(true) // as of UnsafeOnto
+	t.r.mark(isLent) // as of UnsafeOnto
 	return t, nil
 }
 
@@ -163,7 +163,9 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	}
 	t := newRegion(base+b.lead, b.size, capacity, perms.Uniform(base, whole, whole-data, b.kind(p)))
 	t.r.lock = s.lock
-	t.r.lent.Store(s.placement == onto) // unmapped, it could be a hole in the Go heap
+	if s.placement == onto {
+		t.r.mark(isLent) // unmapped, it could be a hole in the Go heap
+	}
 	return t, nil
 }
 

@@ -32,7 +32,7 @@ type sentinel struct{ _ *sentinel }
 // track puts a new region into the collector's care.
 func (r *region) track() {
 	nursery.Lock()
-	r.seat = len(nursery.young)
+	r.seat = int32(len(nursery.young))
 	nursery.young = append(nursery.young, r)
 	if !nursery.armed {
 		nursery.armed = true
@@ -71,7 +71,7 @@ func graduate() {
 
 // collect unmaps a region that no handle and no live Pin refers to.
 func (r *region) collect() {
-	if !r.Idle() || r.lent.Load() || r.sealed.Load() {
+	if !r.Idle() || r.is(isLent) || r.is(isSealed) {
 		return // unmapped already, sealed, or somebody may still have a slice of it
 	}
 	switch err := r.unmap(); {

@@ -272,7 +272,7 @@ func (r *region) mend(start, end uintptr, err error) error {
 		return undivided(r.Base+start, end-start, err)
 	}
 	stopped := r.stopped(err, cmp.Or(failed, errHalfReplaced))
-	if r.lost.Load() {
+	if r.is(isLost) {
 		r.setProt(start, end, ProtNone)
 	}
 	return stopped
@@ -296,7 +296,7 @@ func (r *region) hold(at, size uintptr) error {
 		err = unix.EEXIST
 	}
 	if err != nil {
-		r.lost.Store(true)
+		r.mark(isLost)
 	}
 	return err
 }

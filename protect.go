@@ -182,7 +182,7 @@ func (m Mapping) Seal() error {
 	err := m.pinned(func(r *region) error {
 		err := blame("mseal", sys.Mseal(r.Base, r.Size))
 		if err == nil {
-			r.sealed.Store(true)
+			r.mark(isSealed)
 		}
 		return scarce(err, demand{})
 	})

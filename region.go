@@ -24,20 +24,28 @@ type region struct {
 	addr     atomic.Uintptr // the first byte
 	len, cap atomic.Uintptr // in bytes, from addr; len is written under growing, too
 	prot     atomic.Uint32  // what every page of it allows
+	seat     int32          // in the nursery, whose lock it needs; -1: not there
 
-	perms.Pages             // the page range, with the reserve; Room is written under growing, too
-	lock        locking     // of growth
-	lost        atomic.Bool // a stranger was mapped into the range: never change or unmap it
-	lent        atomic.Bool // never collect it: UnsafeBytes was called, or it may lie in the Go heap
-	sealed      atomic.Bool // by mseal(2): never collect it either
+	perms.Pages         // the page range, with the reserve; Room is written under growing, too
+	lock        locking // of growth
+	marks       atomic.Uint32
 
 	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set
 	undone  atomic.Pointer[error]        // why it could not be unmapped, the last time
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
-
-	seat int // in the nursery, whose lock it needs; -1: not there
 }
+
+// What a region is marked with, for ever.
+const (
+	isLost   = 1 << iota // a stranger was mapped into the range: never change or unmap it
+	isLent               // never collect it: UnsafeBytes was called, or it may lie in the Go heap
+	isSealed             // by mseal(2): never collect it either
+)
+
+func (r *region) is(mark uint32) bool { return r.marks.Load()&mark != 0 }
+
+func (r *region) mark(mark uint32) { r.marks.Or(mark) }
 
 // A ticket is the inside of every handle.
 type ticket struct {
@@ -130,10 +138,10 @@ func (r *region) Unmap() bool {
 }
 
 // Keeps reports whether the region cannot be closed.
-func (r *region) Keeps() bool { return r.sealed.Load() }
+func (r *region) Keeps() bool { return r.is(isSealed) }
 
 func (r *region) unmap() error {
-	if r.Size == 0 || r.lost.Load() {
+	if r.Size == 0 || r.is(isLost) {
 		return nil
 	}
 	err := sys.Munmap(r.Base, r.Size)
@@ -161,7 +169,7 @@ func (t ticket) acquire(besides latch.State) error {
 	if a := t.r.Acquire(t.state, besides); a != latch.OK {
 		return t.refused(a)
 	}
-	if t.r.lost.Load() {
+	if t.r.is(isLost) {
 		t.giveUp()
 		return errLost
 	}
@@ -171,7 +179,7 @@ func (t ticket) acquire(besides latch.State) error {
 // acquireToChange is acquire for a transition that changes pages.
 func (t ticket) acquireToChange() error {
 	err := t.acquire(0)
-	if err == nil && t.r.sealed.Load() {
+	if err == nil && t.r.is(isSealed) {
 		t.giveUp()
 		err = ErrSealed
 	}

@@ -61,7 +61,7 @@ func (t ticket) pinned(f func(r *region) error) error {
 
 // open makes pages [start, end) of the reserve accessible, and locks them.
 func (r *region) open(start, end uintptr, l locking) error {
-	if r.sealed.Load() {
+	if r.is(isSealed) {
 		return ErrSealed
 	}
 	k, at, size := r.At(start), r.Base+start, end-start
@@ -87,7 +87,7 @@ func (r *region) open(start, end uintptr, l locking) error {
 // openHuge puts huge pages in the place of reserve, which is ordinary address
 // space.
 func (r *region) openHuge(start, end uintptr, k perms.Kind, l locking) error {
-	b := backing{fd: -1, granule: k.Granule, flags: k.Flags}
+	b := backing{fd: -1, granule: k.Granule, flags: int(k.Flags)}
 	err := (&Spec{lock: l}).stage(b, end-start, r.Base+start, Prot(k.Prot))
 	if err != nil {
 		if _, failed := r.fill(start, end); failed != nil {
@@ -210,7 +210,7 @@ func (r *region) extend(data, want uintptr) error {
 	case data == 0:
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
-		b := backing{fd: -1, granule: r.Plain().Granule, flags: r.Plain().Flags}
+		b := backing{fd: -1, granule: r.Plain().Granule, flags: int(r.Plain().Flags)}
 		base, err = (&Spec{lock: r.lock.later()}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
 	default:
 		if err = r.extendable(data); err == nil {

@@ -298,7 +298,7 @@ type backing struct {
 
 // kind returns that of the backing's pages as p.
 func (b backing) kind(p Prot) perms.Kind {
-	return perms.Kind{Prot: perms.Prot(p), Granule: b.granule, Flags: b.flags}
+	return perms.Kind{Prot: perms.Prot(p), Granule: b.granule, Flags: uint32(b.flags)}
 }
 
 // round returns a size or an address rounded up to a multiple of granule, and

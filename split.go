@@ -57,8 +57,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	}
 	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), pages)
 	right.r.lock = r.lock
-	right.r.lent.Store(r.lent.Load())
-	right.r.sealed.Store(r.sealed.Load())
+	right.r.marks.Store(r.marks.Load())
 	r.Size, r.Room = at, 0
 	r.len.Store(uintptr(off))
 	r.cap.Store(uintptr(off))
@@ -113,9 +112,9 @@ func join(a, b ticket) (ticket, error) {
 	err := error(nil)
 	if !adjoin(left.r, right.r) {
 		err = bad("", "they are no neighbours, or there is a reserve between them")
-	} else if left.r.lost.Load() || right.r.lost.Load() {
+	} else if left.r.is(isLost) || right.r.is(isLost) {
 		err = errLost
-	} else if left.r.sealed.Load() != right.r.sealed.Load() {
+	} else if left.r.is(isSealed) != right.r.is(isSealed) {
 		err = &failure{hint: "one side only", err: ErrSealed}
 	}
 	if err != nil {
@@ -139,28 +138,31 @@ func adjoin(l, r *region) bool {
 
 // absorb makes the neighbour's range part of this region.
 func (r *region) absorb(right *region) {
-	runs := r.Clip(0, r.Size)
-	last := r.At(r.Size - min(r.Size, 1)).Prot
-	right.Each(0, right.Size, func(_, end uintptr, k perms.Kind) {
-		if right.Room == right.Size && r.Size > 0 {
-			k.Prot = last // nothing but reserve has no say in the permissions
-		}
-		runs = perms.Append(runs, r.Size+end, k)
-	})
-	if right.Size > 0 {
-		if r.Size == 0 {
-			r.Base = right.Base
-		}
+	switch alike := r.IsUniform() && right.IsUniform() && r.Plain() == right.Plain(); {
+	case right.Size == 0:
+	case r.Size == 0:
+		r.Pages, r.lock = right.Pages, right.lock
+	case alike:
+		r.lock = right.lock
+		r.Size, r.Room = r.Size+right.Size, right.Room
+	default:
+		runs := r.Clip(0, r.Size)
+		last := r.At(r.Size).Prot
+		right.Each(0, right.Size, func(_, end uintptr, k perms.Kind) {
+			if right.Room == right.Size {
+				k.Prot = last // nothing but reserve has no say in the permissions
+			}
+			runs = perms.Append(runs, r.Size+end, k)
+		})
 		r.SetAll(right.Plain()) // what grows does so at the end
 		r.lock = right.lock
+		r.Size, r.Room = r.Size+right.Size, right.Room
+		r.SetRuns(runs)
 	}
-	if right.lent.Load() {
-		r.lent.Store(true)
+	r.account()
+	if right.is(isLent) {
+		r.mark(isLent)
 	}
 	r.len.Store(r.len.Load() + right.len.Load())
 	r.cap.Store(r.len.Load() + right.cap.Load() - right.len.Load())
-	r.Size += right.Size
-	r.Room = right.Room
-	r.SetRuns(runs)
-	r.account()
 }

@@ -103,7 +103,7 @@ func (t ticket) lend(need Prot) []byte {
 	if !Prot(t.r.prot.Load()).allows(need) {
 		return nil
 	}
-	t.r.lent.Store(true)
+	t.r.mark(isLent)
 	return memory(t.r.addr.Load(), int(t.r.len.Load()))
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -265,6 +266,10 @@ const most = 400
 // A tally says how much was explored.
 type tally struct{ runs, states, steps int }
 
+func (n tally) String() string {
+	return fmt.Sprintf("%d runs, %d states, %d steps", n.runs, n.states, n.steps)
+}
+
 // explore runs a program in all orders, and returns the first one that fails.
 func explore(p program, bound int) (t tally, order []int, failure error) {
 	type choice struct {
@@ -403,11 +408,20 @@ func try(t *testing.T, p program, bound int) tally {
 	}
 	sum, order, err := explore(p, bound)
 	if err != nil {
-		steps, again := replay(p, order)
-		if again == nil || again.Error() != err.Error() {
-			err = errors.Join(err, fmt.Errorf("and when it is repeated: %v", again))
+		steps, repeated := replay(p, order)
+		if repeated == nil || repeated.Error() != err.Error() {
+			err = errors.Join(err, fmt.Errorf("and when it is repeated: %v", repeated))
 		}
-		t.Errorf("%v: %v\n%s\ngo test -tags explore -run '%s' -schedule %s .", p, err, strings.Join(steps, "\n"), t.Name(), strings.Trim(strings.ReplaceAll(fmt.Sprint(order), " ", ","), "[]"))
+		again := fmt.Sprintf("go test -tags explore -run '^%s$' . -schedule %s", regexp.QuoteMeta(t.Name()), listed(order))
+		t.Errorf("%v: %v\n%s\n%s", p, err, strings.Join(steps, "\n"), again)
 	}
 	return sum
+}
+
+func listed(order []int) string {
+	var s []string
+	for _, n := range order {
+		s = append(s, strconv.Itoa(n))
+	}
+	return strings.Join(s, ",")
 }

@@ -36,7 +36,7 @@ func TestExplore(t *testing.T) {
 	}
 	args := []string{"test", "-buildvcs=false", "-tags=explore", "-run=TestTwo$", "-v", "."}
 	if testing.Short() {
-		args[3] = "-run=TestTwo$/^pin"
+		args[3] = "-run=TestTwo$/^pin_beside"
 	}
 	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {

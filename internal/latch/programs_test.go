@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // A kind of call.
@@ -24,6 +23,8 @@ const (
 	measure // reads a length
 	look    // the collector's
 )
+
+var kinds = [...]string{"Pin", "Unpin", "Acquire", "GiveUp", "Pass", "Resign", "Break", "Close", "length", "Idle"}
 
 // A call is of one latch, or of two.
 type call struct {
@@ -46,19 +47,18 @@ type program struct {
 }
 
 func (p program) String() string {
-	s := strings.Join(p.names, " | ")
-	for name, is := range map[string]bool{"striped": p.striped, "broken": p.broken, "kept": p.kept} {
+	s := []string{strings.Join(p.names, " beside ")}
+	add := func(is bool, format string, args ...any) {
 		if is {
-			s += ", " + name
+			s = append(s, fmt.Sprintf(format, args...))
 		}
 	}
-	if p.fails > 0 {
-		s += fmt.Sprintf(", taking down fails %d times", p.fails)
-	}
-	if p.held > 0 {
-		s += fmt.Sprintf(", %d pins held", p.held)
-	}
-	return s
+	add(p.striped, "striped")
+	add(p.broken, "broken")
+	add(p.kept, "kept")
+	add(p.fails > 0, "taking down fails %d times", p.fails)
+	add(p.held > 0, "%d pins held", p.held)
+	return strings.Join(s, ", ")
 }
 
 // call makes a thread's next call.
@@ -75,7 +75,7 @@ func (r *run) call(t *thread, c call) {
 	end := func(answer uint8) {
 		t.beginCall()
 		if r.tracing {
-			r.trace = append(r.trace, fmt.Sprintf("thread %d: %v answers %d", t.index, c, answer))
+			r.trace = append(r.trace, fmt.Sprintf("thread %d: %s answers %d", t.index, kinds[c.kind], answer))
 		}
 		if !r.spec.end(i, t.index, answer) {
 			r.fail("thread %d: no order of the calls explains that call %d answers %d", t.index, t.at, answer)
@@ -177,7 +177,7 @@ func (r *run) callBoth(t *thread, c call) {
 	}
 	a := AcquireBoth(r.latches[both[0]], t.state[both[0]], r.latches[both[1]], t.state[both[1]])
 	if r.tracing {
-		r.trace = append(r.trace, fmt.Sprintf("thread %d: both: %d", t.index, a))
+		r.trace = append(r.trace, fmt.Sprintf("thread %d: AcquireBoth answers %d", t.index, a))
 	}
 	explained := true
 	if a == OK {
@@ -279,40 +279,24 @@ func on(latch int, calls []call) (all []call) {
 
 // TestTwo runs all pairs of short programs in all orders.
 func TestTwo(t *testing.T) {
-	begin := time.Now()
 	var sum tally
-	add := func(n tally) {
-		sum = tally{sum.runs + n.runs, sum.states + n.states, sum.steps + n.steps}
-	}
 	for i, a := range short {
 		for _, b := range short[i:] {
-			t.Run(a.name+"|"+b.name, func(t *testing.T) {
-				for _, p := range ways(program{names: []string{a.name, b.name}, threads: [][]call{a.calls, b.calls}}) {
-					add(try(t, p, -1))
-				}
-			})
+			sum.tryAll(t, -1, program{names: []string{a.name, b.name}, threads: [][]call{a.calls, b.calls}})
 		}
 	}
 	for _, b := range short {
 		for latch := range 2 {
-			t.Run(fmt.Sprintf("join|%s of %d", b.name, latch), func(t *testing.T) {
-				for _, p := range ways(program{names: []string{"join", b.name}, threads: [][]call{join(), on(latch, b.calls)}}) {
-					add(try(t, p, -1))
-				}
-			})
+			name := fmt.Sprintf("%s of %d", b.name, latch)
+			sum.tryAll(t, -1, program{names: []string{"join", name}, threads: [][]call{join(), on(latch, b.calls)}})
 		}
 	}
-	t.Run("join|join", func(t *testing.T) {
-		for _, p := range ways(program{names: []string{"join", "join"}, threads: [][]call{join(), join()}}) {
-			add(try(t, p, -1))
-		}
-	})
-	t.Logf("%d runs, %d states, %d steps in %v", sum.runs, sum.states, sum.steps, time.Since(begin).Round(time.Millisecond))
+	sum.tryAll(t, -1, program{names: []string{"join", "join"}, threads: [][]call{join(), join()}})
+	t.Log(sum)
 }
 
 // TestThree runs three threads, with a few preemptions.
 func TestThree(t *testing.T) {
-	begin := time.Now()
 	var sum tally
 	for _, names := range [][]string{
 		{"pin", "pin", "close"},
@@ -332,12 +316,17 @@ func TestThree(t *testing.T) {
 		{"pin", "look", "close"},
 		{"pin twice", "pin twice", "close"},
 	} {
-		t.Run(strings.Join(names, "|"), func(t *testing.T) {
-			for _, p := range ways(program{names: names, threads: [][]call{find(names[0]), find(names[1]), find(names[2])}}) {
-				n := try(t, p, *preemptions)
-				sum = tally{sum.runs + n.runs, sum.states + n.states, sum.steps + n.steps}
-			}
+		sum.tryAll(t, *preemptions, program{names: names, threads: [][]call{find(names[0]), find(names[1]), find(names[2])}})
+	}
+	t.Log(sum)
+}
+
+// tryAll explores a program in all ways that the latch can be at first.
+func (n *tally) tryAll(t *testing.T, bound int, p program) {
+	for _, p := range ways(p) {
+		t.Run(p.String(), func(t *testing.T) {
+			more := try(t, p, bound)
+			*n = tally{n.runs + more.runs, n.states + more.states, n.steps + more.steps}
 		})
 	}
-	t.Logf("%d runs, %d states, %d steps in %v", sum.runs, sum.states, sum.steps, time.Since(begin).Round(time.Millisecond))
 }

@@ -61,7 +61,7 @@ func main() {
 }
 
 // library are the packages that are mutated.
-var library = []string{".", "procmaps", "internal/sys", "internal/perms"}
+var library = []string{".", "procmaps", "internal/sys", "internal/perms", "internal/latch"}
 
 func run(ctx context.Context) error {
 	var part, parts int

@@ -23,7 +23,7 @@ const All Prot = 7
 type Kind struct {
 	Prot    Prot
 	Granule uintptr // a power of two
-	Flags   int
+	Flags   uint32
 }
 
 // Pages are the pages of a range, of which the last Room bytes are reserve: pages that

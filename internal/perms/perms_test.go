@@ -41,7 +41,7 @@ func TestAccount(t *testing.T) {
 }
 
 func drawKind(t *rapid.T) Kind {
-	k := Kind{Prot: Prot(rapid.IntRange(0, 7).Draw(t, "prot")), Granule: small, Flags: rapid.IntRange(0, 2).Draw(t, "flags")}
+	k := Kind{Prot: Prot(rapid.IntRange(0, 7).Draw(t, "prot")), Granule: small, Flags: uint32(rapid.IntRange(0, 2).Draw(t, "flags"))}
 	if rapid.Bool().Draw(t, "huge") {
 		k.Granule = huge
 	}
@@ -87,7 +87,7 @@ func (m *model) check(t *rapid.T) {
 	if got := m.p.Largest(); got != size {
 		t.Fatalf("the largest page has %d bytes, want %d", got, size)
 	}
-	next, last := uintptr(0), Kind{Flags: -1}
+	next, last := uintptr(0), Kind{Flags: 99}
 	m.p.Each(0, m.p.Size, func(start, end uintptr, k Kind) {
 		if start != next || end <= start || k == last {
 			t.Fatalf("a stretch of %d to %d, %+v, after one to %d, %+v", start, end, k, next, last)
