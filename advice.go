@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -54,7 +55,7 @@ func (a Advice) String() string {
 func whyNot(err error, name, hint string) error {
 	if err == unix.EINVAL {
 		if err = blame(name, err); err == unix.EINVAL {
-			err = &failure{hint: hint, err: err}
+			err = &fail.Error{Hint: hint, Err: err}
 		}
 	}
 	return scarce(err, demand{})
@@ -92,7 +93,7 @@ func (s *span) end(err error, op string, off, n int) error {
 		s.r.unpin(s.line)
 	}
 	if err != nil {
-		return named(err, "%s of %v at %d", op, count(n), off)
+		return named(err, "%s of %v at %d", op, fail.Count(n), off)
 	}
 	return nil
 }
@@ -116,7 +117,7 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 // kernel refuses it for a part of the range, the pages before that have it.
 func (m Mapping) Advise(off, n int, a Advice) error {
 	if !a.known() {
-		return bad(fmt.Sprintf("%v of %v at %d", a, count(n), off), "no such advice")
+		return fail.Bad(fmt.Sprintf("%v of %v at %d", a, fail.Count(n), off), "no such advice")
 	}
 	// Not by within: after a system call each return costs a mispredicted branch.
 	s, err := m.span(off, n, false)
@@ -152,7 +153,7 @@ func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
 // allowed returns an error unless all pages of n bytes at off allow need.
 func (r *region) allowed(off, n int, need Prot) error {
 	if at, p, refused := r.refuses(off, n, need); refused {
-		return &failure{hint: fmt.Sprintf("%v page at offset %d", p, at), err: unix.EACCES}
+		return fail.Hint(unix.EACCES, "%v page at offset %d", p, at)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"golang.org/x/sys/unix"
 )
 
@@ -265,7 +266,7 @@ func losses(m destroyer) map[string]func(off, n int) error {
 // names fails unless an error says which operation it was, on what, and why not.
 func names(t testing.TB, err error, off, n int) {
 	t.Helper()
-	op, why, ok := strings.Cut(fmt.Sprint(err), fmt.Sprintf(" of %v at %d: ", count(n), off))
+	op, why, ok := strings.Cut(fmt.Sprint(err), fmt.Sprintf(" of %v at %d: ", fail.Count(n), off))
 	if !ok || why == "" || len(op) <= len("mmap: ") || !strings.HasPrefix(op, "mmap: ") {
 		t.Errorf("for %d bytes at %d: %v", n, off, err)
 	}

@@ -3,6 +3,7 @@ package mmap
 import (
 	"fmt"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
@@ -41,14 +42,14 @@ func (b backing) denied(p Prot, flags int, err error) error {
 	if hint == "" {
 		return err
 	}
-	return &failure{hint: hint, err: err}
+	return &fail.Error{Hint: hint, Err: err}
 }
 
 // deniedExec explains why memory that is mapped already does not become executable.
 func deniedExec(p Prot, err error) error {
 	if p.allows(ProtExec) && (err == unix.EACCES || err == unix.EPERM) {
-		return &failure{hint: "memory may not become executable here (PR_SET_MDWE, MemoryDenyWriteExecute): " +
-			"map it so at once, without a reserve", err: err}
+		return &fail.Error{Hint: "memory may not become executable here (PR_SET_MDWE, MemoryDenyWriteExecute): " +
+			"map it so at once, without a reserve", Err: err}
 	}
 	return err
 }
@@ -68,7 +69,7 @@ func occupied(base, size uintptr) error {
 	if g.Name != "" {
 		hint += " " + g.Name
 	}
-	return &failure{hint: hint, err: unix.EEXIST}
+	return &fail.Error{Hint: hint, Err: unix.EEXIST}
 }
 
 // undivided explains EINVAL of a change of the pages [base, base+size) where the
@@ -77,7 +78,7 @@ func occupied(base, size uintptr) error {
 func undivided(base, size uintptr, err error) error {
 	if err == unix.EINVAL && (cuts(base) || cuts(base+size)) {
 		hint := "the kernel does not divide this memory: Join the parts that it has been split in"
-		return &failure{hint: hint, err: unsupported(err)}
+		return &fail.Error{Hint: hint, Err: fail.Unsupported(err)}
 	}
 	return err
 }
@@ -96,7 +97,7 @@ func cuts(addr uintptr) bool {
 // unextended explains why mremap(2) does not make memory longer.
 func unextended(err error) error {
 	if err == unix.EFAULT {
-		err = &failure{hint: "the kernel does not extend this kind of memory", err: unsupported(err)}
+		err = fail.Hint(fail.Unsupported(err), "the kernel does not extend this kind of memory")
 	}
 	return err
 }

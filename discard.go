@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func (t ticket) destroy(l loss, off, n int) error {
 		first, last := r.At(addr-r.Base), r.At(addr-r.Base+size-1)
 		wider := addr != r.addr.Load()+uintptr(off) || size != uintptr(n)
 		if l.advice == unix.MADV_REMOVE && wider && first.Flags&last.Flags&unix.MAP_ANONYMOUS == 0 {
-			return bad("", "the first or the last page holds other bytes of the file, too")
+			return fail.Bad("", "the first or the last page holds other bytes of the file, too")
 		}
 		return whyNot(sys.Madvise(addr, size, l.advice), l.name, l.hint)
 	})

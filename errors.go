@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
@@ -41,32 +42,6 @@ var (
 	ErrSealed = fmt.Errorf("mapping is sealed (%w)", unix.EPERM)
 )
 
-// failure is an operation that failed: what was asked, and why not.
-type failure struct {
-	op   string // the operation, with its arguments
-	hint string // what the caller can do about it, or ""
-	err  error
-}
-
-// A count of bytes prints with its unit.
-type count int64
-
-func (n count) String() string {
-	if n == 1 {
-		return "1 byte"
-	}
-	return fmt.Sprintf("%d bytes", int64(n))
-}
-
-// bad reports an argument that can never be right.
-func bad(op, format string, args ...any) error {
-	return &failure{op: op, hint: fmt.Sprintf(format, args...), err: unix.EINVAL}
-}
-
-// unsupported gives an errno which says that the arguments are wrong its meaning where
-// they are right. It still matches the errno.
-func unsupported(err error) error { return fmt.Errorf("%w (%w)", errors.ErrUnsupported, err) }
-
 // named gives the error of an inner step the operation that it was part of.
 func named(err error, format string, args ...any) error {
 	if err == nil {
@@ -76,43 +51,13 @@ func named(err error, format string, args ...any) error {
 	switch e := err.(type) {
 	case *FaultError:
 		return e // it says where
-	case *failure:
-		e.op = op
-		return e
 	case *PartialError:
 		if e.Op == "" { // or it is of an earlier operation, and others read it
 			e.Op = op
 		}
 		return e
 	}
-	return &failure{op: op, err: err}
-}
-
-func (f *failure) Error() string {
-	text := f.err.Error()
-	if f.err == ErrClosed {
-		text = "mapping is closed" // os.ErrClosed speaks of a file
-	}
-	if f.hint != "" {
-		text = f.hint + ": " + text
-	}
-	if f.op == "" { // a step of another operation
-		return text
-	}
-	return "mmap: " + f.op + ": " + text
-}
-
-func (f *failure) Unwrap() error { return f.err }
-
-// Is adds what syscall.Errno.Is does not know.
-func (f *failure) Is(target error) bool {
-	switch target {
-	case os.ErrInvalid:
-		return errors.Is(f.err, unix.EINVAL) && !errors.Is(f.err, errors.ErrUnsupported)
-	case errors.ErrUnsupported:
-		return errors.Is(f.err, unix.ENODEV)
-	}
-	return false
+	return fail.Named(err, op)
 }
 
 // errClosedFile is a closed *os.File given to a Spec.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -39,7 +40,7 @@ func survey(start, end uintptr, f func(a area) bool) error {
 	}
 	fd, err := sys.OpenSelfMaps()
 	if err != nil {
-		return &failure{hint: "/proc/self/maps cannot be read", err: err}
+		return fail.Hint(err, "/proc/self/maps cannot be read")
 	}
 	defer unix.Close(fd)
 	for start < end {
@@ -140,7 +141,7 @@ func differs(base, size uintptr, p Prot) error {
 	if err != nil || at >= base+size {
 		return err
 	}
-	return &failure{hint: cmp.Or(wrong, fmt.Sprintf("nothing is mapped at %#x", at)), err: unix.EACCES}
+	return &fail.Error{Hint: cmp.Or(wrong, fmt.Sprintf("nothing is mapped at %#x", at)), Err: unix.EACCES}
 }
 
 // features are what not every Linux kernel offers: the kernel's names of it,
@@ -198,7 +199,7 @@ func Probe(feature string) error {
 			return nil
 		}
 	}
-	return bad("probe "+feature, "no such feature")
+	return fail.Bad("probe "+feature, "no such feature")
 }
 
 // blame returns err, or in its place that the kernel lacks the feature.
@@ -252,7 +253,7 @@ func scarce(err error, want demand) error {
 	// This comes first, and takes little memory: at the limit of areas a Go heap
 	// that has to grow ends the program. mremap(2) gives up eight areas before it.
 	if is, used := number("/proc/sys/vm/max_map_count", ""), areas(); is > 0 && used+8 > is {
-		return &failure{hint: fmt.Sprintf("vm.max_map_count is %d, and %d are in use", is, used), err: err}
+		return fail.Hint(err, "vm.max_map_count is %d, and %d are in use", is, used)
 	}
 	var can [2]unix.CapUserData
 	unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &can[0])
@@ -277,14 +278,14 @@ func scarce(err error, want demand) error {
 			if unread == nil { // or nobody knows how many
 				hint += fmt.Sprintf(", and %d are in use", limit.used)
 			}
-			return &failure{hint: hint, err: err}
+			return &fail.Error{Hint: hint, Err: err}
 		}
 	}
 	switch {
 	case want.space > 0 && !findsRoom(want.space):
-		err = &failure{hint: fmt.Sprintf("the address space has no room for %d bytes", want.space), err: err}
+		err = fail.Hint(err, "the address space has no room for %d bytes", want.space)
 	case mode == 0 && memory > 0 && uint64(want.charged) > memory<<10:
-		err = &failure{hint: fmt.Sprintf("memory with swap, for vm.overcommit_memory 0, is %d", memory<<10), err: err}
+		err = fail.Hint(err, "memory with swap, for vm.overcommit_memory 0, is %d", memory<<10)
 	}
 	return err
 }
@@ -320,7 +321,7 @@ func scarceHuge(err error, size uint64, page uintptr) error {
 	// is no such size, while mmap(2) has EINVAL for that and more.
 	if err != unix.ENOMEM {
 		if _, no := hugeBlock(bits.TrailingZeros(uint(page)) << unix.MAP_HUGE_SHIFT); no == unix.ENODEV || no == unix.ENOSYS {
-			err = &failure{hint: fmt.Sprintf("this kernel has no huge pages of %d bytes", page), err: errors.ErrUnsupported}
+			err = fail.Hint(errors.ErrUnsupported, "this kernel has no huge pages of %d bytes", page)
 		}
 		return err
 	}
@@ -332,9 +333,9 @@ func scarceHuge(err error, size uint64, page uintptr) error {
 		if limit := scarce(err, demand{space: uintptr(size)}); limit != err {
 			return limit
 		}
-		return &failure{hint: fmt.Sprintf("%d huge pages are wanted; how many are free is in %s, which cannot be read", wanted, pool), err: err}
+		return fail.Hint(err, "%d huge pages are wanted; how many are free is in %s, which cannot be read", wanted, pool)
 	case free < wanted:
-		return &failure{hint: fmt.Sprintf("%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages", wanted, free, pool), err: err}
+		return fail.Hint(err, "%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages", wanted, free, pool)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -42,7 +43,7 @@ func (t ticket) lockPages(op string, l locking, off, n int) error {
 		parts := r.stretches(space[:0], addr-r.Base, addr-r.Base+size)
 		for _, part := range parts {
 			if part.Prot&accessible == 0 && l == locked {
-				return &failure{hint: "a page can neither be read nor written", err: unix.EACCES}
+				return fail.Hint(unix.EACCES, "a page can neither be read nor written")
 			}
 		}
 		var held [4]area
@@ -58,7 +59,7 @@ func (t ticket) lockPages(op string, l locking, off, n int) error {
 	})
 }
 
-func errDroppable() error { return bad("", "droppable memory cannot be locked") }
+func errDroppable() error { return fail.Bad("", "droppable memory cannot be locked") }
 
 // Unlock undoes Lock and LockOnFault, also those of the Spec, for the pages of n
 // bytes at off, widened to whole pages; munlock(2).
@@ -272,7 +273,7 @@ func populate(addr, size uintptr, advice int) error {
 	err := sys.Madvise(addr, size, advice)
 	if err == unix.EINVAL {
 		if err = blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
-			err = &failure{hint: "this kind of memory cannot be prefaulted", err: unsupported(err)}
+			err = fail.Hint(fail.Unsupported(err), "this kind of memory cannot be prefaulted")
 		}
 	}
 	if err != unix.EFAULT && err != unix.EHWPOISON {

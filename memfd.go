@@ -7,6 +7,7 @@ import (
 	"math/bits"
 	"os"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,7 @@ import (
 // the administrator has set vm.memfd_noexec to 2, only SealExec is not EACCES.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 	f, err := newMemfd(name, size, seals, 0, pageSize)
-	return f, named(err, "memfd %q of %v, seals %#x", name, count(size), int(seals))
+	return f, named(err, "memfd %q of %v, seals %#x", name, fail.Count(size), int(seals))
 }
 
 // MemfdHuge is [Memfd] on huge pages of so many bytes, 0 for the kernel's
@@ -33,18 +34,18 @@ func MemfdHuge(name string, size int64, seals Seal, hugePage int) (f *os.File, e
 	switch {
 	case err != nil:
 	case size < 0:
-		err = bad("", "negative size")
+		err = fail.Bad("", "negative size")
 	case whole < size:
-		err = &failure{hint: "the size ends past the largest file offset", err: unix.EFBIG}
+		err = fail.Hint(unix.EFBIG, "the size ends past the largest file offset")
 	default:
 		f, err = newMemfd(name, whole, seals, unix.MFD_HUGETLB|flags, granule)
 	}
-	return f, named(err, "memfd %q of %v, seals %#x, in huge pages of %d", name, count(size), int(seals), hugePage)
+	return f, named(err, "memfd %q of %v, seals %#x, in huge pages of %d", name, fail.Count(size), int(seals), hugePage)
 }
 
 func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
 	if !isInt32(int(seals)) {
-		return nil, bad("", "no such seals")
+		return nil, fail.Bad("", "no such seals")
 	}
 	// Without either flag Linux 6.3 logs a complaint; before it, both are
 	// EINVAL.
@@ -87,11 +88,11 @@ func AddSeals(f *os.File, seals Seal) error {
 
 func addSeals(fd int, seals Seal) error {
 	if !isInt32(int(seals)) {
-		return bad("", "no such seals")
+		return fail.Bad("", "no such seals")
 	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals))
 	if err == unix.EBUSY && seals&SealWrite != 0 {
-		err = &failure{hint: "a shared mapping of it that can be written is still there", err: err}
+		err = fail.Hint(err, "a shared mapping of it that can be written is still there")
 	}
 	if seals&SealFutureWrite != 0 {
 		err = blame("F_SEAL_FUTURE_WRITE", err)
@@ -129,7 +130,7 @@ func truncate(fd int, size int64) error {
 // full one answers ENOSPC, and a file that is not open for writing EBADF. f is used
 // without changing its mode.
 func Allocate(f *os.File, offset, size int64) error {
-	op := fmt.Sprintf("allocate %v at offset %d", count(size), offset)
+	op := fmt.Sprintf("allocate %v at offset %d", fail.Count(size), offset)
 	err := control(f, func(fd int) error {
 		if size == 0 && offset >= 0 {
 			return nil // which fallocate refuses
@@ -149,11 +150,11 @@ func hugeFlags(size int) (granule uintptr, flags int, err error) {
 			n, err = hugeBlock(0)
 		}
 		if n == 0 {
-			err = &failure{hint: "the kernel tells of no huge pages", err: cmp.Or(err, errors.ErrUnsupported)}
+			err = fail.Hint(cmp.Or(err, errors.ErrUnsupported), "the kernel tells of no huge pages")
 		}
 		return uintptr(n), 0, err
 	case size <= int(pageSize) || size&(size-1) != 0:
-		return 0, 0, bad("", "%d is no size of a huge page", size)
+		return 0, 0, fail.Bad("", "%d is no size of a huge page", size)
 	}
 	return uintptr(size), bits.TrailingZeros(uint(size)) << unix.MAP_HUGE_SHIFT, nil
 }

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"github.com/mmarinus/mmap/internal/fail"
 )
 
 // This file holds every use of package unsafe outside internal/sys. Mapped
@@ -85,9 +87,9 @@ func Slice[T any](b []byte) ([]T, error) {
 	case len(b) == 0:
 		return []T{}, nil
 	case uintptr(len(b)) < size:
-		return nil, bad(fmt.Sprintf("slice of %v", t), "%d bytes, one value has %d", len(b), size)
+		return nil, fail.Bad(fmt.Sprintf("slice of %v", t), "%d bytes, one value has %d", len(b), size)
 	case first%align != 0:
-		return nil, bad(fmt.Sprintf("slice of %v", t), "address %#x is no multiple of %d", first, align)
+		return nil, fail.Bad(fmt.Sprintf("slice of %v", t), "address %#x is no multiple of %d", first, align)
 	}
 	// SAFETY: the memory is len(b) bytes long and aligned for T, any bytes are
 	// a valid T, and T holds no pointers that the collector would follow.
@@ -103,9 +105,9 @@ func plain(t reflect.Type) error {
 	if !ok {
 		var err error
 		if part := impure(t); part != nil {
-			err = bad(fmt.Sprintf("slice of %v", t), "not every byte pattern is a valid %v", part)
+			err = fail.Bad(fmt.Sprintf("slice of %v", t), "not every byte pattern is a valid %v", part)
 		} else if t.Size() == 0 {
-			err = bad(fmt.Sprintf("slice of %v", t), "the type has no size")
+			err = fail.Bad(fmt.Sprintf("slice of %v", t), "the type has no size")
 		}
 		verdict, _ = plainTypes.LoadOrStore(t, &err)
 	}

@@ -22,6 +22,8 @@ import (
 	"cmp"
 	"fmt"
 
+	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -64,15 +66,15 @@ func UnsafeAdopt[M Handle](addr uintptr, size int) (M, error) {
 }
 
 func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err error) {
-	op := fmt.Sprintf("adopt %v at %#x", count(size), addr)
+	op := fmt.Sprintf("adopt %v at %#x", fail.Count(size), addr)
 	n, fits := round(uintptr(size), pageSize)
 	switch {
 	case size < 0:
-		return ticket{}, bad(op, "negative size")
+		return ticket{}, fail.Bad(op, "negative size")
 	case page(addr) != addr:
-		return ticket{}, bad(op, "address is no multiple of the page size %d", pageSize)
+		return ticket{}, fail.Bad(op, "address is no multiple of the page size %d", pageSize)
 	case !fits || addr+n < addr:
-		return ticket{}, bad(op, "beyond the address space")
+		return ticket{}, fail.Bad(op, "beyond the address space")
 	case n == 0:
 		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, perms.Kind{Prot: perms.Prot(known), Granule: pageSize})), nil
 	}
@@ -100,9 +102,9 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	case err != nil:
 		return t, named(err, "%s", op)
 	case cut > 0:
-		return t, bad(op, "the range cuts a huge page of %d bytes", cut)
+		return t, fail.Bad(op, "the range cuts a huge page of %d bytes", cut)
 	case at != addr+n:
-		return t, &failure{op: op, hint: fmt.Sprintf("nothing is mapped at %#x", at), err: unix.ENOMEM}
+		return t, &fail.Error{Op: op, Hint: fmt.Sprintf("nothing is mapped at %#x", at), Err: unix.ENOMEM}
 	case promises && uneven:
 		return t, cmp.Or(named(differs(addr, n, known), "%s", op), error(unix.EACCES))
 	}
@@ -140,7 +142,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	capacity := b.size
 	if s.reserved {
 		if capacity = uintptr(s.reserve); s.reserve < 0 || capacity < b.size {
-			return ticket{}, bad("", "the capacity is below the size of %d bytes", b.size)
+			return ticket{}, fail.Bad("", "the capacity is below the size of %d bytes", b.size)
 		}
 	}
 	data, _ := round(b.lead+b.size, b.granule)
@@ -174,7 +176,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 	align, lead := uintptr(s.align), b.lead
 	if s.aligned && lead&(align-1) != 0 {
-		return 0, bad("", "a file offset that is %d past a page cannot be aligned to %d", lead, align)
+		return 0, fail.Bad("", "a file offset that is %d past a page cannot be aligned to %d", lead, align)
 	}
 	base := s.addr - lead
 	switch {
@@ -183,14 +185,14 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 	case s.placement == near:
 		base = page(s.addr)
 	case base == 0:
-		return 0, bad("", "nothing can be mapped at address 0")
+		return 0, fail.Bad("", "nothing can be mapped at address 0")
 	case s.addr < lead || base&(b.granule-1) != 0:
-		return 0, bad("", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
+		return 0, fail.Bad("", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.granule)
 	case s.aligned && s.addr&(align-1) != 0:
-		return 0, bad("", "address %#x is no multiple of %d", s.addr, align)
+		return 0, fail.Bad("", "address %#x is no multiple of %d", s.addr, align)
 	}
 	if s.placement != onto && inRaceWindow(base, size) {
-		return 0, bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
+		return 0, fail.Bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	}
 	return base, nil
 }
@@ -321,7 +323,7 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 		err = blame("MAP_DROPPABLE", err)
 	case flags&unix.MAP_TYPE == unix.MAP_SHARED_VALIDATE:
 		if err = blame("MAP_SYNC", err); err == unix.EOPNOTSUPP {
-			err = &failure{hint: "the file is not on persistent memory (DAX)", err: err}
+			err = fail.Hint(err, "the file is not on persistent memory (DAX)")
 		}
 	case b.fd >= 0 && b.granule == pageSize:
 		err = b.denied(p, flags, err)
@@ -388,10 +390,5 @@ func abandonHold(base, size uintptr) {
 	}
 }
 
-// abandon unmaps a range that no handle owns. If that fails, the collector
-// tries again.
-func abandon(base, size uintptr) {
-	if size > 0 && sys.Munmap(base, size) != nil {
-		newRegion(base, size, size, perms.Uniform(base, size, 0, perms.Kind{Granule: pageSize})) // the nursery has it
-	}
-}
+// abandon unmaps a range that no handle owns, at once or later.
+func abandon(base, size uintptr) { leftover.Abandon(base, size) }

@@ -1,13 +1,11 @@
 package mmap
 
 import (
-	"cmp"
 	"errors"
 	"runtime"
-	"slices"
 	"sync"
 
-	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/internal/leftover"
 	"golang.org/x/sys/unix"
 )
 
@@ -76,73 +74,8 @@ func (r *region) collect() {
 	}
 	switch err := r.unmap(); {
 	case errors.Is(err, unix.EINVAL):
-		orphans.Lock()
-		addOrphan(extent{base: r.Base, whole: r.Size})
-		orphans.Unlock()
-		keepTrying()
+		leftover.Keep(r.Base, r.Size)
 	case err != nil:
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection
 	}
-}
-
-// orphans are lost parts of memory that the kernel does not divide. They can be
-// unmapped together with their neighbours, when these are lost or closed.
-var orphans struct {
-	sync.Mutex
-	parts []extent
-	armed bool // a collection will call keepTrying
-}
-
-// addOrphan adds a part that cannot be unmapped alone, and unmaps what is whole now,
-// with its lock held.
-func addOrphan(part extent) {
-	orphans.parts = append(orphans.parts, part)
-	slices.SortFunc(orphans.parts, func(a, b extent) int { return cmp.Compare(a.base, b.base) })
-	unmapOrphans(2)
-}
-
-// unmapOrphans unmaps each range of least neighbours or more, if that can be done. Of one
-// that begins or ends within such memory the kernel changes nothing.
-func unmapOrphans(least int) {
-	parts := orphans.parts
-	for first := 0; first < len(parts); first++ {
-		end := parts[first].base
-		for last := first; last < len(parts) && parts[last].base == end; last++ {
-			end += parts[last].whole
-			if last-first+1 >= least && sys.Munmap(parts[first].base, end-parts[first].base) == nil {
-				parts = slices.Delete(parts, first, last+1)
-				first--
-				break
-			}
-		}
-	}
-	orphans.parts = parts
-}
-
-// keepTrying unmaps orphans after each collection, for as long as there are some.
-func keepTrying() {
-	orphans.Lock()
-	defer orphans.Unlock()
-	if unmapOrphans(1); len(orphans.parts) > 0 && !orphans.armed {
-		orphans.armed = true
-		runtime.SetFinalizer(new(sentinel), func(*sentinel) {
-			orphans.Lock()
-			orphans.armed = false
-			orphans.Unlock()
-			keepTrying()
-		})
-	}
-}
-
-// unmapWithOrphans unmaps a part of memory that the kernel does not divide, if all
-// other parts of it are orphans.
-func unmapWithOrphans(base, size uintptr) bool {
-	orphans.Lock()
-	defer orphans.Unlock()
-	addOrphan(extent{base: base, whole: size})
-	i := slices.IndexFunc(orphans.parts, func(e extent) bool { return e.base == base })
-	if i >= 0 {
-		orphans.parts = slices.Delete(orphans.parts, i, i+1)
-	}
-	return i < 0
 }

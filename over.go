@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -49,7 +50,7 @@ func (s *Spec) checkInside(p Prot) error {
 		return err
 	}
 	if s.placement != anywhere || s.aligned || s.reserved || s.low {
-		return bad("", "the place is given already: no placement, alignment or reserve")
+		return fail.Bad("", "the place is given already: no placement, alignment or reserve")
 	}
 	return nil
 }
@@ -61,10 +62,10 @@ type extent struct{ addr, base, data, whole uintptr }
 func (r *region) extentFor(b backing) (extent, error) {
 	e := extent{r.addr.Load(), r.Base, r.Data(), r.Size}
 	if size := r.len.Load(); b.size != size {
-		return e, bad("", "the size is %d, the mapping has %d bytes", b.size, size)
+		return e, fail.Bad("", "the size is %d, the mapping has %d bytes", b.size, size)
 	}
 	if e.whole > 0 && (e.addr-b.lead != e.base || (e.base|e.data|e.whole)&(b.granule-1) != 0) {
-		return e, bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", e.addr, b.granule)
+		return e, fail.Bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", e.addr, b.granule)
 	}
 	return e, nil
 }
@@ -87,7 +88,7 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 	inPlace := err != nil && b.refusedElsewhere(old.data, p)
 	if inPlace && old.data < old.whole {
 		inPlace = false
-		err = &failure{hint: "the device accepts no other address, and a mapping with a reserve is mapped elsewhere first", err: err}
+		err = fail.Hint(err, "the device accepts no other address, and a mapping with a reserve is mapped elsewhere first")
 	}
 	if err != nil && !inPlace {
 		return ticket{}, located(err, old.base, old.addr)
@@ -224,8 +225,8 @@ func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) erro
 	for _, g := range old {
 		same := g.Inode == st.Ino && g.Major == unix.Major(uint64(st.Dev)) && g.Minor == unix.Minor(uint64(st.Dev))
 		if !same && (g.Inode != 0 || g.Perms&access != 0) {
-			return &failure{hint: fmt.Sprintf("the device accepts no other address, and the pages %#x-%#x could be lost: "+
-				"place anonymous memory as None there first", g.Start, g.End), err: unix.EBUSY}
+			return &fail.Error{Hint: fmt.Sprintf("the device accepts no other address, and the pages %#x-%#x could be lost: "+
+				"place anonymous memory as None there first", g.Start, g.End), Err: unix.EBUSY}
 		}
 	}
 	if _, err = sys.Mmap(at, size, int(p), b.flags|unix.MAP_FIXED, b.fd, b.offset); err != nil {
@@ -244,7 +245,7 @@ func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) erro
 func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 	size := int(r.len.Load())
 	if off < 0 || off > size || b.size > uintptr(size-off) {
-		return 0, 0, bad("", "the mapping has %v", count(size))
+		return 0, 0, fail.Bad("", "the mapping has %v", fail.Count(size))
 	}
 	if b.size == 0 {
 		return 0, 0, nil
@@ -252,14 +253,14 @@ func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 	start, end = r.offset(off)-b.lead, r.Data()
 	if r.offset(off) < b.lead || (r.Base+start)&(b.granule-1) != 0 || !r.Boundary(start) {
 		granule := max(b.granule, r.At(r.offset(off)).Granule)
-		return 0, 0, bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load()+uintptr(off), granule)
+		return 0, 0, fail.Bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load()+uintptr(off), granule)
 	}
 	if off+int(b.size) != size {
 		end = r.offset(off) + b.size
 	}
 	if (r.Base+end)&(b.granule-1) != 0 || end < r.Data() && !r.Boundary(end) {
 		granule := max(b.granule, r.At(end).Granule)
-		return 0, 0, bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
+		return 0, 0, fail.Bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
 	}
 	return start, end, nil
 }

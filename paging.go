@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -43,7 +44,7 @@ func (t ticket) sync(op string, off, n, flags int) error {
 			err = cmp.Or(unread, err)
 		}
 		if err == unix.EINVAL {
-			err = &failure{hint: "this kind of memory has no storage", err: unsupported(err)}
+			err = fail.Hint(fail.Unsupported(err), "this kind of memory has no storage")
 		}
 	}
 	return s.end(err, op, off, n)
@@ -113,20 +114,20 @@ const (
 // the range, the pages before that have the policy.
 func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	if !isInt32(int(p)) {
-		return bad(fmt.Sprintf("policy of %v at %d", count(n), off), "%d is no policy", int(p))
+		return fail.Bad(fmt.Sprintf("policy of %v at %d", fail.Count(n), off), "%d is no policy", int(p))
 	}
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
 	return m.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
 		for _, node := range nodes {
 			if node < 0 || node >= len(mask)*bits.UintSize {
-				return bad("", "%d is no node", node)
+				return fail.Bad("", "%d is no node", node)
 			}
 			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
 		}
 		feature := map[Policy]string{PolicyPreferredMany: "MPOL_PREFERRED_MANY", PolicyWeightedInterleave: "MPOL_WEIGHTED_INTERLEAVE"}[p]
 		err := blame(cmp.Or(feature, "mbind"), sys.Mbind(addr, size, int(p), mask[:]))
 		if err == unix.EINVAL {
-			err = &failure{hint: "no such policy, or not with these nodes", err: err}
+			err = fail.Hint(err, "no such policy, or not with these nodes")
 		}
 		return scarce(err, demand{})
 	})

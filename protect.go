@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
@@ -101,7 +102,7 @@ func (t ticket) assert(p Prot) (ticket, error) {
 func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	size := int(r.len.Load())
 	if off < 0 || n < 0 || off > size || n > size-off {
-		return 0, 0, bad("", "the mapping has %v", count(size))
+		return 0, 0, fail.Bad("", "the mapping has %v", fail.Count(size))
 	}
 	if n == 0 {
 		return 0, 0, nil
@@ -112,9 +113,9 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	}
 	switch {
 	case exact && off != 0 && start != r.offset(off):
-		err = bad("", "the start is on no boundary of the page size %d", r.At(start).Granule)
+		err = fail.Bad("", "the start is on no boundary of the page size %d", r.At(start).Granule)
 	case exact && off+n != size && end != r.offset(off+n):
-		err = bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.At(end-1).Granule, size)
+		err = fail.Bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.At(end-1).Granule, size)
 	}
 	return start, end, err
 }
@@ -200,7 +201,7 @@ func (m Mapping) SetName(name string) error {
 	err := m.pinned(func(r *region) error {
 		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.Base, r.Size, name))
 		if err == unix.EBADF || err == unix.EINVAL {
-			err = &failure{hint: "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]", err: err}
+			err = fail.Hint(err, "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]")
 		}
 		return scarce(err, demand{})
 	})

@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mmarinus/mmap/internal/latch"
+	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -148,7 +149,7 @@ func (r *region) unmap() error {
 	if err == nil {
 		return nil
 	}
-	if err == unix.EINVAL && unmapWithOrphans(r.Base, r.Size) {
+	if err == unix.EINVAL && leftover.WithNeighbours(r.Base, r.Size) {
 		return nil
 	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the

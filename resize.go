@@ -2,8 +2,8 @@ package mmap
 
 import (
 	"errors"
-	"fmt"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -21,7 +21,7 @@ import (
 func Grow[M Known](m M, size int) error {
 	err := m.inside().pinned(func(r *region) error { return r.grow(size) })
 	if err != nil {
-		return named(err, "grow to %v", count(size))
+		return named(err, "grow to %v", fail.Count(size))
 	}
 	return nil
 }
@@ -31,9 +31,9 @@ func (r *region) grow(size int) error {
 	defer r.growth.Unlock()
 	switch length := int(r.len.Load()); {
 	case size < length:
-		return bad("", "the mapping has %v", count(length))
+		return fail.Bad("", "the mapping has %v", fail.Count(length))
 	case size > int(r.cap.Load()):
-		return &failure{hint: fmt.Sprintf("the capacity is %d", r.cap.Load()), err: ErrCapacity}
+		return fail.Hint(ErrCapacity, "the capacity is %d", r.cap.Load())
 	}
 	data, end := r.Data(), r.Rounded(r.offset(size), r.Plain().Granule)
 	if size == 0 || end <= data {
@@ -111,7 +111,7 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l locking) error {
 func Resize[M Handle](m M, size int) (M, error) {
 	old := m.Len()
 	m, err := change(m, func(r *region) error { return r.resize(size) },
-		func(err error) error { return named(err, "resize to %v", count(size)) })
+		func(err error) error { return named(err, "resize to %v", fail.Count(size)) })
 	if err == nil && size > old {
 		m.inside().faultInLocked(old, size)
 	}
@@ -141,7 +141,7 @@ func change[M Handle](m M, f func(r *region) error, name func(err error) error) 
 
 func (r *region) resize(size int) error {
 	if size < 0 {
-		return bad("", "negative size")
+		return fail.Bad("", "negative size")
 	}
 	data := r.Data()
 	grown := r.Plain() // the pages that come
@@ -206,7 +206,7 @@ func (r *region) extend(data, want uintptr) error {
 	lead, room, base, err := r.addr.Load()-r.Base, r.Room, r.Base, error(nil)
 	switch {
 	case data == 0 && r.Plain().Flags&unix.MAP_ANONYMOUS == 0:
-		return bad("", "an empty mapping has no source to grow from")
+		return fail.Bad("", "an empty mapping has no source to grow from")
 	case data == 0:
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
@@ -232,7 +232,7 @@ func (r *region) extend(data, want uintptr) error {
 // extendParts extends several kernel areas, which mremap(2) refuses.
 func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) {
 	if r.At(data).Granule > pageSize {
-		return 0, &failure{hint: "huge pages do not grow", err: reason}
+		return 0, fail.Hint(reason, "huge pages do not grow")
 	}
 	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
 	if err != nil {
@@ -302,7 +302,7 @@ func (r *region) moveBack(areas []area, to uintptr, err error) error {
 		}
 		if back != nil {
 			r.fill(a.start-r.Base, a.end-r.Base)
-			stuck = errors.Join(stuck, &failure{hint: fmt.Sprintf("the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.Base), err: back})
+			stuck = errors.Join(stuck, fail.Hint(back, "the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.Base))
 		}
 	}
 	if stuck != nil {
@@ -327,9 +327,9 @@ func (r *region) moveTo(addr uintptr) error {
 	to := addr - lead
 	switch {
 	case to == 0 || addr < lead || (to^r.Base)&(r.Largest()-1) != 0:
-		return bad("", "it is not %d past a multiple of the page size %d", r.addr.Load()&(r.Largest()-1), r.Largest())
+		return fail.Bad("", "it is not %d past a multiple of the page size %d", r.addr.Load()&(r.Largest()-1), r.Largest())
 	case inRaceWindow(to, r.Size):
-		return bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
+		return fail.Bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	case r.Size > 0:
 		_, err := (&Spec{placement: exactly}).mapAt(onlySpace, to, r.Size, 0, ProtNone, holding)
 		if err == nil {
@@ -355,7 +355,7 @@ func (r *region) extendable(data uintptr) error {
 	for _, g := range regions {
 		fixed := g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage")
 		if flags&unix.MAP_ANONYMOUS != 0 || g.Perms&procmaps.Shared != 0 && fixed {
-			return bad("", "shared anonymous memory has a fixed size")
+			return fail.Bad("", "shared anonymous memory has a fixed size")
 		}
 	}
 	return err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -58,7 +59,7 @@ func openWaiting(name string, mode int) (*os.File, error) {
 			fd, err = open(name, mode|unix.O_NOCTTY)
 		}
 	}
-	if no, ok := err.(*failure); ok {
+	if no, ok := err.(*fail.Error); ok {
 		return nil, no
 	} else if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
@@ -72,9 +73,9 @@ func regular(st *unix.Stat_t) error {
 	case unix.S_IFREG:
 		return nil
 	case unix.S_IFDIR:
-		return &failure{hint: "use the path of a file in it", err: unix.EISDIR}
+		return fail.Hint(unix.EISDIR, "use the path of a file in it")
 	case unix.S_IFCHR, unix.S_IFBLK:
-		return &failure{hint: "a device has no length of its own: open it and use File with a size", err: unix.ENODEV}
+		return fail.Hint(unix.ENODEV, "a device has no length of its own: open it and use File with a size")
 	}
-	return &failure{hint: "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd", err: unix.ENODEV}
+	return fail.Hint(unix.ENODEV, "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd")
 }

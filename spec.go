@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -196,8 +197,8 @@ func (s Spec) String() string {
 	what := [...]string{
 		noSource:   "zero Spec",
 		anonymous:  fmt.Sprintf("%d anonymous bytes", s.size),
-		openFile:   fmt.Sprintf("%v of %s at offset %d", count(s.size), name, s.offset),
-		descriptor: fmt.Sprintf("%v of descriptor %d at offset %d", count(s.size), s.fd, s.offset),
+		openFile:   fmt.Sprintf("%v of %s at offset %d", fail.Count(s.size), name, s.offset),
+		descriptor: fmt.Sprintf("%v of descriptor %d at offset %d", fail.Count(s.size), s.fd, s.offset),
 		path:       s.name,
 		secret:     fmt.Sprintf("%d secret bytes", s.size),
 	}[s.source]
@@ -218,33 +219,33 @@ func (s Spec) String() string {
 func (s *Spec) check(p Prot) error {
 	switch {
 	case p&^protAll != 0:
-		return bad("", "no such permissions")
+		return fail.Bad("", "no such permissions")
 	case s.source == noSource:
-		return bad("", "it has no source")
+		return fail.Bad("", "it has no source")
 	case s.source == descriptor && !isInt32(s.fd):
-		return bad("", "%d is no descriptor", s.fd)
+		return fail.Bad("", "%d is no descriptor", s.fd)
 	case s.size < 0:
-		return bad("", "negative size")
+		return fail.Bad("", "negative size")
 	case s.offset < 0:
-		return bad("", "negative offset")
+		return fail.Bad("", "negative offset")
 	case s.offset+int64(s.size) < 0:
-		return &failure{hint: "the range ends past the largest file offset", err: unix.EOVERFLOW}
+		return fail.Hint(unix.EOVERFLOW, "the range ends past the largest file offset")
 	case s.twice:
-		return bad("", "it has two placements")
+		return fail.Bad("", "it has two placements")
 	case s.aligned && (s.align <= 0 || s.align&(s.align-1) != 0):
-		return bad("", "the alignment is no power of two")
+		return fail.Bad("", "the alignment is no power of two")
 	case s.hugePages && s.source != anonymous:
-		return bad("", "huge pages are for anonymous memory; a file has them from its file system")
+		return fail.Bad("", "huge pages are for anonymous memory; a file has them from its file system")
 	case s.droppable && (s.source != anonymous || s.shared || s.hugePages || s.lock != unlocked):
-		return bad("", "droppable memory is private, anonymous, in small pages, and not locked")
+		return fail.Bad("", "droppable memory is private, anonymous, in small pages, and not locked")
 	case s.synchronous && (!s.shared || s.source == anonymous || s.source == secret):
-		return bad("", "only a shared mapping of a file can be synchronous")
+		return fail.Bad("", "only a shared mapping of a file can be synchronous")
 	case s.synchronous && s.placement == exactly:
-		return bad("", "the kernel does not know MAP_FIXED_NOREPLACE together with MAP_SYNC: use Near")
+		return fail.Bad("", "the kernel does not know MAP_FIXED_NOREPLACE together with MAP_SYNC: use Near")
 	case s.low && (s.placement == exactly || s.placement == onto):
-		return bad("", "the address is given already")
+		return fail.Bad("", "the address is given already")
 	case s.low && runtime.GOARCH != "amd64":
-		return &failure{hint: "only amd64 has MAP_32BIT", err: errors.ErrUnsupported}
+		return fail.Hint(errors.ErrUnsupported, "only amd64 has MAP_32BIT")
 	}
 	return nil
 }
@@ -383,12 +384,12 @@ func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
 // os.File.Fd this leaves the file in its mode.
 func control(f *os.File, use func(fd int) error) error {
 	if f == nil {
-		return bad("", "the file is nil")
+		return fail.Bad("", "the file is nil")
 	}
 	conn, _ := f.SyscallConn() // fails for a nil file only
 	var failed error
 	if conn.Control(func(fd uintptr) { failed = use(int(fd)) }) != nil {
-		return &failure{err: errClosedFile} // the only reason, whatever os says
+		return &fail.Error{Err: errClosedFile} // the only reason, whatever os says
 	}
 	return failed
 }

@@ -1,6 +1,7 @@
 package mmap
 
 import (
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 )
@@ -29,14 +30,14 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	at := r.offset(off) // of the cut, from base
 	switch {
 	case off < 0 || off > size:
-		err = bad("", "the mapping has %v", count(size))
+		err = fail.Bad("", "the mapping has %v", fail.Count(size))
 	case off == 0:
 		at = 0
 	case r.Boundary(at):
 	case off != size:
-		err = bad("", "on no boundary of the page size %d", r.At(at).Granule)
+		err = fail.Bad("", "on no boundary of the page size %d", r.At(at).Granule)
 	case r.cap.Load() > r.len.Load():
-		err = bad("", "the mapping ends within a page, and the reserve behind it cannot be divided from that")
+		err = fail.Bad("", "the mapping ends within a page, and the reserve behind it cannot be divided from that")
 	default:
 		at = r.Size
 	}
@@ -80,7 +81,7 @@ func Join[M Handle](a, b M) (joined M, err error) {
 func join(a, b ticket) (ticket, error) {
 	if a.r != nil && a.r == b.r {
 		if a.state == b.state {
-			return ticket{}, bad("", "a mapping cannot be joined to itself")
+			return ticket{}, fail.Bad("", "a mapping cannot be joined to itself")
 		}
 		return ticket{}, ErrMoved
 	}
@@ -111,11 +112,11 @@ func join(a, b ticket) (ticket, error) {
 	}
 	err := error(nil)
 	if !adjoin(left.r, right.r) {
-		err = bad("", "they are no neighbours, or there is a reserve between them")
+		err = fail.Bad("", "they are no neighbours, or there is a reserve between them")
 	} else if left.r.is(isLost) || right.r.is(isLost) {
 		err = errLost
 	} else if left.r.is(isSealed) != right.r.is(isSealed) {
-		err = &failure{hint: "one side only", err: ErrSealed}
+		err = fail.Hint(ErrSealed, "one side only")
 	}
 	if err != nil {
 		first.giveUp()

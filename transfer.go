@@ -3,6 +3,8 @@ package mmap
 import (
 	"fmt"
 	"io"
+
+	"github.com/mmarinus/mmap/internal/fail"
 )
 
 // transfer copies out of the mapping into p if need is ProtRead, and from p into
@@ -12,12 +14,12 @@ import (
 // where it faulted, whatever order it copies in, so n is exact.
 func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
 	if off < 0 {
-		return 0, bad(fmt.Sprintf("%s of %v at %d", verbs[need], count(len(p)), off), "negative offset")
+		return 0, fail.Bad(fmt.Sprintf("%s of %v at %d", verbs[need], fail.Count(len(p)), off), "negative offset")
 	}
 	g := guard{r: t.r, need: need}
 	if !t.pinWord() {
 		if g.line, err = t.pinSlowly(0); err != nil {
-			return 0, named(err, "%s of %v at %d", verbs[need], count(len(p)), off)
+			return 0, named(err, "%s of %v at %d", verbs[need], fail.Count(len(p)), off)
 		}
 	}
 	if checked && !Prot(g.r.prot.Load()).allows(need) {
@@ -44,7 +46,7 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	g.leave()
 	if n < len(p) {
 		if err = io.EOF; need == ProtWrite {
-			err = named(io.ErrShortWrite, "write of %v at %d: the mapping ends at %d", count(len(p)), off, g.r.len.Load())
+			err = named(io.ErrShortWrite, "write of %v at %d: the mapping ends at %d", fail.Count(len(p)), off, g.r.len.Load())
 		}
 	}
 	g.r.Unpin(g.line, g.r)
@@ -112,10 +114,10 @@ func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) er
 		if whole {
 			n = len(b)
 		} else if off < 0 || n < 0 || off > len(b) || n > len(b)-off {
-			return bad(fmt.Sprintf("%s of %v at %d", views[need], count(n), off), "the mapping has %v", count(len(b)))
+			return fail.Bad(fmt.Sprintf("%s of %v at %d", views[need], fail.Count(n), off), "the mapping has %v", fail.Count(len(b)))
 		}
 		if err := t.r.allowed(off, n, need); err != nil {
-			return named(err, "%s of %v at %d", views[need], count(n), off)
+			return named(err, "%s of %v at %d", views[need], fail.Count(n), off)
 		}
 		return f(b[off : off+n : off+n])
 	}

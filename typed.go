@@ -3,6 +3,7 @@ package mmap
 import (
 	"fmt"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/procmaps"
 )
 
@@ -180,7 +181,7 @@ func (m Mapping) Prot() Prot {
 func (m Mapping) String() string {
 	switch addr, n, p := m.Addr(), m.Len(), m.Prot(); {
 	case m.good():
-		return fmt.Sprintf("%v mapping of %v at %#x", p, count(n), addr)
+		return fmt.Sprintf("%v mapping of %v at %#x", p, fail.Count(n), addr)
 	case m.r != nil && m.r.Older(m.state):
 		return "moved mapping"
 	}

@@ -3,6 +3,7 @@ package mmap
 import (
 	"cmp"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
@@ -73,7 +74,7 @@ func (t ticket) transferAllowed(line *latch.Stripe, p []byte, off int64, need Pr
 	var refused error
 	part, within := p, max(0, min(int64(len(p)), int64(t.r.len.Load())-off))
 	if at, has, no := t.r.refuses(int(off), int(within), need); no {
-		refused = named(unix.EACCES, "%s of %v at %d: %v page at offset %d", verbs[need], count(len(p)), off, has, at)
+		refused = named(unix.EACCES, "%s of %v at %d: %v page at offset %d", verbs[need], fail.Count(len(p)), off, has, at)
 		part = p[:max(int64(at), off)-off]
 	}
 	n, err := t.transfer(part, off, need, false)
@@ -105,7 +106,7 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 	err := u.change(func(r *region) error {
 		start, end, err := r.pages(off, n, true)
 		if err == nil && p&^protAll != 0 {
-			err = bad("", "no such permissions")
+			err = fail.Bad("", "no such permissions")
 		}
 		if err != nil || start == end && r.Data() > 0 {
 			return err
@@ -119,7 +120,7 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 		return nil
 	})
 	if err != nil {
-		return named(err, "protect %v at %d as %v", count(n), off, p)
+		return named(err, "protect %v at %d as %v", fail.Count(n), off, p)
 	}
 	return nil
 }
