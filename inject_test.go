@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -948,6 +949,7 @@ func (b *bed) collect() {
 			r.collect()
 		}
 	}
+	leftover.Try()
 }
 
 // stopped says how m is not what the documentation says of a change that stopped

@@ -38,6 +38,14 @@ func Keep(base, size uintptr) {
 	arm()
 }
 
+// Try tries to unmap what is kept, as each collection does.
+func Try() {
+	left.Lock()
+	defer left.Unlock()
+	try(1)
+	arm()
+}
+
 // WithNeighbours unmaps a range that cannot be unmapped by itself together with kept
 // ones around it, if that can be done.
 func WithNeighbours(base, size uintptr) bool {
@@ -87,9 +95,8 @@ func arm() {
 	left.armed = true
 	runtime.SetFinalizer(new(sentinel), func(*sentinel) {
 		left.Lock()
-		defer left.Unlock()
 		left.armed = false
-		try(1)
-		arm()
+		left.Unlock()
+		Try()
 	})
 }
