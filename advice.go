@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -54,11 +55,11 @@ func (a Advice) String() string {
 // whyNot explains why madvise(2) fails; hint is for EINVAL.
 func whyNot(err error, name, hint string) error {
 	if err == unix.EINVAL {
-		if err = blame(name, err); err == unix.EINVAL {
+		if err = kernel.Blame(name, err); err == unix.EINVAL {
 			err = &fail.Error{Hint: hint, Err: err}
 		}
 	}
-	return scarce(err, demand{})
+	return kernel.Scarce(err, kernel.Demand{})
 }
 
 // A span is the pages of a range, under a pin.
@@ -166,7 +167,7 @@ func (m Mapping) Collapse(off, n int) error {
 	return m.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
 		const hint = "no whole huge page lies within, or not for this kind of memory"
 		huge := transparentHuge()
-		if at, _ := round(addr, max(huge, 1)); at+huge > addr+size {
+		if at, _ := kernel.Round(addr, max(huge, 1)); at+huge > addr+size {
 			return whyNot(unix.EINVAL, "MADV_COLLAPSE", hint) // the kernel does nothing, and says nothing
 		}
 		return whyNot(sys.Madvise(addr, size, unix.MADV_COLLAPSE), "MADV_COLLAPSE", hint)
@@ -175,7 +176,7 @@ func (m Mapping) Collapse(off, n int) error {
 
 // transparentHuge returns the size of a transparent huge page, 0 if that is unknown.
 func transparentHuge() uintptr {
-	if n := number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""); n > 0 {
+	if n := kernel.Number("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", ""); n > 0 {
 		return uintptr(n)
 	}
 	// Without /sys: what one page of a page table maps, with entries of 8 bytes.
@@ -185,5 +186,5 @@ func transparentHuge() uintptr {
 	case "ppc64", "ppc64le", "386", "arm":
 		return 0 // there it depends on the processor or on the kernel's configuration
 	}
-	return pageSize / 8 * pageSize
+	return kernel.PageSize / 8 * kernel.PageSize
 }

@@ -3,11 +3,12 @@ package mmap
 import (
 	"cmp"
 	"fmt"
-	"os"
 	"runtime"
 	"runtime/debug"
 
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
+	"github.com/mmarinus/mmap/internal/perms"
 )
 
 // A FaultError says that memory of a mapping could not be touched: a page past
@@ -55,7 +56,7 @@ func (e *FaultError) Unwrap() error { return e.Err }
 // so the kernel's table shows what the access found.
 func (r *region) fault(addr, at uintptr, need Prot) *FaultError {
 	start := r.addr.Load() // on s390x addr is that of the page, which may begin before
-	seen, err := cause(addr, need)
+	seen, err := causeOf(addr, need)
 	return &FaultError{Addr: addr, Offset: int(max(at, start) - start), Err: err, seen: seen}
 }
 
@@ -123,7 +124,7 @@ func (g *guard) claim(p any, pins []*Pin) error {
 			return pin.r.fault(addr, addr, 0)
 		}
 	}
-	if !g.outer && addr >= pageSize {
+	if !g.outer && addr >= kernel.PageSize {
 		// Without this guard, the runtime would have ended the program with
 		// its own report. It does so now, if the fault is still there: the
 		// flag is off again.
@@ -137,7 +138,10 @@ func (g *guard) claim(p any, pins []*Pin) error {
 // pinned the region.
 func (r *region) covers(addr uintptr) bool { return addr-r.Base < r.Size }
 
-var pageSize = uintptr(os.Getpagesize())
-
-// page returns the start of the page that addr lies in.
-func page(addr uintptr) uintptr { return addr &^ (pageSize - 1) }
+// causeOf returns why touching addr faulted, where that can be proven, and ErrFault
+// elsewhere, with what else can be said. need is what the access was, ProtRead or
+// ProtWrite; 0 is what nobody knows, a load or a store by the caller's own code.
+func causeOf(addr uintptr, need Prot) (seen string, err error) {
+	seen, cause := kernel.CauseOf(addr, perms.Prot(need))
+	return seen, [...]error{ErrFault, ErrPermission, ErrGuard, ErrTruncated}[cause]
+}

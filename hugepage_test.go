@@ -239,9 +239,9 @@ func TestHugeOperations(t *testing.T) {
 func (m *hugeModel) check(t *rapid.T, before uint64) {
 	at, locked := m.u.Addr(), uint64(0)
 	err := survey(at, at+uintptr(m.u.Len()), func(a area) bool {
-		for ; at < a.end; at += pageSize {
+		for ; at < a.End; at += pageSize {
 			p := m.pages[(at-m.u.Addr())/pageSize]
-			if at < a.start || p.prot != a.prot || p.huge != (a.pageSize > pageSize) && Probe("MAP_DROPPABLE") == nil { // as old as the query
+			if at < a.Start || p.prot != Prot(a.Prot) || p.huge != (a.PageSize > pageSize) && Probe("MAP_DROPPABLE") == nil { // as old as the query
 				t.Fatalf("page %#x: %v, and %+v", at, a, p)
 			}
 		}

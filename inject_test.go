@@ -17,10 +17,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
@@ -492,13 +492,11 @@ func operations(t testing.TB) (ops []operation) {
 			return err
 		}
 	})
-	for i := range features {
-		f := &features[i]
-		name := strings.Fields(f.names)[0]
+	for i := range kernel.Features {
+		f := &kernel.Features[i]
+		name := strings.Fields(f.Names)[0]
 		add("probe "+name, "", func(b *bed) func() error {
-			missing := f.missing
-			f.once, f.missing = sync.Once{}, false
-			b.after = append(b.after, func() { f.missing = missing })
+			b.after = append(b.after, f.Forget())
 			return func() error {
 				if err := Probe(name); !errors.Is(err, errors.ErrUnsupported) {
 					return err
@@ -1150,8 +1148,8 @@ func testInjected(t *testing.T) {
 	j.f, _ = scratch(t, 8*int(pageSize))
 	j.mem = must(os.Open("/proc/self/mem"))
 	defer j.mem.Close()
-	for i := range features { // once and for all, and not while a call fails
-		Probe(strings.Fields(features[i].names)[0])
+	for i := range kernel.Features { // once and for all, and not while a call fails
+		Probe(strings.Fields(kernel.Features[i].Names)[0])
 	}
 	ready := make(chan error)
 	go func() {

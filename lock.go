@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -46,7 +47,7 @@ func (t ticket) lockPages(op string, l locking, off, n int) error {
 				return fail.Hint(unix.EACCES, "a page can neither be read nor written")
 			}
 		}
-		var held [4]area
+		var held [4]kernel.Area
 		before, _ := lockedAreas(held[:0], addr, size)
 		err := l.apply(parts...)
 		if err == nil {
@@ -65,7 +66,7 @@ func errDroppable() error { return fail.Bad("", "droppable memory cannot be lock
 // bytes at off, widened to whole pages; munlock(2).
 func (m Mapping) Unlock(off, n int) error {
 	return m.within("unlock", off, n, false, func(_ *region, addr, size uintptr) error {
-		return scarce(sys.Munlock(addr, size), demand{})
+		return kernel.Scarce(sys.Munlock(addr, size), kernel.Demand{})
 	})
 }
 
@@ -103,7 +104,7 @@ func (l locking) apply(parts ...stretch) error {
 	prefault := l == locked && populates()
 	for rest := parts; len(rest) > 0; {
 		n := 0
-		for n < len(rest) && (rest[n].Granule == pageSize || !populates()) {
+		for n < len(rest) && (rest[n].Granule == kernel.PageSize || !populates()) {
 			n++
 		}
 		if err := l.mark(rest[:n], prefault); err != nil {
@@ -135,7 +136,7 @@ func (l locking) mark(parts []stretch, later bool) error {
 		return nil
 	case unix.ENOMEM, unix.EAGAIN, unix.EPERM:
 		_, held := lockedAreas(nil, addr, size) // which count already
-		if why := scarce(err, demand{locked: size - held}); why != err || err == unix.EPERM {
+		if why := kernel.Scarce(err, kernel.Demand{Locked: size - held}); why != err || err == unix.EPERM {
 			return why
 		}
 		// At no limit that is known. Even MLOCK_ONFAULT faults in what cannot be
@@ -155,7 +156,7 @@ func (l locking) mark(parts []stretch, later bool) error {
 		}
 		return cmp.Or(why, err)
 	}
-	return blame("MLOCK_ONFAULT", err)
+	return kernel.Blame("MLOCK_ONFAULT", err)
 }
 
 // of returns how pages of a kind can be locked: where they can neither be read nor
@@ -177,11 +178,11 @@ func (l locking) later() locking {
 }
 
 // lockedAreas appends the areas of a range that are locked, and returns their size.
-func lockedAreas(areas []area, addr, size uintptr) (_ []area, held uintptr) {
+func lockedAreas(areas []kernel.Area, addr, size uintptr) (_ []kernel.Area, held uintptr) {
 	if isLocked(addr, size) {
-		survey(addr, addr+size, func(a area) bool {
-			if isLocked(a.start, a.end-a.start) {
-				areas, held = append(areas, a), held+a.end-a.start
+		kernel.Survey(addr, addr+size, func(a kernel.Area) bool {
+			if isLocked(a.Start, a.End-a.Start) {
+				areas, held = append(areas, a), held+a.End-a.Start
 			}
 			return true
 		})
@@ -193,12 +194,12 @@ func lockedAreas(areas []area, addr, size uintptr) (_ []area, held uintptr) {
 // MS_INVALIDATE of msync(2), which has no effect, fails with EBUSY.
 func isLocked(addr, size uintptr) bool { return sys.Msync(addr, size, unix.MS_INVALIDATE) != nil }
 
-func unlockAllBut(areas []area, start, end uintptr) {
+func unlockAllBut(areas []kernel.Area, start, end uintptr) {
 	for _, a := range areas {
-		if a.start > start {
-			sys.Munlock(start, a.start-start)
+		if a.Start > start {
+			sys.Munlock(start, a.Start-start)
 		}
-		start = a.end
+		start = a.End
 	}
 	if start < end {
 		sys.Munlock(start, end-start)
@@ -210,15 +211,15 @@ func unlockAllBut(areas []area, start, end uintptr) {
 // mapped, but not of what it has adopted.
 func passedOver(parts []stretch) (err error) {
 	for _, part := range parts {
-		if part.Flags != 0 || Probe("MAP_DROPPABLE") != nil {
+		if part.Flags != 0 || kernel.Probe("MAP_DROPPABLE") != nil {
 			continue
 		}
-		regions, no := regionsOf(part.addr, part.addr+part.size)
+		regions, no := kernel.RegionsOf(part.addr, part.addr+part.size)
 		if no != nil {
 			return no
 		}
 		for _, g := range regions {
-			mayBe := g.Inode == 0 && g.Perms&procmaps.Shared == 0 && part.Granule == pageSize
+			mayBe := g.Inode == 0 && g.Perms&procmaps.Shared == 0 && part.Granule == kernel.PageSize
 			if mayBe && !isLocked(uintptr(g.Start), uintptr(g.Size())) {
 				err = errDroppable()
 			}
@@ -228,7 +229,7 @@ func passedOver(parts []stretch) (err error) {
 }
 
 // populates reports whether madvise(2) can fault pages in.
-var populates = sync.OnceValue(func() bool { return Probe("MADV_POPULATE_READ") == nil })
+var populates = sync.OnceValue(func() bool { return kernel.Probe("MADV_POPULATE_READ") == nil })
 
 // populating returns the advice that faults in pages of a kind as mlock(2) does:
 // private ones that can be written are copied, so that a store does not fault later.
@@ -250,9 +251,9 @@ func faultIn(parts []stretch) error {
 		if errors.Is(err, errors.ErrUnsupported) {
 			// An area in it cannot be prefaulted: the others can.
 			err = nil
-			unread := survey(part.addr, part.addr+part.size, func(a area) bool {
-				err = populate(a.start, a.end-a.start, part.populating())
-				if errors.Is(err, errors.ErrUnsupported) && !isLocked(a.start, a.end-a.start) {
+			unread := kernel.Survey(part.addr, part.addr+part.size, func(a kernel.Area) bool {
+				err = populate(a.Start, a.End-a.Start, part.populating())
+				if errors.Is(err, errors.ErrUnsupported) && !isLocked(a.Start, a.End-a.Start) {
 					err = nil // a device; secret memory is locked
 				}
 				return err == nil
@@ -272,29 +273,29 @@ func faultIn(parts []stretch) error {
 func populate(addr, size uintptr, advice int) error {
 	err := sys.Madvise(addr, size, advice)
 	if err == unix.EINVAL {
-		if err = blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
+		if err = kernel.Blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
 			err = fail.Hint(fail.Unsupported(err), "this kind of memory cannot be prefaulted")
 		}
 	}
 	if err != unix.EFAULT && err != unix.EHWPOISON {
-		return scarce(err, demand{charged: size})
+		return kernel.Scarce(err, kernel.Demand{Charged: size})
 	}
-	for size > pageSize {
-		half := page(size / 2)
+	for size > kernel.PageSize {
+		half := kernel.Page(size / 2)
 		switch err := sys.Madvise(addr, half, advice); err {
 		case nil:
 			addr, size = addr+half, size-half
 		case unix.EFAULT, unix.EHWPOISON:
 			size = half
 		default:
-			return scarce(err, demand{charged: half})
+			return kernel.Scarce(err, kernel.Demand{Charged: half})
 		}
 	}
 	need := ProtRead
 	if advice == unix.MADV_POPULATE_WRITE {
 		need = ProtWrite
 	}
-	seen, err := cause(addr, need)
+	seen, err := causeOf(addr, need)
 	return &FaultError{Addr: addr, Err: err, seen: seen}
 }
 

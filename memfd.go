@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -21,7 +22,7 @@ import (
 // is set before anything could be written; to seal contents, see [AddSeals]. Where
 // the administrator has set vm.memfd_noexec to 2, only SealExec is not EACCES.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
-	f, err := newMemfd(name, size, seals, 0, pageSize)
+	f, err := newMemfd(name, size, seals, 0, kernel.PageSize)
 	return f, named(err, "memfd %q of %v, seals %#x", name, fail.Count(size), int(seals))
 }
 
@@ -59,8 +60,8 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 		fd, err = unix.MemfdCreate(name, flags)
 	}
 	if err != nil {
-		if err = scarceHuge(blame("memfd_create", err), uint64(size), granule); seals&SealExec != 0 {
-			err = blame("MFD_NOEXEC_SEAL", err)
+		if err = kernel.ScarceHuge(kernel.Blame("memfd_create", err), uint64(size), granule); seals&SealExec != 0 {
+			err = kernel.Blame("MFD_NOEXEC_SEAL", err)
 		}
 		return nil, err
 	}
@@ -95,10 +96,10 @@ func addSeals(fd int, seals Seal) error {
 		err = fail.Hint(err, "a shared mapping of it that can be written is still there")
 	}
 	if seals&SealFutureWrite != 0 {
-		err = blame("F_SEAL_FUTURE_WRITE", err)
+		err = kernel.Blame("F_SEAL_FUTURE_WRITE", err)
 	}
 	if seals&SealExec != 0 {
-		err = blame("MFD_NOEXEC_SEAL", err)
+		err = kernel.Blame("MFD_NOEXEC_SEAL", err)
 	}
 	return err
 }
@@ -145,15 +146,15 @@ func Allocate(f *os.File, offset, size int64) error {
 func hugeFlags(size int) (granule uintptr, flags int, err error) {
 	switch {
 	case size == 0:
-		n, err := readNumber("/proc/meminfo", "Hugepagesize:")
+		n, err := kernel.ReadNumber("/proc/meminfo", "Hugepagesize:")
 		if n <<= 10; err != nil { // in a chroot, say
-			n, err = hugeBlock(0)
+			n, err = kernel.HugeBlock(0)
 		}
 		if n == 0 {
 			err = fail.Hint(cmp.Or(err, errors.ErrUnsupported), "the kernel tells of no huge pages")
 		}
 		return uintptr(n), 0, err
-	case size <= int(pageSize) || size&(size-1) != 0:
+	case size <= int(kernel.PageSize) || size&(size-1) != 0:
 		return 0, 0, fail.Bad("", "%d is no size of a huge page", size)
 	}
 	return uintptr(size), bits.TrailingZeros(uint(size)) << unix.MAP_HUGE_SHIFT, nil

@@ -23,6 +23,7 @@ import (
 	"fmt"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
@@ -67,35 +68,35 @@ func UnsafeAdopt[M Handle](addr uintptr, size int) (M, error) {
 
 func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err error) {
 	op := fmt.Sprintf("adopt %v at %#x", fail.Count(size), addr)
-	n, fits := round(uintptr(size), pageSize)
+	n, fits := kernel.Round(uintptr(size), kernel.PageSize)
 	switch {
 	case size < 0:
 		return ticket{}, fail.Bad(op, "negative size")
-	case page(addr) != addr:
-		return ticket{}, fail.Bad(op, "address is no multiple of the page size %d", pageSize)
+	case kernel.Page(addr) != addr:
+		return ticket{}, fail.Bad(op, "address is no multiple of the page size %d", kernel.PageSize)
 	case !fits || addr+n < addr:
 		return ticket{}, fail.Bad(op, "beyond the address space")
 	case n == 0:
-		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, perms.Kind{Prot: perms.Prot(known), Granule: pageSize})), nil
+		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, perms.Kind{Prot: perms.Prot(known), Granule: kernel.PageSize})), nil
 	}
 	var runs []perms.Run
 	at, cut, uneven := addr, uintptr(0), false
-	err = survey(addr, addr+n, func(a area) bool {
+	err = kernel.Survey(addr, addr+n, func(a kernel.Area) bool {
 		switch {
-		case a.start != at:
+		case a.Start != at:
 			return false
-		case a.start&(a.pageSize-1) != 0:
-			cut = a.pageSize
+		case a.Start&(a.PageSize-1) != 0:
+			cut = a.PageSize
 			return false
 		}
-		at = a.end
-		runs = perms.Append(runs, a.end-addr, perms.Kind{Prot: perms.Prot(a.prot), Granule: a.pageSize, Flags: uint32(a.flags)})
-		uneven = uneven || a.prot != known
+		at = a.End
+		runs = perms.Append(runs, a.End-addr, perms.Kind{Prot: a.Prot, Granule: a.PageSize, Flags: a.Flags})
+		uneven = uneven || Prot(a.Prot) != known
 		return true
 	})
 	if len(runs) > 0 && at == addr+n {
 		last := &runs[len(runs)-1]
-		end, _ := round(at, last.Granule)
+		end, _ := kernel.Round(at, last.Granule)
 		n, last.End, at = end-addr, end-addr, end // a part of a huge page cannot be owned: it cannot be unmapped
 	}
 	switch {
@@ -106,7 +107,7 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	case at != addr+n:
 		return t, &fail.Error{Op: op, Hint: fmt.Sprintf("nothing is mapped at %#x", at), Err: unix.ENOMEM}
 	case promises && uneven:
-		return t, cmp.Or(named(differs(addr, n, known), "%s", op), error(unix.EACCES))
+		return t, cmp.Or(named(kernel.Differs(addr, n, perms.Prot(known)), "%s", op), error(unix.EACCES))
 	}
 	pages := perms.Uniform(addr, n, 0, runs[len(runs)-1].Kind)
 	pages.SetRuns(runs)
@@ -117,10 +118,10 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 
 // mapNew makes a mapping with permissions p.
 func (s *Spec) mapNew(p Prot) (t ticket, err error) {
-	if size, fits := round(uintptr(s.size), pageSize); fits && size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
+	if size, fits := kernel.Round(uintptr(s.size), kernel.PageSize); fits && size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
 		// The same as lay, where most of it has nothing to do: that is half of what
 		// the library adds to the system call.
-		b := backing{fd: -1, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, granule: pageSize}
+		b := backing{fd: -1, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, granule: kernel.PageSize}
 		base, no := b.mmap(0, size, p, b.flags)
 		if err = no; err == nil {
 			t = newRegion(base, uintptr(s.size), uintptr(s.size), perms.Uniform(base, size, 0, b.kind(p)))
@@ -145,8 +146,8 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 			return ticket{}, fail.Bad("", "the capacity is below the size of %d bytes", b.size)
 		}
 	}
-	data, _ := round(b.lead+b.size, b.granule)
-	whole, fits := round(b.lead+capacity, b.granule)
+	data, _ := kernel.Round(b.lead+b.size, b.granule)
+	whole, fits := kernel.Round(b.lead+capacity, b.granule)
 	data, whole = data*min(b.size, 1), whole*min(capacity, 1) // no bytes take no pages, whatever the lead
 	base, err := s.base(b, whole)
 	if err == nil && !fits {
@@ -183,7 +184,7 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 	case s.placement == anywhere:
 		return 0, nil
 	case s.placement == near:
-		base = page(s.addr)
+		base = kernel.Page(s.addr)
 	case base == 0:
 		return 0, fail.Bad("", "nothing can be mapped at address 0")
 	case s.addr < lead || base&(b.granule-1) != 0:
@@ -217,14 +218,14 @@ func (s *Spec) mapPages(b backing, base, data, whole uintptr, p Prot) (uintptr, 
 		base, err := s.mapAt(onlySpace, base, whole, max(align, b.granule), ProtNone, holding|b.flags&map32Bit)
 		if err == nil && data > 0 {
 			if err = (&Spec{populate: s.populate, lock: s.lock}).stage(b, data, base, p); err != nil {
-				if b.filled && differs(base, data, ProtNone) == nil && refill(base, whole, unix.MAP_FIXED) == nil {
-					return 0, scarce(err, demand{})
+				if b.filled && kernel.Differs(base, data, 0) == nil && refill(base, whole, unix.MAP_FIXED) == nil {
+					return 0, kernel.Scarce(err, kernel.Demand{})
 				}
 				abandonHold(base, data)
 				abandon(base+data, whole-data)
 			}
 		}
-		return base, scarce(err, demand{})
+		return base, kernel.Scarce(err, kernel.Demand{})
 	}
 	at, err := s.mapAt(b, base, whole, align, prot, flags)
 	if err != nil {
@@ -254,7 +255,7 @@ func (s *Spec) furnish(base, data, whole uintptr, k perms.Kind) error {
 	}
 	if whole > data && k.Prot != 0 {
 		if err := sys.Mprotect(base, data, int(k.Prot)); err != nil {
-			return scarce(deniedExec(Prot(k.Prot), err), demand{data: data, charged: data})
+			return kernel.Scarce(kernel.DeniedExec(k.Prot, err), kernel.Demand{Data: data, Charged: data})
 		}
 	}
 	// Both are best effort, and a lock says what is missing.
@@ -264,7 +265,7 @@ func (s *Spec) furnish(base, data, whole uintptr, k perms.Kind) error {
 	if s.populateCached {
 		eachResident(base, data, func(addr uintptr, in bool) {
 			if in {
-				sys.Madvise(addr, pageSize, unix.MADV_POPULATE_READ)
+				sys.Madvise(addr, kernel.PageSize, unix.MADV_POPULATE_READ)
 			}
 		})
 	}
@@ -286,14 +287,14 @@ func (s *Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (u
 		err = unix.EEXIST
 	}
 	if err == unix.EEXIST {
-		err = occupied(base, size)
+		err = kernel.Occupied(base, size)
 	}
 	if err != nil {
 		return 0, err
 	}
 	// The search for huge pages does not know MAP_32BIT before Linux 6.13.
 	fits := flags&map32Bit == 0 || got+size <= 1<<31
-	if align = max(align, b.granule); got&(align-1) == 0 && fits && (b.granule == pageSize || !b.twice) {
+	if align = max(align, b.granule); got&(align-1) == 0 && fits && (b.granule == kernel.PageSize || !b.twice) {
 		return got, nil
 	}
 	// Not by luck, then, or to see whether the kernel moves huge pages, before a move
@@ -307,7 +308,7 @@ func (s *Spec) mapAt(b backing, base, size, align uintptr, p Prot, flags int) (u
 		abandonHold(hold, size)
 	}
 	abandon(got, size)
-	return 0, scarce(err, demand{})
+	return 0, kernel.Scarce(err, kernel.Demand{})
 }
 
 // mmap maps size bytes of the backing, and explains why not.
@@ -320,25 +321,25 @@ func (b backing) mmap(addr, size uintptr, p Prot, flags int) (uintptr, error) {
 	case err == nil:
 		return got, nil
 	case flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
-		err = blame("MAP_DROPPABLE", err)
+		err = kernel.Blame("MAP_DROPPABLE", err)
 	case flags&unix.MAP_TYPE == unix.MAP_SHARED_VALIDATE:
-		if err = blame("MAP_SYNC", err); err == unix.EOPNOTSUPP {
+		if err = kernel.Blame("MAP_SYNC", err); err == unix.EOPNOTSUPP {
 			err = fail.Hint(err, "the file is not on persistent memory (DAX)")
 		}
-	case b.fd >= 0 && b.granule == pageSize:
-		err = b.denied(p, flags, err)
-	case b.granule > pageSize:
-		err = scarceHuge(err, uint64(size), b.granule)
+	case b.fd >= 0 && b.granule == kernel.PageSize:
+		err = kernel.Denied(b.fd, perms.Prot(p), flags, err)
+	case b.granule > kernel.PageSize:
+		err = kernel.ScarceHuge(err, uint64(size), b.granule)
 	}
-	kind, want := flags&unix.MAP_TYPE, demand{space: size, data: size, charged: size}
+	kind, want := flags&unix.MAP_TYPE, kernel.Demand{Space: size, Data: size, Charged: size}
 	private := kind == unix.MAP_PRIVATE || kind == unix.MAP_DROPPABLE
 	if !private || p&ProtWrite == 0 {
-		want.data = 0
+		want.Data = 0
 	}
-	if private && want.data == 0 || !private && b.fd >= 0 || flags&unix.MAP_NORESERVE != 0 || kind == unix.MAP_DROPPABLE {
-		want.charged = 0
+	if private && want.Data == 0 || !private && b.fd >= 0 || flags&unix.MAP_NORESERVE != 0 || kind == unix.MAP_DROPPABLE {
+		want.Charged = 0
 	}
-	return 0, scarce(err, want)
+	return 0, kernel.Scarce(err, want)
 }
 
 // stage maps size bytes of b elsewhere, where everything that can fail does so,
@@ -359,13 +360,13 @@ func (s *Spec) stage(b backing, size, to uintptr, p Prot) error {
 // holding are the flags of address space that is held and never touched.
 const holding = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
 
-var onlySpace = backing{fd: -1, granule: pageSize}
+var onlySpace = backing{fd: -1, granule: kernel.PageSize}
 
 // reserveAligned holds size bytes of address space at a multiple of align.
 func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, holding|flags, -1, 0)
 	if err != nil {
-		return 0, scarce(err, demand{space: size + align})
+		return 0, kernel.Scarce(err, kernel.Demand{Space: size + align})
 	}
 	at := (start + align - 1) &^ (align - 1)
 	abandon(start, at-start)
@@ -385,10 +386,19 @@ func move(from, size, to uintptr) error {
 // The kernel may have unmapped it already; then a part of it may be a
 // stranger's, and what is left of it stays.
 func abandonHold(base, size uintptr) {
-	if differs(base, size, ProtNone) == nil {
+	if kernel.Differs(base, size, 0) == nil {
 		abandon(base, size)
 	}
 }
 
 // abandon unmaps a range that no handle owns, at once or later.
 func abandon(base, size uintptr) { leftover.Abandon(base, size) }
+
+// Probe returns nil if the running kernel offers a feature, and otherwise an
+// error that names it and the version of Linux that has it, and matches
+// [errors.ErrUnsupported]. What needs the feature answers the same error. The
+// kernel is asked, not its version, and once.
+//
+// A feature has the kernel's name, such as mseal or MADV_COLLAPSE; the README
+// lists them. One that is not there is a bad argument.
+func Probe(feature string) error { return kernel.Probe(feature) }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -213,7 +214,7 @@ func (b backing) refusedElsewhere(size uintptr, p Prot) bool {
 // faulted in, as the region is held: a lock takes its pages when they are touched.
 func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) error {
 	at, size := r.Base+start, end-start
-	old, err := regionsOf(at, at+size)
+	old, err := kernel.RegionsOf(at, at+size)
 	if err != nil {
 		return err
 	}
@@ -269,8 +270,8 @@ func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 // err. mremap(2) unmaps the old pages before the last things that can fail.
 func (r *region) mend(start, end uintptr, err error) error {
 	hole, failed := r.fill(start, end)
-	if err = scarce(err, demand{}); !hole {
-		return undivided(r.Base+start, end-start, err)
+	if err = kernel.Scarce(err, kernel.Demand{}); !hole {
+		return kernel.Undivided(r.Base+start, end-start, err)
 	}
 	stopped := r.stopped(err, cmp.Or(failed, errHalfReplaced))
 	if r.is(isLost) {

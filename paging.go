@@ -6,6 +6,7 @@ import (
 	"math/bits"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -35,8 +36,8 @@ func (t ticket) sync(op string, off, n, flags int) error {
 		// The flags and the range are right: it is the file that cannot be synced.
 		if err = sys.Msync(s.addr, s.size, flags); err == unix.EINVAL {
 			// The call ends there. What lies behind is synced all the same.
-			unread := survey(s.addr, s.addr+s.size, func(a area) bool {
-				if other := sys.Msync(a.start, a.end-a.start, flags); other != unix.EINVAL {
+			unread := kernel.Survey(s.addr, s.addr+s.size, func(a kernel.Area) bool {
+				if other := sys.Msync(a.Start, a.End-a.Start, flags); other != unix.EINVAL {
 					err = cmp.Or(other, err)
 				}
 				return true
@@ -59,7 +60,7 @@ func (m Mapping) Resident(off, n int) (int, error) {
 	err := m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
 		return eachResident(start, length, func(_ uintptr, in bool) {
 			if in {
-				size += int(pageSize)
+				size += int(kernel.PageSize)
 			}
 		})
 	})
@@ -79,13 +80,13 @@ func (m Mapping) ResidentPages(off, n int) (pages []bool, err error) {
 func eachResident(addr, size uintptr, f func(addr uintptr, in bool)) error {
 	var buf [1024]byte
 	for end := addr + size; addr != end; {
-		pages := buf[:min((end-addr)/pageSize, uintptr(len(buf)))]
-		if err := sys.Mincore(addr, pageSize, pages); err != nil {
+		pages := buf[:min((end-addr)/kernel.PageSize, uintptr(len(buf)))]
+		if err := sys.Mincore(addr, kernel.PageSize, pages); err != nil {
 			return err
 		}
 		for _, p := range pages {
 			f(addr, p&1 != 0)
-			addr += pageSize
+			addr += kernel.PageSize
 		}
 	}
 	return nil
@@ -125,11 +126,11 @@ func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
 		}
 		feature := map[Policy]string{PolicyPreferredMany: "MPOL_PREFERRED_MANY", PolicyWeightedInterleave: "MPOL_WEIGHTED_INTERLEAVE"}[p]
-		err := blame(cmp.Or(feature, "mbind"), sys.Mbind(addr, size, int(p), mask[:]))
+		err := kernel.Blame(cmp.Or(feature, "mbind"), sys.Mbind(addr, size, int(p), mask[:]))
 		if err == unix.EINVAL {
 			err = fail.Hint(err, "no such policy, or not with these nodes")
 		}
-		return scarce(err, demand{})
+		return kernel.Scarce(err, kernel.Demand{})
 	})
 }
 
@@ -138,12 +139,12 @@ func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 // touched, for anonymous memory that was only read, and for what is not in memory.
 func (m Mapping) Nodes(off, n int) (nodes []int, err error) {
 	err = m.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
-		pages := make([]uintptr, size/pageSize)
+		pages := make([]uintptr, size/kernel.PageSize)
 		for i := range pages {
-			pages[i] = addr + uintptr(i)*pageSize
+			pages[i] = addr + uintptr(i)*kernel.PageSize
 		}
 		on := make([]int32, len(pages))
-		if err := blame("mbind", sys.MovePages(pages, on)); err != nil {
+		if err := kernel.Blame("mbind", sys.MovePages(pages, on)); err != nil {
 			return err
 		}
 		for _, node := range on {

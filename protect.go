@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
@@ -89,7 +90,7 @@ func (t ticket) assert(p Prot) (ticket, error) {
 		return ticket{}, named(err, "assert %v", p)
 	}
 	r := t.r
-	if err := differs(r.Base, r.Data(), p); err != nil {
+	if err := kernel.Differs(r.Base, r.Data(), perms.Prot(p)); err != nil {
 		t.giveUp()
 		return ticket{}, named(err, "assert %v", p)
 	}
@@ -132,17 +133,17 @@ func (r *region) revert(start, end uintptr, err error) error {
 	if back := r.restore(start, end); back != nil {
 		return r.stopped(err, back)
 	}
-	err = undivided(r.Base+start, end-start, err)
-	return scarce(err, demand{data: end - start, charged: end - start})
+	err = kernel.Undivided(r.Base+start, end-start, err)
+	return kernel.Scarce(err, kernel.Demand{Data: end - start, Charged: end - start})
 }
 
 // restore gives the pages [start, end) the permissions of the account, where
 // the kernel's table has others.
 func (r *region) restore(start, end uintptr) error {
 	var failed error
-	err := survey(r.Base+start, r.Base+end, func(a area) bool {
-		r.Each(a.start-r.Base, a.end-r.Base, func(start, end uintptr, k perms.Kind) {
-			if Prot(k.Prot) != a.prot && failed == nil {
+	err := kernel.Survey(r.Base+start, r.Base+end, func(a kernel.Area) bool {
+		r.Each(a.Start-r.Base, a.End-r.Base, func(start, end uintptr, k perms.Kind) {
+			if k.Prot != a.Prot && failed == nil {
 				failed = sys.Mprotect(r.Base+start, end-start, int(k.Prot))
 			}
 		})
@@ -161,7 +162,7 @@ func (r *region) restore(start, end uintptr) error {
 // stopped describes a change that could not be undone, and sets the account of
 // permissions to what the kernel's table says.
 func (r *region) stopped(err, undo error) error {
-	regions, _ := regionsOf(r.Base, r.Base+r.Size) // unread: nothing is allowed
+	regions, _ := kernel.RegionsOf(r.Base, r.Base+r.Size) // unread: nothing is allowed
 	r.setProt(0, r.Data(), ProtNone)
 	for _, g := range regions {
 		if start, end := uintptr(g.Start)-r.Base, min(uintptr(g.End)-r.Base, r.Data()); start < end {
@@ -181,11 +182,11 @@ func (r *region) stopped(err, undo error) error {
 // EPERM where private memory cannot be written.
 func (m Mapping) Seal() error {
 	err := m.pinned(func(r *region) error {
-		err := blame("mseal", sys.Mseal(r.Base, r.Size))
+		err := kernel.Blame("mseal", sys.Mseal(r.Base, r.Size))
 		if err == nil {
 			r.mark(isSealed)
 		}
-		return scarce(err, demand{})
+		return kernel.Scarce(err, kernel.Demand{})
 	})
 	return named(err, "seal")
 }
@@ -199,11 +200,11 @@ func (m Mapping) Seal() error {
 // empty one takes the name away.
 func (m Mapping) SetName(name string) error {
 	err := m.pinned(func(r *region) error {
-		err := blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.Base, r.Size, name))
+		err := kernel.Blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.Base, r.Size, name))
 		if err == unix.EBADF || err == unix.EINVAL {
 			err = fail.Hint(err, "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]")
 		}
-		return scarce(err, demand{})
+		return kernel.Scarce(err, kernel.Demand{})
 	})
 	return named(err, "name %q", name)
 }

@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/mmarinus/mmap/internal/kernel"
 )
 
 // readme returns the README from a heading to the next one of its kind.
@@ -103,15 +105,15 @@ func hasMethod(typ reflect.Type, name string) bool {
 // The README lists the features that Probe knows, with their versions.
 func TestProbeTable(t *testing.T) {
 	text := readme(t, "## Requirements")
-	for i := range features {
-		f := &features[i]
-		for _, name := range strings.Fields(f.names) {
-			version, _, _ := strings.Cut(strings.ReplaceAll(f.since, ";", " "), " ")
+	for i := range kernel.Features {
+		f := &kernel.Features[i]
+		for _, name := range strings.Fields(f.Names) {
+			version, _, _ := strings.Cut(strings.ReplaceAll(f.Since, ";", " "), " ")
 			row := slices.IndexFunc(strings.Split(text, "\n"), func(row string) bool {
 				return strings.HasPrefix(row, "| "+version) && strings.Contains(row, "`"+name+"`")
 			})
 			if row < 0 {
-				t.Errorf("no row for %s of Linux %s", name, f.since)
+				t.Errorf("no row for %s of Linux %s", name, f.Since)
 			}
 		}
 	}

@@ -1,13 +1,16 @@
 package mmap
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
 
@@ -154,7 +157,7 @@ func (r *region) unmap() error {
 	}
 	// At the limit vm.max_map_count this can fail with ENOMEM: where the
 	// kernel has merged the range with its neighbours, it has to divide them.
-	if err = undivided(r.Base, r.Size, scarce(err, demand{})); err == unix.EPERM {
+	if err = kernel.Undivided(r.Base, r.Size, kernel.Scarce(err, kernel.Demand{})); err == unix.EPERM {
 		err = ErrSealed // an adopted mapping, or one that somebody else has sealed
 	}
 	return named(err, "unmap %#x+%d", r.Base, r.Size)
@@ -240,4 +243,21 @@ func (m Mapping) Release() (addr uintptr, size int, err error) {
 	addr, size = m.r.Base, int(m.r.Size)
 	m.resign()
 	return addr, size, nil
+}
+
+// Regions returns what the kernel says is mapped in the page range of the
+// mapping, reserve included, clipped to that range; proc_pid_maps(5). The
+// kernel merges neighbours that look alike, and divides what has come to
+// differ, so the regions are not the pieces that the mapping was made of.
+func (m Mapping) Regions() ([]procmaps.Region, error) {
+	line, err := m.pin()
+	if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
+		line, err = m.pinSlowly(latch.Partial)
+	}
+	if err != nil {
+		return nil, named(err, "regions")
+	}
+	defer m.r.unpin(line)
+	regions, err := kernel.RegionsOf(m.r.Base, m.r.Base+m.r.Size)
+	return regions, named(err, "regions of %#x+%d", m.r.Base, m.r.Size)
 }

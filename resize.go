@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
@@ -72,7 +73,7 @@ func (r *region) open(start, end uintptr, l locking) error {
 		if err == unix.EPERM && Prot(k.Prot)&ProtExec == 0 {
 			return ErrSealed // by Seal meanwhile, or by somebody else; what is executable filters refuse, too
 		}
-		return scarce(err, demand{data: size, charged: size})
+		return kernel.Scarce(err, kernel.Demand{Data: size, Charged: size})
 	}
 	err := located(l.of(k).apply(stretch{at, size, k}), 0, r.addr.Load())
 	if err != nil {
@@ -94,7 +95,7 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l locking) error {
 			r.cap.Store(r.len.Load())
 		}
 	}
-	return located(scarce(err, demand{}), 0, r.addr.Load())
+	return located(kernel.Scarce(err, kernel.Demand{}), 0, r.addr.Load())
 }
 
 // Resize makes the mapping size bytes long, and may move it; mremap(2). It
@@ -154,7 +155,7 @@ func (r *region) resize(size int) error {
 	case size <= int(r.len.Load()):
 		want = min(r.PageEnd(off), data) // the last page holds more than its bytes
 	default:
-		if _, fits := round(off+r.Largest(), r.Largest()); !fits {
+		if _, fits := kernel.Round(off+r.Largest(), r.Largest()); !fits {
 			return unix.ENOMEM
 		}
 		if want = max(r.Rounded(off, grown.Granule), data); want > data && r.Rounded(off, r.Plain().Granule) <= r.Size {
@@ -193,7 +194,7 @@ func (r *region) resize(size int) error {
 func (r *region) cut(want uintptr) error {
 	if want < r.Size {
 		if err := sys.Munmap(r.Base+want, r.Size-want); err != nil {
-			return undivided(r.Base+want, r.Size-want, scarce(err, demand{}))
+			return kernel.Undivided(r.Base+want, r.Size-want, kernel.Scarce(err, kernel.Demand{}))
 		}
 	}
 	r.Size, r.Room = want, 0
@@ -221,7 +222,7 @@ func (r *region) extend(data, want uintptr) error {
 		}
 	}
 	if err != nil {
-		return scarce(unextended(err), demand{space: want - data, data: want - data, charged: want - data})
+		return kernel.Scarce(kernel.Unextended(err), kernel.Demand{Space: want - data, Data: want - data, Charged: want - data})
 	}
 	abandon(r.Base+data, room)
 	r.Base, r.Size, r.Room = base, want, 0
@@ -231,14 +232,20 @@ func (r *region) extend(data, want uintptr) error {
 
 // extendParts extends several kernel areas, which mremap(2) refuses.
 func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) {
-	if r.At(data).Granule > pageSize {
+	if r.At(data).Granule > kernel.PageSize {
 		return 0, fail.Hint(reason, "huge pages do not grow")
 	}
 	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
 	if err != nil {
-		return 0, scarce(err, demand{space: want})
+		return 0, kernel.Scarce(err, kernel.Demand{Space: want})
 	}
 	return to, r.relocate(data, to, want)
+}
+
+// A moving area is one that is on its way.
+type moving struct {
+	kernel.Area
+	gone bool // nothing of ours is at its old place
 }
 
 // relocate moves the first size bytes of the region to address space that is
@@ -253,35 +260,35 @@ func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) 
 // area, which may reach into another mapping, and count the pages as locked twice
 // ever after.
 func (r *region) relocate(size, to, want uintptr) error {
-	var areas []area
-	if err := survey(r.Base, r.Base+size, func(a area) bool { areas = append(areas, a); return true }); err != nil {
+	var areas []moving
+	if err := kernel.Survey(r.Base, r.Base+size, func(a kernel.Area) bool { areas = append(areas, moving{Area: a}); return true }); err != nil {
 		abandon(to, want)
 		return err
 	}
 	for i, a := range areas {
-		at, length, flags := to+a.start-r.Base, a.end-a.start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
+		at, length, flags := to+a.Start-r.Base, a.End-a.Start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
 		last := i == len(areas)-1
-		whole := !last && (r.At(a.start-r.Base).Granule > pageSize || isLocked(a.start, length))
+		whole := !last && (r.At(a.Start-r.Base).Granule > kernel.PageSize || isLocked(a.Start, length))
 		if last {
 			length += want - size
 		} else if !whole {
 			flags |= unix.MREMAP_DONTUNMAP
 		}
-		if _, err := sys.Mremap(a.start, a.end-a.start, length, flags, at); err != nil {
+		if _, err := sys.Mremap(a.Start, a.End-a.Start, length, flags, at); err != nil {
 			abandonHold(at, length)
 			for _, b := range areas[i+1:] {
-				abandon(to+b.start-r.Base, b.end-b.start)
+				abandon(to+b.Start-r.Base, b.End-b.Start)
 			}
 			if !last {
 				abandon(to+size, want-size)
 			}
-			return scarce(r.moveBack(areas[:i], to, err), demand{space: 2 * want}) // the kernel counts the held place, too
+			return kernel.Scarce(r.moveBack(areas[:i], to, err), kernel.Demand{Space: 2 * want}) // the kernel counts the held place, too
 		}
 		areas[i].gone = whole
 	}
 	for _, a := range areas[:max(len(areas), 1)-1] {
 		if !a.gone {
-			abandon(a.start, a.end-a.start)
+			abandon(a.Start, a.End-a.Start)
 		}
 	}
 	return nil
@@ -290,19 +297,19 @@ func (r *region) relocate(size, to, want uintptr) error {
 // moveBack undoes a relocation that failed with err after some areas. At the
 // limit of areas it needs all that are free, so nothing else is held or
 // allocated meanwhile.
-func (r *region) moveBack(areas []area, to uintptr, err error) error {
+func (r *region) moveBack(areas []moving, to uintptr, err error) error {
 	var stuck error
 	for _, a := range areas {
 		var back error
 		if a.gone {
-			back = r.hold(a.start, a.end-a.start)
+			back = r.hold(a.Start, a.End-a.Start)
 		}
 		if back == nil {
-			back = move(to+a.start-r.Base, a.end-a.start, a.start)
+			back = move(to+a.Start-r.Base, a.End-a.Start, a.Start)
 		}
 		if back != nil {
-			r.fill(a.start-r.Base, a.end-r.Base)
-			stuck = errors.Join(stuck, fail.Hint(back, "the pages of %#x-%#x are left at %#x", a.start, a.end, to+a.start-r.Base))
+			r.fill(a.Start-r.Base, a.End-r.Base)
+			stuck = errors.Join(stuck, fail.Hint(back, "the pages of %#x-%#x are left at %#x", a.Start, a.End, to+a.Start-r.Base))
 		}
 	}
 	if stuck != nil {
@@ -351,7 +358,7 @@ func (r *region) extendable(data uintptr) error {
 	if flags&unix.MAP_SHARED == 0 {
 		return nil
 	}
-	regions, err := regionsOf(r.Base+data-pageSize, r.Base+data)
+	regions, err := kernel.RegionsOf(r.Base+data-kernel.PageSize, r.Base+data)
 	for _, g := range regions {
 		fixed := g.Deleted && (g.Name == "/dev/zero" || g.Name == "/secretmem" || g.Name == "/anon_hugepage")
 		if flags&unix.MAP_ANONYMOUS != 0 || g.Perms&procmaps.Shared != 0 && fixed {

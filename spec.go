@@ -7,6 +7,7 @@ import (
 	"runtime"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -302,16 +303,9 @@ func (b backing) kind(p Prot) perms.Kind {
 	return perms.Kind{Prot: perms.Prot(p), Granule: b.granule, Flags: uint32(b.flags)}
 }
 
-// round returns a size or an address rounded up to a multiple of granule, and
-// whether an int can hold that.
-func round(n, granule uintptr) (uintptr, bool) {
-	r := (n + granule - 1) &^ (granule - 1)
-	return r, int(r) >= 0
-}
-
 // back returns the backing of the Spec, whose file is open as fd.
 func (s *Spec) back(fd int) (backing, error) {
-	b := backing{fd: fd, size: uintptr(s.size), granule: pageSize, flags: s.flags(s.source == secret)}
+	b := backing{fd: fd, size: uintptr(s.size), granule: kernel.PageSize, flags: s.flags(s.source == secret)}
 	if s.source == anonymous {
 		b.flags |= unix.MAP_ANONYMOUS
 		if s.hugePages {
@@ -336,7 +330,7 @@ func (s *Spec) back(fd int) (backing, error) {
 	b.device = st.Mode&unix.S_IFMT == unix.S_IFCHR
 	// Only a file system of huge pages has blocks that are larger than a page
 	// and pages as large as its blocks.
-	if block := uintptr(st.Blksize); block > pageSize {
+	if block := uintptr(st.Blksize); block > kernel.PageSize {
 		var fs unix.Statfs_t
 		if unix.Fstatfs(fd, &fs) == nil && uint32(fs.Type) == unix.HUGETLBFS_MAGIC {
 			b.granule = block
@@ -372,7 +366,7 @@ func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
 	case secret:
 		fd, err := newSecret(max(capacity, s.size))
 		if err != nil {
-			return blame("memfd_secret", err)
+			return kernel.Blame("memfd_secret", err)
 		}
 		defer unix.Close(fd)
 		return withFD(fd)

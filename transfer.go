@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 )
 
 // transfer copies out of the mapping into p if need is ProtRead, and from p into
@@ -35,7 +36,7 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	}()
 	for n < end {
 		g.at = start + uintptr(n)
-		size := min(end-n, int(pageSize-g.at&(pageSize-1)))
+		size := min(end-n, int(kernel.PageSize-g.at&(kernel.PageSize-1)))
 		if need == ProtRead {
 			copy(p[n:n+size], memory(g.at, size))
 		} else {

@@ -14,8 +14,25 @@ import (
 // Prot is a set of permissions, the prot argument of mmap(2).
 type Prot uint8
 
-// All are all permissions.
-const All Prot = 7
+// The permissions.
+const (
+	Read Prot = 1 << iota
+	Write
+	Exec
+
+	All = Read | Write | Exec
+)
+
+// String returns the permissions as in /proc/PID/maps: r-x.
+func (p Prot) String() string {
+	text := []byte("---")
+	for i, c := range []byte("rwx") {
+		if p&(1<<i) != 0 {
+			text[i] = c
+		}
+	}
+	return string(text)
+}
 
 // A Kind is what is known of a page: its permissions, its size, which is a huge
 // page's where it is one, and the flags of mmap(2) that it was mapped with, as far as

@@ -187,6 +187,14 @@ func TestRounded(t *testing.T) {
 	}
 }
 
+func TestString(t *testing.T) {
+	for p, want := range map[Prot]string{0: "---", Read: "r--", Write: "-w-", Exec: "--x", Read | Exec: "r-x", All: "rwx"} {
+		if got := p.String(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 // Neighbours of one kind are one run.
 func TestAppend(t *testing.T) {
 	a, b := Kind{1, small, 0}, Kind{2, small, 0}

@@ -1,9 +1,10 @@
-package mmap
+package kernel
 
 import (
 	"fmt"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
@@ -11,31 +12,31 @@ import (
 // This file explains the refusals of mmap(2) that users meet most. Each hint is
 // proven by a question to the kernel, which is asked only when a call has failed.
 
-// denied explains why the kernel does not map the backing's file, which it has.
-func (b backing) denied(p Prot, flags int, err error) error {
+// Denied explains why mmap(2) with these flags does not map a file that is open as fd.
+func Denied(fd int, p perms.Prot, flags int, err error) error {
 	hint, shared := "", flags&unix.MAP_SHARED != 0
 	switch {
 	case err == unix.EACCES:
-		mode, no := unix.FcntlInt(uintptr(b.fd), unix.F_GETFL, 0)
+		mode, no := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 		switch mode &= unix.O_ACCMODE; {
 		case no != nil:
 		case mode == unix.O_WRONLY:
 			hint = "the file is open for writing only, and every mapping needs one that can be read"
-		case mode == unix.O_RDONLY && shared && p.allows(ProtWrite):
+		case mode == unix.O_RDONLY && shared && p&perms.Write != 0:
 			hint = "the file is open for reading only: open it with os.O_RDWR, or leave Shared out"
 		}
 	case err == unix.EPERM:
 		var fs unix.Statfs_t
-		seals, no := unix.FcntlInt(uintptr(b.fd), unix.F_GET_SEALS, 0)
+		seals, no := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 		switch {
-		case no == nil && seals&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 && shared && p.allows(ProtWrite):
+		case no == nil && seals&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 && shared && p&perms.Write != 0:
 			hint = "the file is sealed against writing: leave Shared or the write permission out"
-		case p.allows(ProtExec) && unix.Fstatfs(b.fd, &fs) == nil && int64(fs.Flags)&unix.ST_NOEXEC != 0:
+		case p&perms.Exec != 0 && unix.Fstatfs(fd, &fs) == nil && int64(fs.Flags)&unix.ST_NOEXEC != 0:
 			hint = "the file system is mounted with noexec"
 		}
 	case err == unix.ENODEV && shared:
 		var fs unix.Statfs_t
-		if unix.Fstatfs(b.fd, &fs) == nil && uint32(fs.Type) == unix.FUSE_SUPER_MAGIC {
+		if unix.Fstatfs(fd, &fs) == nil && uint32(fs.Type) == unix.FUSE_SUPER_MAGIC {
 			hint = "this FUSE file passes the page cache by (direct_io), and can only be mapped private"
 		}
 	}
@@ -45,17 +46,17 @@ func (b backing) denied(p Prot, flags int, err error) error {
 	return &fail.Error{Hint: hint, Err: err}
 }
 
-// deniedExec explains why memory that is mapped already does not become executable.
-func deniedExec(p Prot, err error) error {
-	if p.allows(ProtExec) && (err == unix.EACCES || err == unix.EPERM) {
+// DeniedExec explains why memory that is mapped already does not become executable.
+func DeniedExec(p perms.Prot, err error) error {
+	if p&perms.Exec != 0 && (err == unix.EACCES || err == unix.EPERM) {
 		return &fail.Error{Hint: "memory may not become executable here (PR_SET_MDWE, MemoryDenyWriteExecute): " +
 			"map it so at once, without a reserve", Err: err}
 	}
 	return err
 }
 
-// occupied explains why a place is not free: by the first area that lies in it.
-func occupied(base, size uintptr) error {
+// Occupied explains why a place is not free: by the first area that lies in it.
+func Occupied(base, size uintptr) error {
 	table, err := procmaps.Open(0)
 	if err != nil {
 		return unix.EEXIST
@@ -72,10 +73,10 @@ func occupied(base, size uintptr) error {
 	return &fail.Error{Hint: hint, Err: unix.EEXIST}
 }
 
-// undivided explains EINVAL of a change of the pages [base, base+size) where the
+// Undivided explains EINVAL of a change of the pages [base, base+size) where the
 // arguments are right: the driver of the memory does not let it be divided, as that
 // of perf_event_open(2) since Linux 6.17.
-func undivided(base, size uintptr, err error) error {
+func Undivided(base, size uintptr, err error) error {
 	if err == unix.EINVAL && (cuts(base) || cuts(base+size)) {
 		hint := "the kernel does not divide this memory: Join the parts that it has been split in"
 		return &fail.Error{Hint: hint, Err: fail.Unsupported(err)}
@@ -83,19 +84,8 @@ func undivided(base, size uintptr, err error) error {
 	return err
 }
 
-// cuts reports whether addr lies within a kernel's area, and not at its ends.
-func cuts(addr uintptr) bool {
-	table, err := procmaps.Open(0)
-	if err != nil {
-		return false
-	}
-	defer table.Close()
-	area, ok, err := table.At(uint64(addr))
-	return err == nil && ok && area.Start < uint64(addr)
-}
-
-// unextended explains why mremap(2) does not make memory longer.
-func unextended(err error) error {
+// Unextended explains why mremap(2) does not make memory longer.
+func Unextended(err error) error {
 	if err == unix.EFAULT {
 		err = fail.Hint(fail.Unsupported(err), "the kernel does not extend this kind of memory")
 	}

@@ -1,4 +1,4 @@
-package mmap
+package kernel
 
 import (
 	"encoding/binary"
@@ -7,8 +7,20 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
+)
+
+// A Cause of a fault.
+type Cause uint8
+
+// The causes.
+const (
+	Unproven   Cause = iota // nothing is certain, but that it has faulted
+	Permission              // the page does not allow the access
+	Guard                   // it is a guard page
+	Truncated               // it is past the end of its file
 )
 
 // This file finds out why an access has faulted. It asks after the fact, and the
@@ -16,44 +28,44 @@ import (
 // nothing, and a cause is named only if an access of the same kind is still
 // refused for it.
 
-// cause returns why touching addr faulted, where that can be proven, and ErrFault
-// elsewhere, with what else can be said. need is what the access was, ProtRead or
-// ProtWrite; 0 is what nobody knows, a load or a store by the caller's own code.
-func cause(addr uintptr, need Prot) (seen string, err error) {
+// CauseOf returns why touching addr faulted, where that can be proven, and Unproven
+// elsewhere, with what else can be said. need is what the access was, perms.Read or
+// perms.Write; 0 is what nobody knows, a load or a store by the caller's own code.
+func CauseOf(addr uintptr, need perms.Prot) (seen string, c Cause) {
 	table, err := procmaps.Open(0)
 	if err != nil {
-		return "", ErrFault
+		return "", Unproven
 	}
 	defer table.Close()
 	area, ok, err := table.At(uint64(addr))
 	if err != nil || !ok {
-		return "", ErrFault
+		return "", Unproven
 	}
 	allowed := area.Perms & (procmaps.Read | procmaps.Write | procmaps.Exec)
 	switch {
 	// The processor looks at the permissions before it looks for the page, so
 	// this holds whatever the page is. Memory that can only be written can be
 	// read, too, on most processors, and memory that can only be executed on some.
-	case allowed == 0, need == ProtWrite && allowed&procmaps.Write == 0:
-		return "", ErrPermission
+	case allowed == 0, need == perms.Write && allowed&procmaps.Write == 0:
+		return "", Permission
 	case guarded(addr):
-		return "", ErrGuard
+		return "", Guard
 	case truncated(area, uint64(addr)):
-		return "", ErrTruncated
+		return "", Truncated
 	case allowed == procmaps.Exec && lasting(area):
-		return "", ErrPermission
+		return "", Permission
 	case allowed&procmaps.Read == 0 || !loads(addr):
-		return full(area), ErrFault
+		return full(area), Unproven
 	}
 	switch {
-	case need == ProtRead:
-		return "the page can be read now: it has come back", ErrFault
+	case need == perms.Read:
+		return "the page can be read now: it has come back", Unproven
 	case allowed&procmaps.Write != 0: // a store can fail where a load does not, on a full disk
-		return "the page can be read now", ErrFault
+		return "the page can be read now", Unproven
 	case lasting(area): // so it was there, and the fault was no load
-		return "it was a store into memory lent for reading", ErrPermission
+		return "it was a store into memory lent for reading", Permission
 	}
-	return "the page can be read now: it was a store into memory lent for reading, or the page has come back", ErrFault
+	return "the page can be read now: it was a store into memory lent for reading, or the page has come back", Unproven
 }
 
 // lasting reports whether the pages of an area cannot go while it is mapped, guard
@@ -71,7 +83,7 @@ func lasting(area procmaps.Region) bool {
 func guarded(addr uintptr) bool {
 	var entry [8]byte
 	const guardRegion = 1 << 58
-	return peek("/proc/self/pagemap", entry[:], addr/pageSize*8) && binary.NativeEndian.Uint64(entry[:])&guardRegion != 0
+	return peek("/proc/self/pagemap", entry[:], addr/PageSize*8) && binary.NativeEndian.Uint64(entry[:])&guardRegion != 0
 }
 
 // loads reports whether a load from addr works. process_vm_readv(2) of its own memory
@@ -153,6 +165,6 @@ func truncated(area procmaps.Region, addr uint64) bool {
 	if st.Size == 0 && kernels(area.Name) {
 		return false
 	}
-	page := (area.Offset + addr - area.Start) &^ uint64(pageSize-1)
+	page := (area.Offset + addr - area.Start) &^ uint64(PageSize-1)
 	return st.Mode&unix.S_IFMT == unix.S_IFREG && page >= uint64(st.Size)
 }
