@@ -7,6 +7,7 @@ import (
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -147,7 +148,7 @@ func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
 		if err := r.allowed(off, n, need); err != nil {
 			return err
 		}
-		return located(populate(addr, size, advice), 0, r.addr.Load())
+		return faulted(place.Populate(addr, size, advice), 0, r.addr.Load())
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -454,7 +455,7 @@ func grow(b *testing.B) {
 		ok(m.Close())
 		return took
 	}, func() time.Duration {
-		addr := must(sys.Mmap(0, steps*pageSize, unix.PROT_NONE, holding, -1, 0))
+		addr := must(sys.Mmap(0, steps*pageSize, unix.PROT_NONE, place.Holding, -1, 0))
 		start := time.Now()
 		for i := range uintptr(steps) {
 			ok(sys.Mprotect(addr+i*pageSize, pageSize, unix.PROT_READ|unix.PROT_WRITE))

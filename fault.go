@@ -52,12 +52,12 @@ func (e *FaultError) Is(target error) bool { return target == ErrFault }
 func (e *FaultError) Unwrap() error { return e.Err }
 
 // fault describes a fault at an address that the region covers, of an access
-// that stands at another; see cause for need. The caller still pins the region,
+// that stands at another; see kernel.CauseOf for need. The caller still pins the region,
 // so the kernel's table shows what the access found.
 func (r *region) fault(addr, at uintptr, need Prot) *FaultError {
 	start := r.addr.Load() // on s390x addr is that of the page, which may begin before
-	seen, err := causeOf(addr, need)
-	return &FaultError{Addr: addr, Offset: int(max(at, start) - start), Err: err, seen: seen}
+	seen, cause := kernel.CauseOf(addr, perms.Prot(need))
+	return &FaultError{Addr: addr, Offset: int(max(at, start) - start), Err: causes[cause], seen: seen}
 }
 
 // A guard turns memory faults into errors. The flag of debug.SetPanicOnFault is
@@ -138,10 +138,7 @@ func (g *guard) claim(p any, pins []*Pin) error {
 // pinned the region.
 func (r *region) covers(addr uintptr) bool { return addr-r.Base < r.Size }
 
-// causeOf returns why touching addr faulted, where that can be proven, and ErrFault
-// elsewhere, with what else can be said. need is what the access was, ProtRead or
-// ProtWrite; 0 is what nobody knows, a load or a store by the caller's own code.
-func causeOf(addr uintptr, need Prot) (seen string, err error) {
-	seen, cause := kernel.CauseOf(addr, perms.Prot(need))
-	return seen, [...]error{ErrFault, ErrPermission, ErrGuard, ErrTruncated}[cause]
+// causes are the errors of what the kernel says.
+var causes = [...]error{
+	kernel.Unproven: ErrFault, kernel.Permission: ErrPermission, kernel.Guard: ErrGuard, kernel.Truncated: ErrTruncated,
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/mmarinus/mmap/internal/place"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
@@ -131,7 +132,7 @@ func TestHugePageSizes(t *testing.T) {
 			if got := kilobytes(smapsOf(t, m.Addr())["KernelPageSize"]); got != uint64(size) {
 				t.Errorf("%s: pages of %d bytes, not %d", name, got, size)
 			}
-			if in := inTable(t, m)[0]; in != (s.populate || s.lock != unlocked) {
+			if in := inTable(t, m)[0]; in != (s.populate || s.lock != place.Unlocked) {
 				t.Errorf("%s: there from the start: %v", name, in)
 			}
 			check(t, second(m.WriteAt([]byte{1}, int64(m.Len()-1))))

@@ -23,6 +23,7 @@ import (
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -149,7 +150,7 @@ func operations(t testing.TB) (ops []operation) {
 		{"at", func(b *bed) Spec { return Anonymous(pg).At(spot(b.t, 4)) }},
 		{"onto", func(b *bed) Spec {
 			at := spot(b.t, 4)
-			must(sys.Mmap(at, 2*pageSize, unix.PROT_READ, holding, -1, 0))
+			must(sys.Mmap(at, 2*pageSize, unix.PROT_READ, place.Holding, -1, 0))
 			b.after = append(b.after, func() { sys.Munmap(at, 2*pageSize) })
 			return Anonymous(2 * pg).UnsafeOnto(at)
 		}},

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -355,7 +356,7 @@ func crowd(t testing.TB, odd uintptr) (most int, free func(n int)) {
 		for ; pair(unix.PROT_READ) == nil; pairs++ {
 		}
 		more := func() bool {
-			_, err := sys.Mmap(odd+2*uintptr(single)*pageSize, pageSize, unix.PROT_EXEC, holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
+			_, err := sys.Mmap(odd+2*uintptr(single)*pageSize, pageSize, unix.PROT_EXEC, place.Holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
 			return err == nil
 		}
 		for ; more(); single++ {

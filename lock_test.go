@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmarinus/mmap/internal/place"
 	"golang.org/x/sys/unix"
 )
 
@@ -77,7 +78,7 @@ func TestLockUnreadable(t *testing.T) {
 	check(t, plain.Lock(pg, pg))
 	wants(t, "again", plain.Lock(0, 4*pg), ErrFault)
 	for i := range 4 {
-		if locked := isLocked(plain.Addr()+uintptr(i*pg), pageSize); locked != (i == 1) {
+		if locked := place.IsLocked(plain.Addr()+uintptr(i*pg), pageSize); locked != (i == 1) {
 			t.Errorf("page %d is locked: %v", i, locked)
 		}
 	}
@@ -288,7 +289,7 @@ func TestLockDroppableParts(t *testing.T) {
 	for what, u := range map[string]Unknown{"placed": placed, "joined": joined, "adopted": adopted} {
 		wants(t, what, u.Lock(0, u.Len()), os.ErrInvalid)
 		wants(t, what+", on fault", u.LockOnFault(0, u.Len()), os.ErrInvalid)
-		if isLocked(u.Addr(), uintptr(u.Len())) {
+		if place.IsLocked(u.Addr(), uintptr(u.Len())) {
 			t.Errorf("%s: and yet pages are locked", what)
 		}
 	}

@@ -3,13 +3,12 @@ package mmap
 import (
 	"cmp"
 	"errors"
-	"fmt"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
+	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
-	"github.com/mmarinus/mmap/internal/sys"
-	"github.com/mmarinus/mmap/procmaps"
+	"github.com/mmarinus/mmap/internal/place"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,7 +49,7 @@ func (s *Spec) checkInside(p Prot) error {
 	if err := s.check(p); err != nil {
 		return err
 	}
-	if s.placement != anywhere || s.aligned || s.reserved || s.low {
+	if s.placement != place.Anywhere || s.aligned || s.reserved || s.low {
 		return fail.Bad("", "the place is given already: no placement, alignment or reserve")
 	}
 	return nil
@@ -65,8 +64,8 @@ func (r *region) extentFor(b backing) (extent, error) {
 	if size := r.len.Load(); b.size != size {
 		return e, fail.Bad("", "the size is %d, the mapping has %d bytes", b.size, size)
 	}
-	if e.whole > 0 && (e.addr-b.lead != e.base || (e.base|e.data|e.whole)&(b.granule-1) != 0) {
-		return e, fail.Bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", e.addr, b.granule)
+	if e.whole > 0 && (e.addr-b.lead != e.base || (e.base|e.data|e.whole)&(b.Granule-1) != 0) {
+		return e, fail.Bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", e.addr, b.Granule)
 	}
 	return e, nil
 }
@@ -83,16 +82,15 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 	})
 	staged := uintptr(0)
 	if err == nil && old.whole > 0 {
-		b.twice = true
-		staged, err = s.mapPages(b, 0, old.data, old.whole, p)
+		staged, err = s.wish().Map(b.ToReplace(), 0, old.data, old.whole, perms.Prot(p))
 	}
-	inPlace := err != nil && b.refusedElsewhere(old.data, p)
+	inPlace := err != nil && b.RefusedElsewhere(old.data, perms.Prot(p))
 	if inPlace && old.data < old.whole {
 		inPlace = false
 		err = fail.Hint(err, "the device accepts no other address, and a mapping with a reserve is mapped elsewhere first")
 	}
 	if err != nil && !inPlace {
-		return ticket{}, located(err, old.base, old.addr)
+		return ticket{}, faulted(err, old.base, old.addr)
 	}
 	moved := inPlace
 	next, err := t.transit(known, func(r *region) error {
@@ -109,19 +107,19 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 				return err
 			}
 		case now.whole > 0:
-			if err = r.replace(staged, now.data, now.whole, b.kind(p)); err != nil {
+			if err = r.replace(staged, now.data, now.whole, b.Kind(perms.Prot(p))); err != nil {
 				return err
 			}
 		default:
-			r.Base = r.addr.Load() &^ (b.granule - 1) // where pages would begin
+			r.Base = r.addr.Load() &^ (b.Granule - 1) // where pages would begin
 		}
 		r.lock = s.lock
-		r.SetAll(b.kind(p))
+		r.SetAll(b.Kind(perms.Prot(p)))
 		r.account()
 		return nil
 	}, name)
 	if !moved {
-		abandon(staged, old.whole)
+		leftover.Abandon(staged, old.whole)
 	}
 	return next, err
 }
@@ -131,14 +129,14 @@ func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) 
 // first.
 func (r *region) replace(staged, data, whole uintptr, k perms.Kind) error {
 	if data > 0 {
-		if err := move(staged, data, r.Base); err != nil {
-			abandon(staged, whole)
+		if err := place.Move(staged, data, r.Base); err != nil {
+			leftover.Abandon(staged, whole)
 			return r.mend(0, data, err)
 		}
 	}
 	if whole > data {
-		if err := move(staged+data, whole-data, r.Base+data); err != nil {
-			abandon(staged+data, whole-data)
+		if err := place.Move(staged+data, whole-data, r.Base+data); err != nil {
+			leftover.Abandon(staged+data, whole-data)
 			k.Flags &^= unix.MAP_ANONYMOUS // of the reserve nothing can be made
 			r.SetAll(k)
 			r.account()
@@ -163,11 +161,10 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 	if err != nil || start == end {
 		return err
 	}
-	b.twice = true
-	staged, err := s.mapPages(b, 0, end-start, end-start, p)
-	inPlace := err != nil && b.refusedElsewhere(end-start, p)
+	staged, err := s.wish().Map(b.ToReplace(), 0, end-start, end-start, perms.Prot(p))
+	inPlace := err != nil && b.RefusedElsewhere(end-start, perms.Prot(p))
 	if err != nil && !inPlace {
-		return located(err, base+start, first)
+		return faulted(err, base+start, first)
 	}
 	moved := inPlace
 	err = u.change(func(r *region) error {
@@ -180,61 +177,30 @@ func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
 		}
 		if moved = true; inPlace {
 			err = s.mapInPlace(r, b, start, end, p)
-		} else if err = move(staged, end-start, base+start); err != nil {
-			abandon(staged, end-start)
+		} else if err = place.Move(staged, end-start, base+start); err != nil {
+			leftover.Abandon(staged, end-start)
 			err = r.mend(start, end, err)
 		}
 		if err != nil {
 			return err
 		}
-		r.setKind(start, end, b.kind(p))
+		r.setKind(start, end, b.Kind(perms.Prot(p)))
 		return nil
 	})
 	if !moved {
-		abandon(staged, end-start)
+		leftover.Abandon(staged, end-start)
 	}
 	return err
 }
 
-// refusedElsewhere reports whether it is a driver that does not accept the address
-// where the pages were to be mapped first, as that of an SGX enclave does not.
-func (b backing) refusedElsewhere(size uintptr, p Prot) bool {
-	if !b.device {
-		return false
-	}
-	at, err := sys.Mmap(0, size, int(p), b.flags, b.fd, b.offset)
-	if err == nil { // then it was something else, such as a lock
-		abandon(at, size)
-	}
-	return err == unix.EACCES || err == unix.EPERM || err == unix.EINVAL
-}
-
-// mapInPlace maps a device over pages [start, end) of a region. Its driver can still
-// refuse when the old pages are gone, so these must have nothing to lose. Nothing is
-// faulted in, as the region is held: a lock takes its pages when they are touched.
+// mapInPlace maps a device over pages [start, end) of a region. Nothing is faulted in, as
+// the region is held: a lock takes its pages when they are touched.
 func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) error {
-	at, size := r.Base+start, end-start
-	old, err := kernel.RegionsOf(at, at+size)
-	if err != nil {
-		return err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(b.fd, &st); err != nil {
-		return err
-	}
-	const access = procmaps.Read | procmaps.Write | procmaps.Exec
-	for _, g := range old {
-		same := g.Inode == st.Ino && g.Major == unix.Major(uint64(st.Dev)) && g.Minor == unix.Minor(uint64(st.Dev))
-		if !same && (g.Inode != 0 || g.Perms&access != 0) {
-			return &fail.Error{Hint: fmt.Sprintf("the device accepts no other address, and the pages %#x-%#x could be lost: "+
-				"place anonymous memory as None there first", g.Start, g.End), Err: unix.EBUSY}
-		}
-	}
-	if _, err = sys.Mmap(at, size, int(p), b.flags|unix.MAP_FIXED, b.fd, b.offset); err != nil {
+	at, size, k := r.Base+start, end-start, b.Kind(perms.Prot(p))
+	if err := b.OverDevice(at, size, k.Prot); err != nil {
 		return r.mend(start, end, err)
 	}
-	k := b.kind(p)
-	if err := s.lock.later().apply(stretch{at, size, k}); err != nil {
+	if err := s.lock.Later().Apply(place.Stretch{Addr: at, Size: size, Kind: k}); err != nil {
 		r.setKind(start, end, k)
 		return r.stopped(err, errHalfReplaced)
 	}
@@ -252,15 +218,15 @@ func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 		return 0, 0, nil
 	}
 	start, end = r.offset(off)-b.lead, r.Data()
-	if r.offset(off) < b.lead || (r.Base+start)&(b.granule-1) != 0 || !r.Boundary(start) {
-		granule := max(b.granule, r.At(r.offset(off)).Granule)
+	if r.offset(off) < b.lead || (r.Base+start)&(b.Granule-1) != 0 || !r.Boundary(start) {
+		granule := max(b.Granule, r.At(r.offset(off)).Granule)
 		return 0, 0, fail.Bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load()+uintptr(off), granule)
 	}
 	if off+int(b.size) != size {
 		end = r.offset(off) + b.size
 	}
-	if (r.Base+end)&(b.granule-1) != 0 || end < r.Data() && !r.Boundary(end) {
-		granule := max(b.granule, r.At(end).Granule)
+	if (r.Base+end)&(b.Granule-1) != 0 || end < r.Data() && !r.Boundary(end) {
+		granule := max(b.Granule, r.At(end).Granule)
 		return 0, 0, fail.Bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
 	}
 	return start, end, nil
@@ -280,25 +246,12 @@ func (r *region) mend(start, end uintptr, err error) error {
 	return stopped
 }
 
-// fill holds the place of pages [start, end) if the kernel has unmapped them,
-// which it does with all of them, and reports whether it had. It fails if a
-// stranger has been mapped there.
+// fill holds the place of pages [start, end) if the kernel has unmapped them, and
+// reports whether it had.
 func (r *region) fill(start, end uintptr) (hole bool, err error) {
-	if sys.Msync(r.Base+start, end-start, unix.MS_ASYNC) != unix.ENOMEM {
-		return false, nil // which does nothing, but for looking for holes
-	}
-	return true, r.hold(r.Base+start, end-start)
-}
-
-// hold is fill where there is a hole.
-func (r *region) hold(at, size uintptr) error {
-	got, err := sys.Mmap(at, size, unix.PROT_NONE, holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
-	if err == nil && got != at {
-		abandon(got, size)
-		err = unix.EEXIST
-	}
+	hole, err = place.Fill(r.Base+start, end-start)
 	if err != nil {
 		r.mark(isLost)
 	}
-	return err
+	return hole, err
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -58,7 +59,7 @@ func (t ticket) sync(op string, off, n, flags int) error {
 func (m Mapping) Resident(off, n int) (int, error) {
 	size := 0
 	err := m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
-		return eachResident(start, length, func(_ uintptr, in bool) {
+		return place.EachResident(start, length, func(_ uintptr, in bool) {
 			if in {
 				size += int(kernel.PageSize)
 			}
@@ -71,25 +72,9 @@ func (m Mapping) Resident(off, n int) (int, error) {
 // it is in memory, as Resident does. A huge page counts as many.
 func (m Mapping) ResidentPages(off, n int) (pages []bool, err error) {
 	err = m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
-		return eachResident(start, length, func(_ uintptr, in bool) { pages = append(pages, in) })
+		return place.EachResident(start, length, func(_ uintptr, in bool) { pages = append(pages, in) })
 	})
 	return pages, err
-}
-
-// eachResident calls f for each page, and whether it is in memory.
-func eachResident(addr, size uintptr, f func(addr uintptr, in bool)) error {
-	var buf [1024]byte
-	for end := addr + size; addr != end; {
-		pages := buf[:min((end-addr)/kernel.PageSize, uintptr(len(buf)))]
-		if err := sys.Mincore(addr, kernel.PageSize, pages); err != nil {
-			return err
-		}
-		for _, p := range pages {
-			f(addr, p&1 != 0)
-			addr += kernel.PageSize
-		}
-	}
-	return nil
 }
 
 // A Policy says from which NUMA nodes memory is taken; mbind(2).

@@ -9,6 +9,7 @@ import (
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -30,8 +31,8 @@ type region struct {
 	prot     atomic.Uint32  // what every page of it allows
 	seat     int32          // in the nursery, whose lock it needs; -1: not there
 
-	perms.Pages         // the page range, with the reserve; Room is written under growing, too
-	lock        locking // of growth
+	perms.Pages               // the page range, with the reserve; Room is written under growing, too
+	lock        place.Locking // of growth
 	marks       atomic.Uint32
 
 	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set

@@ -5,7 +5,9 @@ import (
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
+	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -61,7 +63,7 @@ func (t ticket) pinned(f func(r *region) error) error {
 }
 
 // open makes pages [start, end) of the reserve accessible, and locks them.
-func (r *region) open(start, end uintptr, l locking) error {
+func (r *region) open(start, end uintptr, l place.Locking) error {
 	if r.is(isSealed) {
 		return ErrSealed
 	}
@@ -75,7 +77,7 @@ func (r *region) open(start, end uintptr, l locking) error {
 		}
 		return kernel.Scarce(err, kernel.Demand{Data: size, Charged: size})
 	}
-	err := located(l.of(k).apply(stretch{at, size, k}), 0, r.addr.Load())
+	err := faulted(l.Of(k).Apply(place.Stretch{Addr: at, Size: size, Kind: k}), 0, r.addr.Load())
 	if err != nil {
 		sys.Munlock(at, size)
 		if back := sys.Mprotect(at, size, unix.PROT_NONE); back != nil {
@@ -87,15 +89,15 @@ func (r *region) open(start, end uintptr, l locking) error {
 
 // openHuge puts huge pages in the place of reserve, which is ordinary address
 // space.
-func (r *region) openHuge(start, end uintptr, k perms.Kind, l locking) error {
-	b := backing{fd: -1, granule: k.Granule, flags: int(k.Flags)}
-	err := (&Spec{lock: l}).stage(b, end-start, r.Base+start, Prot(k.Prot))
+func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) error {
+	b := place.Backing{FD: -1, Granule: k.Granule, Flags: int(k.Flags)}
+	err := place.Wish{Lock: l}.Stage(b, end-start, r.Base+start, k.Prot)
 	if err != nil {
 		if _, failed := r.fill(start, end); failed != nil {
 			r.cap.Store(r.len.Load())
 		}
 	}
-	return located(kernel.Scarce(err, kernel.Demand{}), 0, r.addr.Load())
+	return faulted(kernel.Scarce(err, kernel.Demand{}), 0, r.addr.Load())
 }
 
 // Resize makes the mapping size bytes long, and may move it; mremap(2). It
@@ -123,8 +125,8 @@ func Resize[M Handle](m M, size int) (M, error) {
 // works. It is done when the transition is over, for storage may take its time.
 func (t ticket) faultInLocked(off, end int) {
 	t.within("", off, end-off, false, func(r *region, addr, size uintptr) error {
-		if r.lock == locked && r.At(addr-r.Base).Prot&accessible != 0 {
-			return faultIn(r.stretches(nil, addr-r.Base, addr-r.Base+size))
+		if r.lock == place.Locked && r.At(addr-r.Base).Prot&place.Accessible != 0 {
+			return place.FaultIn(r.stretches(nil, addr-r.Base, addr-r.Base+size))
 		}
 		return nil
 	})
@@ -173,10 +175,10 @@ func (r *region) resize(size int) error {
 			return err
 		}
 	case want <= r.Size:
-		if err := r.open(data, want, r.lock.later()); err != nil {
+		if err := r.open(data, want, r.lock.Later()); err != nil {
 			return err
 		}
-		abandon(r.Base+want, r.Size-want)
+		leftover.Abandon(r.Base+want, r.Size-want)
 		r.Size, r.Room = want, 0
 	default:
 		if err := r.extend(data, want); err != nil {
@@ -211,8 +213,8 @@ func (r *region) extend(data, want uintptr) error {
 	case data == 0:
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
-		b := backing{fd: -1, granule: r.Plain().Granule, flags: int(r.Plain().Flags)}
-		base, err = (&Spec{lock: r.lock.later()}).mapPages(b, 0, want, want, Prot(r.prot.Load()))
+		b := place.Backing{FD: -1, Granule: r.Plain().Granule, Flags: int(r.Plain().Flags)}
+		base, err = place.Wish{Lock: r.lock.Later()}.Map(b, 0, want, want, r.Plain().Prot)
 	default:
 		if err = r.extendable(data); err == nil {
 			base, err = sys.Mremap(r.Base, data, want, unix.MREMAP_MAYMOVE, 0)
@@ -224,7 +226,7 @@ func (r *region) extend(data, want uintptr) error {
 	if err != nil {
 		return kernel.Scarce(kernel.Unextended(err), kernel.Demand{Space: want - data, Data: want - data, Charged: want - data})
 	}
-	abandon(r.Base+data, room)
+	leftover.Abandon(r.Base+data, room)
 	r.Base, r.Size, r.Room = base, want, 0
 	r.addr.Store(base + lead)
 	return nil
@@ -235,85 +237,23 @@ func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) 
 	if r.At(data).Granule > kernel.PageSize {
 		return 0, fail.Hint(reason, "huge pages do not grow")
 	}
-	to, err := sys.Mmap(0, want, unix.PROT_NONE, holding, -1, 0)
-	if err != nil {
-		return 0, kernel.Scarce(err, kernel.Demand{Space: want})
+	to, err := place.Hold(want)
+	if err == nil {
+		err = r.relocate(data, to, want)
 	}
-	return to, r.relocate(data, to, want)
+	return to, err
 }
 
-// A moving area is one that is on its way.
-type moving struct {
-	kernel.Area
-	gone bool // nothing of ours is at its old place
-}
-
-// relocate moves the first size bytes of the region to address space that is
-// held at to, and makes them want bytes long. On failure they are where they
-// were, and nothing is held any more.
-//
-// One move is of one area, for that of several can stop half-way; and each but
-// the last, after which nothing can fail, leaves its old range mapped, so that
-// nobody else comes to be there and there is a way back. Not so huge pages,
-// which the kernel does not leave mapped, and locked ones, whose way back somebody
-// could be in: to leave those mapped would take the lock from all of the kernel's
-// area, which may reach into another mapping, and count the pages as locked twice
-// ever after.
+// relocate moves the first size bytes of the region to address space that is held at to,
+// and makes them want bytes long.
 func (r *region) relocate(size, to, want uintptr) error {
-	var areas []moving
-	if err := kernel.Survey(r.Base, r.Base+size, func(a kernel.Area) bool { areas = append(areas, moving{Area: a}); return true }); err != nil {
-		abandon(to, want)
-		return err
-	}
-	for i, a := range areas {
-		at, length, flags := to+a.Start-r.Base, a.End-a.Start, unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED
-		last := i == len(areas)-1
-		whole := !last && (r.At(a.Start-r.Base).Granule > kernel.PageSize || isLocked(a.Start, length))
-		if last {
-			length += want - size
-		} else if !whole {
-			flags |= unix.MREMAP_DONTUNMAP
+	huge := func(addr uintptr) bool { return r.At(addr-r.Base).Granule > kernel.PageSize }
+	err := place.Relocate(r.Base, size, to, want, huge)
+	if stuck, ok := err.(*place.Stuck); ok {
+		if stuck.Lost {
+			r.mark(isLost)
 		}
-		if _, err := sys.Mremap(a.Start, a.End-a.Start, length, flags, at); err != nil {
-			abandonHold(at, length)
-			for _, b := range areas[i+1:] {
-				abandon(to+b.Start-r.Base, b.End-b.Start)
-			}
-			if !last {
-				abandon(to+size, want-size)
-			}
-			return kernel.Scarce(r.moveBack(areas[:i], to, err), kernel.Demand{Space: 2 * want}) // the kernel counts the held place, too
-		}
-		areas[i].gone = whole
-	}
-	for _, a := range areas[:max(len(areas), 1)-1] {
-		if !a.gone {
-			abandon(a.Start, a.End-a.Start)
-		}
-	}
-	return nil
-}
-
-// moveBack undoes a relocation that failed with err after some areas. At the
-// limit of areas it needs all that are free, so nothing else is held or
-// allocated meanwhile.
-func (r *region) moveBack(areas []moving, to uintptr, err error) error {
-	var stuck error
-	for _, a := range areas {
-		var back error
-		if a.gone {
-			back = r.hold(a.Start, a.End-a.Start)
-		}
-		if back == nil {
-			back = move(to+a.Start-r.Base, a.End-a.Start, a.Start)
-		}
-		if back != nil {
-			r.fill(a.Start-r.Base, a.End-r.Base)
-			stuck = errors.Join(stuck, fail.Hint(back, "the pages of %#x-%#x are left at %#x", a.Start, a.End, to+a.Start-r.Base))
-		}
-	}
-	if stuck != nil {
-		return r.stopped(err, stuck)
+		return r.stopped(stuck.Err, stuck.Back)
 	}
 	return err
 }
@@ -338,7 +278,7 @@ func (r *region) moveTo(addr uintptr) error {
 	case inRaceWindow(to, r.Size):
 		return fail.Bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	case r.Size > 0:
-		_, err := (&Spec{placement: exactly}).mapAt(onlySpace, to, r.Size, 0, ProtNone, holding)
+		err := place.HoldAt(to, r.Size)
 		if err == nil {
 			err = r.relocate(r.Size, to, r.Size)
 		}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -111,7 +112,7 @@ func TestSealRefuses(t *testing.T) {
 			for what, err := range map[string]error{
 				"munmap": sys.Munmap(at, pageSize), "mprotect": sys.Mprotect(at, pageSize, unix.PROT_NONE),
 				"mremap": second(sys.Mremap(at, pageSize, 2*pageSize, unix.MREMAP_MAYMOVE, 0)),
-				"mmap":   second(sys.Mmap(at, pageSize, unix.PROT_NONE, holding|unix.MAP_FIXED, -1, 0)),
+				"mmap":   second(sys.Mmap(at, pageSize, unix.PROT_NONE, place.Holding|unix.MAP_FIXED, -1, 0)),
 			} {
 				wants(t, fmt.Sprintf("%s: %s of page %d", name, what, i), err, unix.EPERM)
 			}
@@ -133,7 +134,7 @@ func TestSealRefuses(t *testing.T) {
 
 // s0 is the Spec without its placement and reserve, as Over wants it.
 func s0(s Spec) Spec {
-	s.placement, s.addr, s.reserved, s.reserve = anywhere, 0, false, 0
+	s.placement, s.addr, s.reserved, s.reserve = place.Anywhere, 0, false, 0
 	return s
 }
 

@@ -8,7 +8,7 @@ import (
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
-	"github.com/mmarinus/mmap/internal/perms"
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -23,9 +23,9 @@ type Spec struct {
 	name      string // of the path
 	file      *os.File
 	offset    int64
-	placement placement
+	placement place.Where
 	addr      uintptr
-	lock      locking
+	lock      place.Locking
 
 	fd, size, align, reserve, huge   int
 	aligned, reserved, hugePages     bool // the field was set
@@ -34,15 +34,6 @@ type Spec struct {
 	synchronous, noReserve, low      bool
 	droppable                        bool
 }
-
-// locking says how pages are locked into memory.
-type locking uint8
-
-const (
-	unlocked locking = iota
-	locked
-	lockedOnFault
-)
 
 type source uint8
 
@@ -53,15 +44,6 @@ const (
 	descriptor
 	path
 	secret
-)
-
-type placement uint8
-
-const (
-	anywhere placement = iota
-	near
-	exactly
-	onto
 )
 
 // Anonymous is zero-filled memory of size bytes.
@@ -98,12 +80,12 @@ func Secret(size int) Spec { return Spec{source: secret, size: size} }
 func (s Spec) Shared() Spec { s.shared = true; return s }
 
 // Near asks for an address, rounded to pages, that the kernel takes as a hint.
-func (s Spec) Near(addr uintptr) Spec { return s.place(near, addr) }
+func (s Spec) Near(addr uintptr) Spec { return s.place(place.Near, addr) }
 
 // At asks for the first byte to be exactly at addr, where nothing may be mapped
 // yet: otherwise Map fails with EEXIST, which matches [os.ErrExist]. With an
 // unaligned file offset, addr must equal it modulo the page size.
-func (s Spec) At(addr uintptr) Spec { return s.place(exactly, addr) }
+func (s Spec) At(addr uintptr) Spec { return s.place(place.Exactly, addr) }
 
 // UnsafeOnto is [Spec.At] that replaces what is mapped there: it can take
 // memory from anybody, the Go heap included. What lies under it is the caller's
@@ -114,10 +96,10 @@ func (s Spec) At(addr uintptr) Spec { return s.place(exactly, addr) }
 // memory that it has freed that nobody writes to it. To give the pages back, replace them with [Over] by private
 // [Anonymous] memory as [ReadWrite], and call Release. For the same reason a mapping
 // made by UnsafeOnto is never collected.
-func (s Spec) UnsafeOnto(addr uintptr) Spec { return s.place(onto, addr) }
+func (s Spec) UnsafeOnto(addr uintptr) Spec { return s.place(place.Onto, addr) }
 
-func (s Spec) place(p placement, addr uintptr) Spec {
-	s.twice = s.twice || s.placement != anywhere
+func (s Spec) place(p place.Where, addr uintptr) Spec {
+	s.twice = s.twice || s.placement != place.Anywhere
 	s.placement, s.addr = p, addr
 	return s
 }
@@ -152,14 +134,14 @@ func (s Spec) PopulateCached() Spec { s.populateCached = true; return s }
 // Lock locks the pages into memory, and those that Grow adds; mlock(2). Where
 // that fails, Map fails. Pages that can neither be read nor written are locked
 // when they are first touched.
-func (s Spec) Lock() Spec { return s.locks(locked) }
+func (s Spec) Lock() Spec { return s.locks(place.Locked) }
 
 // LockOnFault is [Spec.Lock] that faults nothing in: each page is locked when
 // it is first touched; MLOCK_ONFAULT.
-func (s Spec) LockOnFault() Spec { return s.locks(lockedOnFault) }
+func (s Spec) LockOnFault() Spec { return s.locks(place.LockedOnFault) }
 
-func (s Spec) locks(l locking) Spec {
-	if s.source != secret { // which is locked from the start
+func (s Spec) locks(l place.Locking) Spec {
+	if s.source != secret { // which is place.Locked from the start
 		s.lock = l
 	}
 	return s
@@ -210,7 +192,7 @@ func (s Spec) String() string {
 	}
 	add(s.shared, ", shared")
 	add(s.hugePages, ", in huge pages")
-	add(s.placement != anywhere, ", %s %#x", [...]string{"", "near", "at", "onto"}[s.placement], s.addr)
+	add(s.placement != place.Anywhere, ", %s %#x", [...]string{"", "near", "at", "onto"}[s.placement], s.addr)
 	add(s.aligned, ", aligned to %d", s.align)
 	add(s.reserved, ", reserving %d", s.reserve)
 	return what
@@ -237,13 +219,13 @@ func (s *Spec) check(p Prot) error {
 		return fail.Bad("", "the alignment is no power of two")
 	case s.hugePages && s.source != anonymous:
 		return fail.Bad("", "huge pages are for anonymous memory; a file has them from its file system")
-	case s.droppable && (s.source != anonymous || s.shared || s.hugePages || s.lock != unlocked):
+	case s.droppable && (s.source != anonymous || s.shared || s.hugePages || s.lock != place.Unlocked):
 		return fail.Bad("", "droppable memory is private, anonymous, in small pages, and not locked")
 	case s.synchronous && (!s.shared || s.source == anonymous || s.source == secret):
 		return fail.Bad("", "only a shared mapping of a file can be synchronous")
-	case s.synchronous && s.placement == exactly:
+	case s.synchronous && s.placement == place.Exactly:
 		return fail.Bad("", "the kernel does not know MAP_FIXED_NOREPLACE together with MAP_SYNC: use Near")
-	case s.low && (s.placement == exactly || s.placement == onto):
+	case s.low && (s.placement == place.Exactly || s.placement == place.Onto):
 		return fail.Bad("", "the address is given already")
 	case s.low && runtime.GOARCH != "amd64":
 		return fail.Hint(errors.ErrUnsupported, "only amd64 has MAP_32BIT")
@@ -267,13 +249,10 @@ func (s *Spec) flags(shared bool) int {
 		flags |= unix.MAP_NORESERVE
 	}
 	if s.low {
-		flags |= map32Bit
+		flags |= place.Map32Bit
 	}
 	return flags
 }
-
-// map32Bit is MAP_32BIT, which other processors than amd64 do not have.
-const map32Bit = 0x40
 
 // The Go heap of a race build is in a fixed window; one foreign mapping in it
 // ends the program when it is first touched.
@@ -285,32 +264,28 @@ func inRaceWindow(addr, size uintptr) bool {
 		uint64(addr) < raceEnd && uint64(addr)+uint64(size) > raceStart
 }
 
-// A backing is a source made concrete: what mmap(2) gets, where.
+// A backing is a source made concrete: what mmap(2) gets, and which of its bytes are
+// wanted.
 type backing struct {
-	fd      int
-	offset  int64   // page-aligned: that of the granule
-	lead    uintptr // from there to the first byte
-	size    uintptr // from the first byte
-	granule uintptr // page size of the memory
-	flags   int     // for mmap(2), without placement
-	twice   bool    // huge pages are moved once more before they replace others
-	device  bool    // of a character device
-	filled  bool    // UnsafeOnto replaces memory, which must not become a hole
+	place.Backing
+	lead uintptr // from its offset to the first byte
+	size uintptr // from the first byte
 }
 
-// kind returns that of the backing's pages as p.
-func (b backing) kind(p Prot) perms.Kind {
-	return perms.Kind{Prot: perms.Prot(p), Granule: b.granule, Flags: uint32(b.flags)}
+// wish returns what the Spec wants of pages, without a placement.
+func (s *Spec) wish() place.Wish {
+	return place.Wish{Populate: s.populate, Cached: s.populateCached, Lock: s.lock}
 }
 
 // back returns the backing of the Spec, whose file is open as fd.
 func (s *Spec) back(fd int) (backing, error) {
-	b := backing{fd: fd, size: uintptr(s.size), granule: kernel.PageSize, flags: s.flags(s.source == secret)}
+	of := place.Backing{FD: fd, Granule: kernel.PageSize, Flags: s.flags(s.source == secret)}
+	b := backing{Backing: of, size: uintptr(s.size)}
 	if s.source == anonymous {
-		b.flags |= unix.MAP_ANONYMOUS
+		b.Flags |= unix.MAP_ANONYMOUS
 		if s.hugePages {
 			granule, flags, err := hugeFlags(s.huge)
-			b.granule, b.flags = granule, b.flags|unix.MAP_HUGETLB|flags
+			b.Granule, b.Flags = granule, b.Flags|unix.MAP_HUGETLB|flags
 			return b, err
 		}
 		return b, nil
@@ -327,17 +302,17 @@ func (s *Spec) back(fd int) (backing, error) {
 			return b, unix.EOVERFLOW
 		}
 	}
-	b.device = st.Mode&unix.S_IFMT == unix.S_IFCHR
+	b.Device = st.Mode&unix.S_IFMT == unix.S_IFCHR
 	// Only a file system of huge pages has blocks that are larger than a page
 	// and pages as large as its blocks.
 	if block := uintptr(st.Blksize); block > kernel.PageSize {
 		var fs unix.Statfs_t
 		if unix.Fstatfs(fd, &fs) == nil && uint32(fs.Type) == unix.HUGETLBFS_MAGIC {
-			b.granule = block
+			b.Granule = block
 		}
 	}
-	b.offset = s.offset &^ int64(b.granule-1)
-	b.lead = uintptr(s.offset - b.offset)
+	b.Offset = s.offset &^ int64(b.Granule-1)
+	b.lead = uintptr(s.offset - b.Offset)
 	return b, nil
 }
 

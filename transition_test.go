@@ -16,6 +16,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -24,7 +25,7 @@ import (
 func hole(t testing.TB, n int) uintptr {
 	t.Helper()
 	size := uintptr(n) * pageSize
-	addr, err := sys.Mmap(0x10_0000*pageSize, size, unix.PROT_NONE, holding, -1, 0)
+	addr, err := sys.Mmap(0x10_0000*pageSize, size, unix.PROT_NONE, place.Holding, -1, 0)
 	check(t, err)
 	check(t, sys.Munmap(addr, size))
 	return addr
