@@ -98,32 +98,6 @@ func (t ticket) assert(p Prot) (ticket, error) {
 	return t.pass(), nil
 }
 
-// pages returns the pages, as offsets from base, that hold n bytes at off. If
-// exact, the range must be one of whole pages.
-func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
-	size := int(r.len.Load())
-	if off < 0 || n < 0 || off > size || n > size-off {
-		return 0, 0, fail.Bad("", "the mapping has %v", fail.Count(size))
-	}
-	if n == 0 {
-		return 0, 0, nil
-	}
-	start = r.PageStart(r.offset(off))
-	if end = min(r.PageEnd(r.offset(off+n)), r.Data()); off+n == size {
-		end = r.Data() // after Over by smaller pages that is more
-	}
-	switch {
-	case exact && off != 0 && start != r.offset(off):
-		err = fail.Bad("", "the start is on no boundary of the page size %d", r.At(start).Granule)
-	case exact && off+n != size && end != r.offset(off+n):
-		err = fail.Bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.At(end-1).Granule, size)
-	}
-	return start, end, err
-}
-
-// offset turns an offset from the first byte into one from base.
-func (r *region) offset(off int) uintptr { return r.addr.Load() - r.Base + uintptr(off) }
-
 // revert undoes what an mprotect(2) of the pages [start, end) did that failed with
 // err, and returns the error.
 func (r *region) revert(start, end uintptr, err error) error {

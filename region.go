@@ -91,11 +91,14 @@ func (t ticket) pin() (*latch.Stripe, error) {
 	return t.pinSlowly(0)
 }
 
-// pinWord pins if nothing stands in the way. It is inlined; to look for stripes within
-// PinOnce would cost a view a jump that is taken.
+// pinWord pins if nothing stands in the way. It is inlined. In one expression, or with
+// the question for stripes within PinOnce, it would cost a view a jump that is taken.
 func (t ticket) pinWord() bool {
 	r := t.r
-	return r != nil && !r.Striped() && r.PinOnce(t.state)
+	if r == nil || r.Striped() {
+		return false
+	}
+	return r.PinOnce(t.state)
 }
 
 // pinSlowly deals with all that pinWord leaves. besides are states that do not stand in

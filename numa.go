@@ -7,75 +7,9 @@ import (
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
-	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
-
-// Sync writes the changed pages of n bytes at off to their file, and waits
-// until they are there; MS_SYNC of msync(2). The range is widened to whole
-// pages; of a private mapping there is nothing to write. What storage could not
-// keep is EIO, or ENOSPC. Memory that has no storage, such as [Secret] or a driver's
-// ring, is [errors.ErrUnsupported]; the other pages of the range are synced then.
-func (m Mapping) Sync(off, n int) error { return m.sync("sync", off, n, unix.MS_SYNC) }
-
-// StartSync is Sync that does not wait; MS_ASYNC. Since Linux 2.6.19 this does
-// nothing: the kernel writes changed pages when it likes, usually within half a
-// minute.
-func (m Mapping) StartSync(off, n int) error { return m.sync("start of sync", off, n, unix.MS_ASYNC) }
-
-// Invalidate asks for the pages of n bytes at off, widened to whole pages, to be
-// as in their file; MS_INVALIDATE. On Linux mappings and files are one, so all
-// that is left of this is that locked pages answer EBUSY.
-func (m Mapping) Invalidate(off, n int) error {
-	return m.sync("invalidation", off, n, unix.MS_INVALIDATE)
-}
-
-func (t ticket) sync(op string, off, n, flags int) error {
-	s, err := t.span(off, n, false)
-	if s.size > 0 {
-		// The flags and the range are right: it is the file that cannot be synced.
-		if err = sys.Msync(s.addr, s.size, flags); err == unix.EINVAL {
-			// The call ends there. What lies behind is synced all the same.
-			unread := kernel.Survey(s.addr, s.addr+s.size, func(a kernel.Area) bool {
-				if other := sys.Msync(a.Start, a.End-a.Start, flags); other != unix.EINVAL {
-					err = cmp.Or(other, err)
-				}
-				return true
-			})
-			err = cmp.Or(unread, err)
-		}
-		if err == unix.EINVAL {
-			err = fail.Hint(fail.Unsupported(err), "this kind of memory has no storage")
-		}
-	}
-	return s.end(err, op, off, n)
-}
-
-// Resident returns how many bytes of the pages that hold n bytes at off are in
-// memory, a multiple of the page size; mincore(2). Of a file, it counts what
-// the page cache holds, and where the process neither owns the file nor may
-// write to it, everything.
-func (m Mapping) Resident(off, n int) (int, error) {
-	size := 0
-	err := m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
-		return place.EachResident(start, length, func(_ uintptr, in bool) {
-			if in {
-				size += int(kernel.PageSize)
-			}
-		})
-	})
-	return size, err
-}
-
-// ResidentPages returns for each of the pages that hold n bytes at off whether
-// it is in memory, as Resident does. A huge page counts as many.
-func (m Mapping) ResidentPages(off, n int) (pages []bool, err error) {
-	err = m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
-		return place.EachResident(start, length, func(_ uintptr, in bool) { pages = append(pages, in) })
-	})
-	return pages, err
-}
 
 // A Policy says from which NUMA nodes memory is taken; mbind(2).
 type Policy int

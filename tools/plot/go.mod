@@ -1,4 +1,4 @@
-module github.com/mmarinus/mmap/internal/plot
+module github.com/mmarinus/mmap/tools/plot
 
 go 1.26.0
 

@@ -1,6 +1,6 @@
 // Command plot turns the output of Go benchmarks into charts:
 //
-//	cd internal/plot && go run . -o ../../docs < bench.txt
+//	cd tools/plot && go run . -o ../../docs < bench.txt
 //
 // It reads the files that are its arguments, or standard input. The same input
 // gives the same bytes.

@@ -160,7 +160,7 @@ func disk(name string, offset, size int) error {
 // initramfs writes the guest's files: this program as init, the job, the test
 // binary, and what surrounds the tests' source, which is in the working directory.
 func initramfs(tmp, root string, args []string) error {
-	_, err := run(".", "go", "build", "-o", tmp+"/init", "github.com/mmarinus/mmap/internal/vmtest")
+	_, err := run(".", "go", "build", "-o", tmp+"/init", "github.com/mmarinus/mmap/tools/vmtest")
 	if err != nil {
 		return err
 	}

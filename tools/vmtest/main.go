@@ -1,7 +1,7 @@
 // Vmtest runs tests on other kernels, which it boots in qemu, and on other
 // processors, which qemu emulates:
 //
-//	go run ./internal/vmtest [flags] target [arguments of go test]
+//	go run ./tools/vmtest [flags] target [arguments of go test]
 //
 // Without a target it lists them. What it needs is in Debian's packages: apt and
 // the archive's keys (debian-archive-keyring), xz-utils, e2fsprogs, and for a
@@ -78,7 +78,7 @@ func main() {
 	flag.Parse()
 	i := slices.IndexFunc(targets, func(t target) bool { return t.name == flag.Arg(0) })
 	if i < 0 {
-		fmt.Fprintln(os.Stderr, "usage: go run ./internal/vmtest [flags] target [arguments of go test]")
+		fmt.Fprintln(os.Stderr, "usage: go run ./tools/vmtest [flags] target [arguments of go test]")
 		flag.PrintDefaults()
 		for _, t := range targets {
 			fmt.Fprintf(os.Stderr, "  %-14s%s\n", t.name, strings.Join([]string{t.arch, t.release, t.kernel}, " "))

@@ -1,0 +1,31 @@
+package mmap
+
+import (
+	"github.com/mmarinus/mmap/internal/kernel"
+	"github.com/mmarinus/mmap/internal/place"
+)
+
+// Resident returns how many bytes of the pages that hold n bytes at off are in
+// memory, a multiple of the page size; mincore(2). Of a file, it counts what
+// the page cache holds, and where the process neither owns the file nor may
+// write to it, everything.
+func (m Mapping) Resident(off, n int) (int, error) {
+	size := 0
+	err := m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
+		return place.EachResident(start, length, func(_ uintptr, in bool) {
+			if in {
+				size += int(kernel.PageSize)
+			}
+		})
+	})
+	return size, err
+}
+
+// ResidentPages returns for each of the pages that hold n bytes at off whether
+// it is in memory, as Resident does. A huge page counts as many.
+func (m Mapping) ResidentPages(off, n int) (pages []bool, err error) {
+	err = m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
+		return place.EachResident(start, length, func(_ uintptr, in bool) { pages = append(pages, in) })
+	})
+	return pages, err
+}

@@ -1,0 +1,3 @@
+module github.com/mmarinus/mmap/tools/mutate
+
+go 1.26.0
