@@ -34,9 +34,10 @@ const (
 
 // adviceNames are also the list of what Advise accepts.
 var adviceNames = [...]string{
-	AdviceNormal: "MADV_NORMAL", AdviceRandom: "MADV_RANDOM", AdviceSequential: "MADV_SEQUENTIAL", AdviceWillNeed: "MADV_WILLNEED",
-	AdviceDontFork: "MADV_DONTFORK", AdviceDoFork: "MADV_DOFORK", AdviceMergeable: "MADV_MERGEABLE", AdviceUnmergeable: "MADV_UNMERGEABLE",
-	AdviceHugePage: "MADV_HUGEPAGE", AdviceNoHugePage: "MADV_NOHUGEPAGE", AdviceDontDump: "MADV_DONTDUMP", AdviceDoDump: "MADV_DODUMP",
+	AdviceNormal: "MADV_NORMAL", AdviceRandom: "MADV_RANDOM", AdviceSequential: "MADV_SEQUENTIAL",
+	AdviceWillNeed: "MADV_WILLNEED", AdviceDontFork: "MADV_DONTFORK", AdviceDoFork: "MADV_DOFORK",
+	AdviceMergeable: "MADV_MERGEABLE", AdviceUnmergeable: "MADV_UNMERGEABLE", AdviceHugePage: "MADV_HUGEPAGE",
+	AdviceNoHugePage: "MADV_NOHUGEPAGE", AdviceDontDump: "MADV_DONTDUMP", AdviceDoDump: "MADV_DODUMP",
 	AdviceKeepOnFork: "MADV_KEEPONFORK", AdviceCold: "MADV_COLD", AdvicePageOut: "MADV_PAGEOUT",
 }
 

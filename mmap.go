@@ -76,7 +76,8 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	case !fits || addr+n < addr:
 		return ticket{}, fail.Bad(op, "beyond the address space")
 	case n == 0:
-		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, perms.Kind{Prot: perms.Prot(known), Granule: kernel.PageSize})), nil
+		kind := perms.Kind{Prot: perms.Prot(known), Granule: kernel.PageSize}
+		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, kind)), nil
 	}
 	var runs []perms.Run
 	at, cut, uneven := addr, uintptr(0), false
@@ -117,7 +118,8 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 
 // mapNew makes a mapping with permissions p.
 func (s *Spec) mapNew(p Prot) (t ticket, err error) {
-	if size, fits := kernel.Round(uintptr(s.size), kernel.PageSize); fits && size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
+	size, fits := kernel.Round(uintptr(s.size), kernel.PageSize)
+	if fits && size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
 		// The same as lay, where most of it has nothing to do: that is half of what
 		// the library adds to the system call.
 		b := place.Backing{FD: -1, Granule: kernel.PageSize, Flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS}

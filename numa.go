@@ -19,10 +19,10 @@ const (
 	PolicyDefault            Policy = unix.MPOL_DEFAULT             // that of the thread
 	PolicyLocal              Policy = unix.MPOL_LOCAL               // the node of the processor that touches a page first
 	PolicyPreferred          Policy = unix.MPOL_PREFERRED           // one node, or another if that is full
-	PolicyPreferredMany      Policy = unix.MPOL_PREFERRED_MANY      // several nodes, or others if those are full (Linux 5.15)
+	PolicyPreferredMany      Policy = unix.MPOL_PREFERRED_MANY      // several nodes, or others (Linux 5.15)
 	PolicyBind               Policy = unix.MPOL_BIND                // the nodes and no other
 	PolicyInterleave         Policy = unix.MPOL_INTERLEAVE          // the nodes in turn, page by page
-	PolicyWeightedInterleave Policy = unix.MPOL_WEIGHTED_INTERLEAVE // in turn, by the weights in /sys/kernel/mm/mempolicy (Linux 6.9)
+	PolicyWeightedInterleave Policy = unix.MPOL_WEIGHTED_INTERLEAVE // in turn, by weights (Linux 6.9)
 )
 
 // SetPolicy says from which NUMA nodes the pages of n bytes at off, widened to
@@ -44,7 +44,9 @@ func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 			}
 			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
 		}
-		feature := map[Policy]string{PolicyPreferredMany: "MPOL_PREFERRED_MANY", PolicyWeightedInterleave: "MPOL_WEIGHTED_INTERLEAVE"}[p]
+		feature := map[Policy]string{
+			PolicyPreferredMany: "MPOL_PREFERRED_MANY", PolicyWeightedInterleave: "MPOL_WEIGHTED_INTERLEAVE",
+		}[p]
 		err := kernel.Blame(cmp.Or(feature, "mbind"), sys.Mbind(addr, size, int(p), mask[:]))
 		if err == unix.EINVAL {
 			err = fail.Hint(err, "no such policy, or not with these nodes")

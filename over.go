@@ -220,14 +220,15 @@ func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
 	start, end = r.offset(off)-b.lead, r.Data()
 	if r.offset(off) < b.lead || (r.Base+start)&(b.Granule-1) != 0 || !r.Boundary(start) {
 		granule := max(b.Granule, r.At(r.offset(off)).Granule)
-		return 0, 0, fail.Bad("", "address %#x and the file offset differ modulo the page size %d", r.addr.Load()+uintptr(off), granule)
+		const hint = "address %#x and the file offset differ modulo the page size %d"
+		return 0, 0, fail.Bad("", hint, r.addr.Load()+uintptr(off), granule)
 	}
 	if off+int(b.size) != size {
 		end = r.offset(off) + b.size
 	}
 	if (r.Base+end)&(b.Granule-1) != 0 || end < r.Data() && !r.Boundary(end) {
 		granule := max(b.Granule, r.At(end).Granule)
-		return 0, 0, fail.Bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", granule, size)
+		return 0, 0, fail.Bad("", noBoundary, granule, size)
 	}
 	return start, end, nil
 }

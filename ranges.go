@@ -60,6 +60,8 @@ func (t ticket) within(op string, off, n int, whole bool, f func(r *region, addr
 	return s.end(err, op, off, n)
 }
 
+const noBoundary = "the end is on no boundary of the page size %d, nor at the end of the mapping, %d"
+
 // pages returns the pages, as offsets from base, that hold n bytes at off. If
 // exact, the range must be one of whole pages.
 func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
@@ -78,7 +80,7 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	case exact && off != 0 && start != r.offset(off):
 		err = fail.Bad("", "the start is on no boundary of the page size %d", r.At(start).Granule)
 	case exact && off+n != size && end != r.offset(off+n):
-		err = fail.Bad("", "the end is on no boundary of the page size %d, nor at the end of the mapping, %d", r.At(end-1).Granule, size)
+		err = fail.Bad("", noBoundary, r.At(end-1).Granule, size)
 	}
 	return start, end, err
 }

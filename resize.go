@@ -224,7 +224,8 @@ func (r *region) extend(data, want uintptr) error {
 		}
 	}
 	if err != nil {
-		return kernel.Scarce(kernel.Unextended(err), kernel.Demand{Space: want - data, Data: want - data, Charged: want - data})
+		more := want - data
+		return kernel.Scarce(kernel.Unextended(err), kernel.Demand{Space: more, Data: more, Charged: more})
 	}
 	leftover.Abandon(r.Base+data, room)
 	r.Base, r.Size, r.Room = base, want, 0

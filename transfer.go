@@ -115,7 +115,8 @@ func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) er
 		if whole {
 			n = len(b)
 		} else if off < 0 || n < 0 || off > len(b) || n > len(b)-off {
-			return fail.Bad(fmt.Sprintf("%s of %v at %d", views[need], fail.Count(n), off), "the mapping has %v", fail.Count(len(b)))
+			op := fmt.Sprintf("%s of %v at %d", views[need], fail.Count(n), off)
+			return fail.Bad(op, "the mapping has %v", fail.Count(len(b)))
 		}
 		if err := t.r.allowed(off, n, need); err != nil {
 			return named(err, "%s of %v at %d", views[need], fail.Count(n), off)

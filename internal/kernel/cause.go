@@ -111,7 +111,10 @@ func peek(name string, p []byte, at uintptr) bool {
 // than it gives the table. On every other the minor number tells two of them apart.
 func manyDevices(name string) bool {
 	var fs unix.Statfs_t
-	return unix.Statfs(name, &fs) == nil && (uint32(fs.Type) == unix.BTRFS_SUPER_MAGIC || uint32(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC)
+	if unix.Statfs(name, &fs) != nil {
+		return false
+	}
+	return uint32(fs.Type) == unix.BTRFS_SUPER_MAGIC || uint32(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC
 }
 
 // kernels reports whether a file may be in one of the kernel's own file systems.
@@ -120,14 +123,16 @@ func kernels(name string) bool {
 	if unix.Statfs(name, &fs) != nil {
 		return false // it has no name: those files have one
 	}
-	return slices.Contains([]uint32{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.TRACEFS_MAGIC, unix.DEBUGFS_MAGIC}, uint32(fs.Type))
+	own := []uint32{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.TRACEFS_MAGIC, unix.DEBUGFS_MAGIC}
+	return slices.Contains(own, uint32(fs.Type))
 }
 
 // full says so if the file of an area that is written to is on a file system without
 // free space. That proves no cause: it may have come to be full since.
 func full(area procmaps.Region) string {
 	var fs unix.Statfs_t
-	if area.Perms&(procmaps.Shared|procmaps.Write) != procmaps.Shared|procmaps.Write || statFile(area, new(unix.Stat_t)) != nil ||
+	const stores = procmaps.Shared | procmaps.Write // that reach the file
+	if area.Perms&stores != stores || statFile(area, new(unix.Stat_t)) != nil ||
 		unix.Statfs(area.Name, &fs) != nil || fs.Blocks == 0 || fs.Bavail > 0 || int64(fs.Flags)&unix.ST_RDONLY != 0 {
 		return ""
 	}
@@ -141,7 +146,8 @@ func statFile(area procmaps.Region, st *unix.Stat_t) error {
 		return err
 	}
 	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
-	if area.Deleted || st.Ino != area.Inode || major != area.Major || minor != area.Minor && (major != 0 || !manyDevices(area.Name)) {
+	device := major == area.Major && (minor == area.Minor || major == 0 && manyDevices(area.Name))
+	if area.Deleted || st.Ino != area.Inode || !device {
 		return unix.ESTALE
 	}
 	return nil

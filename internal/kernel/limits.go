@@ -36,16 +36,23 @@ func Scarce(err error, want Demand) error {
 	locks := (err == unix.EAGAIN || want.Locked > 0) && !all
 	const status, meminfo = "/proc/self/status", "/proc/meminfo"
 	_, unread := ReadNumber(status, "")
-	mode, memory := Number("/proc/sys/vm/overcommit_memory", ""), Number(meminfo, "MemTotal:")+Number(meminfo, "SwapTotal:")
+	mode := Number("/proc/sys/vm/overcommit_memory", "")
+	memory := Number(meminfo, "MemTotal:") + Number(meminfo, "SwapTotal:")
 	for _, limit := range []struct {
 		applies         bool
 		name            string
 		is, used, wants uint64
 	}{
-		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), Number(status, "VmLck:") << 10, uint64(max(want.Locked, want.Space))},
+		{
+			locks, "RLIMIT_MEMLOCK",
+			rlimit(unix.RLIMIT_MEMLOCK), Number(status, "VmLck:") << 10, uint64(max(want.Locked, want.Space)),
+		},
 		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), Number(status, "VmSize:") << 10, uint64(want.Space)},
 		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), Number(status, "VmData:") << 10, uint64(want.Data)},
-		{mode == 2, "the commit limit of vm.overcommit_memory 2", Number(meminfo, "CommitLimit:") << 10, Number(meminfo, "Committed_AS:") << 10, uint64(want.Charged)},
+		{
+			mode == 2, "the commit limit of vm.overcommit_memory 2",
+			Number(meminfo, "CommitLimit:") << 10, Number(meminfo, "Committed_AS:") << 10, uint64(want.Charged),
+		},
 	} {
 		if limit.applies && limit.used+limit.wants > limit.is {
 			hint := fmt.Sprintf("%s is %d", limit.name, limit.is)
@@ -109,7 +116,8 @@ func ScarceHuge(err error, size uint64, page uintptr) error {
 		}
 		return fail.Hint(err, "%d huge pages are wanted; how many are free is in %s, which cannot be read", wanted, pool)
 	case free < wanted:
-		return fail.Hint(err, "%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages", wanted, free, pool)
+		const hint = "%d huge pages are wanted and %d are free; the size of the pool is in %snr_hugepages"
+		return fail.Hint(err, hint, wanted, free, pool)
 	}
 	return err
 }

@@ -64,7 +64,8 @@ func Survey(start, end uintptr, f func(a Area) bool) error {
 			return err
 		}
 		p := perms.Prot(q.VMAFlags) & perms.All
-		a := Area{max(start, uintptr(q.Start)), min(end, uintptr(q.End)), p, uintptr(q.PageSize), sharing(procmaps.Perms(q.VMAFlags))}
+		flags := sharing(procmaps.Perms(q.VMAFlags))
+		a := Area{max(start, uintptr(q.Start)), min(end, uintptr(q.End)), p, uintptr(q.PageSize), flags}
 		if start = a.End; !f(a) {
 			return nil
 		}

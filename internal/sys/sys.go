@@ -91,7 +91,8 @@ func Mseal(addr, size uintptr) error { return call(unix.SYS_MSEAL, addr, size, 0
 // Mincore is mincore(2) for as many pages as there are bytes in pages.
 func Mincore(addr, pageSize uintptr, pages []byte) error {
 	// SAFETY: the kernel writes one byte a page there, during the call.
-	_, _, e := unix.Syscall(unix.SYS_MINCORE, addr, pageSize*uintptr(len(pages)), uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
+	_, _, e := unix.Syscall(unix.SYS_MINCORE, addr, pageSize*uintptr(len(pages)),
+		uintptr(unsafe.Pointer(unsafe.SliceData(pages))))
 	return errno(e)
 }
 
@@ -99,7 +100,8 @@ func Mincore(addr, pageSize uintptr, pages []byte) error {
 func Mbind(addr, size uintptr, mode int, nodes []uintptr) error {
 	bits := uintptr(len(nodes))*unsafe.Sizeof(nodes[0])*8 + 1 // the kernel subtracts one
 	// SAFETY: the kernel reads the mask during the call.
-	_, _, e := unix.Syscall6(unix.SYS_MBIND, addr, size, uintptr(mode), uintptr(unsafe.Pointer(unsafe.SliceData(nodes))), bits, 0)
+	_, _, e := unix.Syscall6(unix.SYS_MBIND, addr, size, uintptr(mode),
+		uintptr(unsafe.Pointer(unsafe.SliceData(nodes))), bits, 0)
 	return errno(e)
 }
 
@@ -108,7 +110,8 @@ func Mbind(addr, size uintptr, mode int, nodes []uintptr) error {
 func MovePages(addrs []uintptr, nodes []int32) error {
 	// SAFETY: the kernel reads len(addrs) addresses and writes as many nodes,
 	// during the call; callers have as many.
-	_, _, e := unix.Syscall6(unix.SYS_MOVE_PAGES, 0, uintptr(len(addrs)), uintptr(unsafe.Pointer(unsafe.SliceData(addrs))), 0,
+	_, _, e := unix.Syscall6(unix.SYS_MOVE_PAGES, 0, uintptr(len(addrs)),
+		uintptr(unsafe.Pointer(unsafe.SliceData(addrs))), 0,
 		uintptr(unsafe.Pointer(unsafe.SliceData(nodes))), 0)
 	return errno(e)
 }
@@ -124,7 +127,8 @@ func SetName(addr, size uintptr, name string) error {
 		arg = nil
 	}
 	// SAFETY: arg is nil or NUL-terminated, and read during the call.
-	_, _, e := unix.Syscall6(unix.SYS_PRCTL, unix.PR_SET_VMA, unix.PR_SET_VMA_ANON_NAME, addr, size, uintptr(unsafe.Pointer(arg)), 0)
+	_, _, e := unix.Syscall6(unix.SYS_PRCTL, unix.PR_SET_VMA, unix.PR_SET_VMA_ANON_NAME, addr, size,
+		uintptr(unsafe.Pointer(arg)), 0)
 	return errno(e)
 }
 
@@ -193,7 +197,8 @@ func OpenSelfMaps() (int, error) {
 	for {
 		// SAFETY: path is NUL-terminated and only read; the conversion in the
 		// argument list keeps it in place until the call returns.
-		fd, _, e := unix.Syscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&path)), unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+		fd, _, e := unix.Syscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&path)),
+			unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
 		if e != unix.EINTR {
 			return int(fd), errno(e)
 		}
