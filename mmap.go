@@ -1,5 +1,5 @@
-// Package mmap maps memory on Linux: every major feature of mmap(2) and its
-// companions, and the truth about their safety.
+// Package mmap maps files and memory on Linux. Permissions are part of the Go type, and a
+// page fault in a guarded access is an error, not a crash.
 //
 // A mapping with known permissions has them in its type: [Map] makes a [Read],
 // a [ReadWrite], … and what the type does not allow does not compile. An
@@ -7,15 +7,28 @@
 // access. [Assert] and [Forget] lead from one to the other.
 //
 // A memory fault, as on a page that a truncation took away, is a [*FaultError]
-// and not the end of the program. While memory is accessed its mapping is
-// pinned: it is never moved, replaced or re-protected under a reader, because
-// every transition that would do so answers ErrBusy. What is not closed is
+// and not the end of the program. No function moves, replaces or re-protects memory
+// that is being read, except those with Unsafe in their names. What is not closed is
 // collected; but close it, for the collector knows nothing of address space.
 //
+// # Handles and transitions
+//
+// A handle is a small value: a Read, a ReadWrite, …, an Unknown. It may be copied
+// freely, and all copies are the same mapping. The zero value is inert: its methods
+// return [ErrClosed]. What all handles have in common is [Mapping], and the page of each
+// type has what its permissions add.
+//
+// A transition gives a mapping other permissions, another place, size or owner:
+// [Protect], [Over], [Resize], [Move], [Split], [Join], [Forget], [Assert], and the
+// methods Close and Release. It consumes its argument: on success it returns the next
+// handle, and every copy of the old one returns [ErrMoved], or [ErrClosed] after Close.
+// On failure the old one stays valid, and the mapping is unchanged, unless the error is a
+// [*PartialError]. An access, a view or a [Pin] pins the mapping: meanwhile transitions
+// return [ErrBusy], and Close takes effect afterwards.
+//
 // What this cannot cover is in the README under "What safe does not cover".
-// Escape hatches have Unsafe in their names. A program that must also run
-// elsewhere than on Linux, or that reads its files once from start to end,
-// should not use this package.
+// A program that must also run elsewhere than on Linux, or that reads its files once
+// from start to end, should not use this package.
 package mmap
 
 import (
