@@ -965,3 +965,39 @@ func ExampleAddSeals() {
 	// <nil>
 	// true
 }
+
+func ExampleWhole() {
+	f, err := os.CreateTemp("", "whole")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.Remove(f.Name())
+	f.WriteString("all of it")
+	m, err := mmap.Map[mmap.Read](mmap.Whole(f))
+	if err != nil {
+		log.Fatal(err)
+	}
+	f.Close() // the mapping stays
+	err = m.View(func(b []byte) error {
+		fmt.Printf("%s\n", b)
+		return nil
+	})
+	fmt.Println(err, m.Close())
+	// Output:
+	// all of it
+	// <nil> <nil>
+}
+
+func ExampleUnknown_ProtOf() {
+	page := os.Getpagesize()
+	u, err := mmap.MapUnknown(mmap.Anonymous(3*page), mmap.ProtRead|mmap.ProtWrite)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer u.Close()
+	if err := u.ProtectRange(page, page, mmap.ProtRead); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(u.ProtOf(0, page), u.ProtOf(page, 1), u.ProtOf(0, 3*page), u.ProtOf(0, 0))
+	// Output: rw- r-- r-- ---
+}

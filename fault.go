@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
@@ -33,12 +34,23 @@ type FaultError struct {
 	// Err is the cause, [ErrTruncated], [ErrPermission] or [ErrGuard], or else
 	// ErrFault.
 	Err error
+	// Path is the name of the file beneath, as /proc/PID/maps has it, and "" for
+	// anonymous memory and where that cannot be read.
+	Path string
+	// PCs is the stack of the access, from the line that faulted up, for
+	// [runtime.CallersFrames]. It is nil where no access has faulted, as in Prefault and
+	// Lock.
+	PCs []uintptr
 
 	seen string // for the text: what was seen afterwards, which proves no cause
 }
 
 func (e *FaultError) Error() string {
-	text := fmt.Sprintf("mmap: memory fault at %#x, offset %d: %v", e.Addr, e.Offset, e.Err)
+	text := fmt.Sprintf("mmap: memory fault at %#x, offset %d", e.Addr, e.Offset)
+	if e.Path != "" {
+		text += " of " + e.Path
+	}
+	text += ": " + e.Err.Error()
 	if e.seen != "" {
 		text += ": " + e.seen
 	}
@@ -56,8 +68,26 @@ func (e *FaultError) Unwrap() error { return e.Err }
 // so the kernel's table shows what the access found.
 func (r *region) fault(addr, at uintptr, need Prot) *FaultError {
 	start := r.addr.Load() // on s390x addr is that of the page, which may begin before
-	seen, cause := kernel.CauseOf(addr, perms.Prot(need))
-	return &FaultError{Addr: addr, Offset: int(max(at, start) - start), Err: causes[cause], seen: seen}
+	err := faultAt(addr, int(max(at, start)-start), kernel.CauseOf(addr, perms.Prot(need)))
+	err.PCs = faultStack()
+	return err
+}
+
+func faultAt(addr uintptr, off int, v kernel.Verdict) *FaultError {
+	return &FaultError{Addr: addr, Offset: off, Err: causes[v.Cause], Path: v.Path, seen: v.Seen}
+}
+
+// faultStack returns the stack of the fault that is being recovered from: what lies above
+// the function by which the runtime turns a signal into a panic.
+func faultStack() []uintptr {
+	var stack [64]uintptr
+	pcs := stack[:runtime.Callers(0, stack[:])]
+	for i, pc := range pcs {
+		if f := runtime.FuncForPC(pc - 1); f != nil && f.Name() == "runtime.sigpanic" {
+			return slices.Clone(pcs[i+1:])
+		}
+	}
+	return nil
 }
 
 // A guard turns memory faults into errors. The flag of debug.SetPanicOnFault is

@@ -401,3 +401,53 @@ func TestGuardCause(t *testing.T) {
 	}
 	wants(t, "own error", Guard(func() error { return os.ErrExist }, pa), os.ErrExist)
 }
+
+// A fault says in which file it was, and where the access is in the program.
+func TestFaultPlace(t *testing.T) {
+	pg := int(pageSize)
+	f, _ := scratch(t, 2*pg)
+	m := mapped[ReadWrite](t, File(f, 0, 2*pg).Shared())
+	check(t, f.Truncate(0))
+	top := func(err error) (name string) {
+		t.Helper()
+		var fault *FaultError
+		if !errors.As(err, &fault) {
+			t.Fatal(err)
+		}
+		if fault.Path != f.Name() || !strings.Contains(err.Error(), " of "+f.Name()+": ") {
+			t.Errorf("path %q: %v", fault.Path, err)
+		}
+		frame, more := runtime.CallersFrames(fault.PCs).Next()
+		if !more && len(fault.PCs) > 1 {
+			t.Error("the stack has one frame")
+		}
+		return fmt.Sprintf("%s %s", frame.Function, filepath.Base(frame.File))
+	}
+	load := func(b []byte) error { _ = b[pg]; sinkhole = b[pg]; return nil }
+	store := func(b []byte) error { b[1] = 1; return nil }
+	for what, err := range map[string]error{
+		"load": m.View(load), "store": m.Update(store), "range": m.UpdateRange(0, pg, store),
+		"guard": func() error {
+			pin := must(m.Pin())
+			defer pin.Unpin()
+			return Guard(func() error { return store(pin.Bytes()) }, pin)
+		}(),
+	} {
+		if got := top(err); !strings.HasPrefix(got, "github.com/mmarinus/mmap.TestFaultPlace.func") || !strings.HasSuffix(got, " fault_test.go") {
+			t.Errorf("%s: the fault was in %s", what, got)
+		}
+	}
+	if got := top(second(m.ReadAt(make([]byte, 3), 0))); !strings.Contains(got, "memmove") {
+		t.Errorf("ReadAt: the fault was in %s", got)
+	}
+	var fault *FaultError
+	if err := m.Prefault(0, pg); !errors.As(err, &fault) || fault.PCs != nil || fault.Path != f.Name() {
+		t.Errorf("%v, %+v", err, fault)
+	}
+	none := mapped[Read](t, Anonymous(pg))
+	if err := none.View(store); !errors.As(err, &fault) || fault.Path != "" {
+		t.Errorf("%v, %+v", err, fault)
+	}
+}
+
+var sinkhole byte // keeps loads

@@ -2,6 +2,7 @@ package mmap
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -49,3 +50,22 @@ const (
 	SealFutureWrite Seal = unix.F_SEAL_FUTURE_WRITE // no new way to write; shared writable mappings that exist stay
 	SealExec        Seal = unix.F_SEAL_EXEC         // the file cannot be executed, and never will (Linux 6.3)
 )
+
+var sealNames = [...]string{"SEAL", "SHRINK", "GROW", "WRITE", "FUTURE_WRITE", "EXEC"}
+
+// String returns the names in fcntl(2), as F_SEAL_SHRINK|F_SEAL_GROW, and 0 for none.
+func (s Seal) String() string {
+	var names []string
+	for i, name := range sealNames {
+		if s&(1<<i) != 0 {
+			names, s = append(names, "F_SEAL_"+name), s&^(1<<i)
+		}
+	}
+	if s != 0 {
+		names = append(names, fmt.Sprintf("%#x", int(s)))
+	}
+	if len(names) == 0 {
+		return "0"
+	}
+	return strings.Join(names, "|")
+}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"os"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -52,4 +53,35 @@ func TestNumbersAreNotCut(t *testing.T) {
 	for _, fd := range []int{-1, math.MinInt32} {
 		wants(t, fmt.Sprint("descriptor ", fd), second(Map[Read](FD(fd, 0, 1))), unix.EBADF)
 	}
+}
+
+// Constants print as the kernel's documentation names them.
+func TestNames(t *testing.T) {
+	for want, got := range map[string]fmt.Stringer{
+		"0": Seal(0), "F_SEAL_SHRINK": SealShrink, "F_SEAL_SEAL|F_SEAL_GROW|F_SEAL_EXEC": SealSeal | SealGrow | SealExec,
+		"F_SEAL_WRITE|F_SEAL_FUTURE_WRITE|0x80": SealWrite | SealFutureWrite | 0x80, "0x40": Seal(0x40),
+		"MPOL_DEFAULT": PolicyDefault, "MPOL_WEIGHTED_INTERLEAVE": PolicyWeightedInterleave, "MPOL_LOCAL": PolicyLocal,
+		"Policy(99)": Policy(99), "Policy(-1)": Policy(-1),
+	} {
+		if got.String() != want {
+			t.Errorf("%q, want %q", got.String(), want)
+		}
+	}
+	for p := PolicyDefault; p <= PolicyWeightedInterleave; p++ {
+		if !strings.HasPrefix(p.String(), "MPOL_") {
+			t.Errorf("policy %d is %v", int(p), p)
+		}
+	}
+	pg := int(pageSize)
+	u := must(MapUnknown(Anonymous(4*pg), ProtRead|ProtWrite))
+	check(t, u.ProtectRange(pg, pg, ProtRead))
+	check(t, u.ProtectRange(2*pg, pg, ProtNone))
+	if got := u.String(); !strings.HasPrefix(got, "rw-/r--/--- mapping of ") {
+		t.Error(got)
+	}
+	check(t, u.Protect(ProtRead))
+	if got := u.String(); !strings.HasPrefix(got, "r-- mapping of ") {
+		t.Error(got)
+	}
+	check(t, u.Close())
 }

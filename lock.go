@@ -84,5 +84,5 @@ func faulted(err error, to, first uintptr) error {
 	if to != 0 {
 		addr = to + f.Addr - f.Base
 	}
-	return &FaultError{Addr: addr, Offset: int(max(addr, first) - first), Err: causes[f.Cause], seen: f.Seen}
+	return faultAt(addr, int(max(addr, first)-first), f.Verdict)
 }

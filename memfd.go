@@ -23,7 +23,7 @@ import (
 // the administrator has set vm.memfd_noexec to 2, only SealExec is not EACCES.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 	f, err := newMemfd(name, size, seals, 0, kernel.PageSize)
-	return f, named(err, "memfd %q of %v, seals %#x", name, fail.Count(size), int(seals))
+	return f, named(err, "memfd %q of %v, seals %v", name, fail.Count(size), seals)
 }
 
 // MemfdHuge is [Memfd] on huge pages of so many bytes, 0 for the kernel's
@@ -41,7 +41,7 @@ func MemfdHuge(name string, size int64, seals Seal, hugePage int) (f *os.File, e
 	default:
 		f, err = newMemfd(name, whole, seals, unix.MFD_HUGETLB|flags, granule)
 	}
-	return f, named(err, "memfd %q of %v, seals %#x, in huge pages of %d", name, fail.Count(size), int(seals), hugePage)
+	return f, named(err, "memfd %q of %v, seals %v, in huge pages of %d", name, fail.Count(size), seals, hugePage)
 }
 
 func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
@@ -84,7 +84,7 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 // SealExec is for Memfd: added later, to a file that can be executed, it brings
 // the seals of writing and of the size with it. f is used without changing its mode.
 func AddSeals(f *os.File, seals Seal) error {
-	return named(control(f, func(fd int) error { return addSeals(fd, seals) }), "add seals %#x", int(seals))
+	return named(control(f, func(fd int) error { return addSeals(fd, seals) }), "add seals %v", seals)
 }
 
 func addSeals(fd int, seals Seal) error {

@@ -306,7 +306,7 @@ func TestAddSeals(t *testing.T) {
 	m := mapped[ReadWrite](t, File(f, 0, pg).Shared())
 	check(t, second(m.WriteAt([]byte("final"), 0)))
 	err = AddSeals(f, SealWrite)
-	if wants(t, "while it can be written", err, unix.EBUSY); !strings.Contains(fmt.Sprint(err), "add seals 0x8: ") {
+	if wants(t, "while it can be written", err, unix.EBUSY); !strings.Contains(fmt.Sprint(err), "add seals F_SEAL_WRITE: ") {
 		t.Error(err)
 	}
 	check(t, m.Close())

@@ -76,7 +76,7 @@ var misuses = []misuse{
 	{"Split of an embedding struct", "type file struct{ mmap.Read }; m := file{r}", "_, _, err = mmap.Split(m, 0)", "file does not satisfy mmap.Handle", "_, _, err = mmap.Split(m.Read, 0)"},
 	{"Protect of an embedding struct", "type file struct{ mmap.Read }; m := file{r}", "_, err = mmap.Protect[mmap.ReadWrite](m)", "file does not satisfy mmap.Handle", "_, err = mmap.Protect[mmap.ReadWrite](m.Read)"},
 	{"Protect to an embedding struct", "type file struct{ mmap.Read }", "_, err = mmap.Protect[file](rw)", "file does not satisfy mmap.Known", "_, err = mmap.Protect[mmap.Read](rw)"},
-	{"Grow of an embedding struct", "type file struct{ mmap.Read }; m := file{r}", "err = mmap.Grow(m, 1)", "file does not satisfy mmap.Known", "err = mmap.Grow(m.Read, 1)"},
+	{"Grow of an embedding struct", "type file struct{ mmap.Read }; m := file{r}", "err = mmap.Grow(m, 1)", "file does not satisfy mmap.Handle", "err = mmap.Grow(m.Read, 1)"},
 	{"a struct that embeds a Mapping", "type file struct{ mmap.Mapping }; m := file{any}", "_, err = mmap.Resize(m, 1)", "file does not satisfy mmap.Handle", "err = m.Close()"},
 	{"a defined type of one's own", "type file = mmap.Read; type mine mmap.Read", "_, err = mmap.Resize(mine(r), 1)", "mine does not satisfy mmap.Handle", "_, err = mmap.Resize(file(r), 1)"},
 	{"Resize of a pointer", "", "_, err = mmap.Resize(&r, 1)", "*mmap.Read does not satisfy mmap.Handle", "_, err = mmap.Resize(r, 1)"},
@@ -86,7 +86,7 @@ var misuses = []misuse{
 	{"Over of a Mapping", "", "_, err = mmap.Over[mmap.Read](any, s)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Over[mmap.Read](rw, s)"},
 	{"Split of a Mapping", "", "_, _, err = mmap.Split(any, 0)", "mmap.Mapping does not satisfy mmap.Handle", "_, _, err = mmap.Split(r, 0)"},
 	{"Join of Mappings", "", "_, err = mmap.Join(any, any)", "mmap.Mapping does not satisfy mmap.Handle", "_, err = mmap.Join(r, r2)"},
-	{"Grow of a Mapping", "", "err = mmap.Grow(any, 1)", "mmap.Mapping does not satisfy mmap.Known", "err = mmap.Grow(r, 1)"},
+	{"Grow of a Mapping", "", "err = mmap.Grow(any, 1)", "mmap.Mapping does not satisfy mmap.Handle", "err = mmap.Grow(r, 1)"},
 	{"Forget of a Mapping", "", "_, err = mmap.Forget(any)", "mmap.Mapping does not satisfy mmap.Known", "_, err = mmap.Forget(r)"},
 	{"Assert of a Mapping", "", "_, err = mmap.Assert[mmap.Read](any)", "as mmap.Unknown value in argument", "_, err = mmap.Assert[mmap.Read](u)"},
 
@@ -108,7 +108,6 @@ var misuses = []misuse{
 
 	// Unknown is not known.
 	{"Forget of an Unknown", "", "_, err = mmap.Forget(u)", "mmap.Unknown does not satisfy mmap.Known", "_, err = mmap.Forget(r)"},
-	{"Grow of an Unknown", "", "err = mmap.Grow(u, 1)", "mmap.Unknown does not satisfy mmap.Known", "u, err = mmap.Resize(u, 1)"},
 	{"Assert to Unknown", "", "_, err = mmap.Assert[mmap.Unknown](u)", "mmap.Unknown does not satisfy mmap.Known", "_, err = mmap.Assert[mmap.Read](u)"},
 	{"Assert of what is known", "", "_, err = mmap.Assert[mmap.Read](rw)", "as mmap.Unknown value in argument", "_, err = mmap.Protect[mmap.Read](rw)"},
 	{"Protect to Unknown", "", "_, err = mmap.Protect[mmap.Unknown](r)", "mmap.Unknown does not satisfy mmap.Known", "_, err = mmap.Forget(r)"},
@@ -137,7 +136,7 @@ var misuses = []misuse{
 	{"a union with Known", "", "type _ interface{ mmap.Known | mmap.Unknown }", "mmap.Known contains methods", "type _ interface{ mmap.Handle }"},
 	{"any as a constraint", "", "func _[M interface{}](m M) (M, error) { return mmap.Resize(m, 1) }", "(type M) does not satisfy mmap.Handle", "func _[M mmap.Handle](m M) (M, error) { return mmap.Resize(m, 1) }"},
 	{"Mapping as a constraint", "", "func _[M interface{ mmap.Mapping }](m M) (M, error) { return mmap.Resize(m, 1) }", "(type M) does not satisfy mmap.Handle", "func _[M mmap.Handle](m M) (M, error) { return mmap.Resize(m, 1) }"},
-	{"Handle where Known is needed", "", "func _[M mmap.Handle](m M) error { return mmap.Grow(m, 1) }", "M does not satisfy mmap.Known", "func _[M mmap.Known](m M) error { return mmap.Grow(m, 1) }"},
+	{"Handle where Known is needed", "", "func _[M mmap.Handle](m M) error { _, err := mmap.Forget(m); return err }", "M does not satisfy mmap.Known", "func _[M mmap.Known](m M) error { _, err := mmap.Forget(m); return err }"},
 	{"reading any known permission", "", "func _[M mmap.Known](m M) { m.ReadAt(nil, 0) }", "m.ReadAt undefined", "func _[M interface{ mmap.Known; io.ReaderAt }](m M) { m.ReadAt(nil, 0) }"},
 	{"a type with the methods of a Mapping", foreignMapping(), "_, err = mmap.Resize(foreign{}, 1)", "(type foreign) does not satisfy mmap.Handle", "_, err = mmap.Resize(r, 1)"},
 	{"a type that embeds to be a Known", "type embeds struct{ mmap.Read }", "_, err = mmap.Map[embeds](s)", "embeds does not satisfy mmap.Known", "m := embeds{}; m.Read, err = mmap.Map[mmap.Read](s)"},
@@ -243,6 +242,7 @@ func everyMisuse() []misuse {
 		{"r", "ViewRange", "0, 1, f"},
 		{"rw", "UpdateRange", "0, 1, f"},
 		{"?", "Protect", "mmap.ProtRead"},
+		{"?", "ProtOf", "0, 1"},
 		{"?", "ProtectRange", "0, 1, mmap.ProtRead"},
 		{"?", "Place", "0, s, mmap.ProtRead"},
 	} {

@@ -231,12 +231,12 @@ type modelKind struct {
 	move   func(mmap.AnyHandle, uintptr) (mmap.AnyHandle, error)
 	split  func(mmap.AnyHandle, int) (l, r mmap.AnyHandle, err error)
 	join   func(a, b mmap.AnyHandle) (mmap.AnyHandle, error)
+	grow   func(m mmap.AnyHandle, size int) error
 
 	// Known types only:
 	protect func(old mmap.AnyHandle) (mmap.AnyHandle, error) // to this type
 	over    func(old mmap.AnyHandle, s mmap.Spec) (mmap.AnyHandle, error)
 	assert  func(u mmap.Unknown) (mmap.AnyHandle, error)
-	grow    func(m mmap.AnyHandle, size int) error
 	forget  func(m mmap.AnyHandle) (mmap.AnyHandle, error)
 }
 
@@ -281,6 +281,7 @@ func handleKind[M mmap.Handle](name string) *modelKind {
 			l, r, err := mmap.Split(m.(M), off)
 			return l, r, err
 		},
+		grow: func(m mmap.AnyHandle, size int) error { return mmap.Grow(m.(M), size) },
 		join: func(a, b mmap.AnyHandle) (mmap.AnyHandle, error) {
 			return generic(mmap.Join(a.(M), b.(M)))
 		},
@@ -294,7 +295,6 @@ func knownKind[M mmap.Known](name string, p mmap.Prot) *modelKind {
 	k.protect = protectAs[M]
 	k.over = overAs[M]
 	k.assert = func(u mmap.Unknown) (mmap.AnyHandle, error) { return generic(mmap.Assert[M](u)) }
-	k.grow = func(m mmap.AnyHandle, size int) error { return mmap.Grow(m.(M), size) }
 	k.forget = func(m mmap.AnyHandle) (mmap.AnyHandle, error) { return generic(mmap.Forget(m.(M))) }
 	return k
 }
@@ -489,9 +489,8 @@ func (k *modelKind) accesses(h mmap.AnyHandle) map[string]error {
 	if u, ok := h.(mmap.Unknown); ok {
 		got["view range"] = u.ViewRange(0, 0, none)
 		got["update range"] = u.UpdateRange(0, 0, none)
-	} else {
-		got["grow"] = k.grow(h, 0)
 	}
+	got["grow"] = k.grow(h, 0)
 	got["advise"] = h.Advise(0, 0, mmap.AdviceNormal)
 	got["prefault"] = h.Prefault(0, 0)
 	got["lock"] = h.LockOnFault(0, 0)

@@ -25,6 +25,20 @@ const (
 	PolicyWeightedInterleave Policy = unix.MPOL_WEIGHTED_INTERLEAVE // in turn, by weights (Linux 6.9)
 )
 
+var policyNames = [...]string{
+	PolicyDefault: "MPOL_DEFAULT", PolicyLocal: "MPOL_LOCAL", PolicyPreferred: "MPOL_PREFERRED",
+	PolicyPreferredMany: "MPOL_PREFERRED_MANY", PolicyBind: "MPOL_BIND", PolicyInterleave: "MPOL_INTERLEAVE",
+	PolicyWeightedInterleave: "MPOL_WEIGHTED_INTERLEAVE",
+}
+
+// String returns the name in mbind(2).
+func (p Policy) String() string {
+	if p < 0 || int(p) >= len(policyNames) || policyNames[p] == "" {
+		return fmt.Sprintf("Policy(%d)", int(p))
+	}
+	return policyNames[p]
+}
+
 // SetPolicy says from which NUMA nodes the pages of n bytes at off, widened to
 // whole pages, are taken; mbind(2). It is for pages that come: those that are in
 // memory stay where they are, see Nodes. If none of the nodes exists, or there are

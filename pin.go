@@ -49,11 +49,17 @@ func (p *Pin) Bytes() []byte {
 
 // Unpin ends the pin; again, it does nothing. If the mapping was closed
 // meanwhile, the last Unpin unmaps it. A [Guard] that runs over this pin keeps
-// the mapping until it returns.
-func (p *Pin) Unpin() {
-	if p != nil && p.r != nil && p.users.Or(unpinned) == 0 {
-		p.r.unpin(p.line)
+// the mapping until it returns. The error is that of unmapping, where this was the last
+// pin of a closed mapping: then the next Close tries again. If a Guard was the last, that
+// Close reports it.
+func (p *Pin) Unpin() error {
+	if p == nil || p.r == nil || p.users.Or(unpinned) != 0 {
+		return nil
 	}
+	if a := p.r.UnpinAsked(p.line, p.r); a != latch.OK {
+		return ticket{r: p.r}.refused(a)
+	}
+	return nil
 }
 
 // use keeps the pin for a guard; false after Unpin.

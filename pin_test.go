@@ -3,6 +3,7 @@ package mmap
 import (
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/leftover"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,4 +44,27 @@ func TestSealWriteBesideReader(t *testing.T) {
 	wants(t, "seal beside a reader", AddSeals(f, SealWrite), unix.EBUSY)
 	check(t, m.Close())
 	check(t, AddSeals(f, SealWrite))
+}
+
+// The last Unpin reports that it could not unmap, and the next Close tries again.
+func TestUnpinReports(t *testing.T) {
+	m := ring(t)
+	left, right, err := Split(m, int(pageSize))
+	check(t, err)
+	pin := must(left.Pin())
+	check(t, left.Close())
+	err = pin.Unpin()
+	if err == nil {
+		check(t, right.Close())
+		t.Skip("before Linux 6.17 the kernel divides it")
+	}
+	explained(t, "unpin", err, unix.EINVAL, "unmap ")
+	check(t, pin.Unpin()) // again, it does nothing
+	explained(t, "close", left.Close(), unix.EINVAL, "unmap ")
+	wants(t, "an access", second(left.ReadAt(make([]byte, 1), 0)), ErrClosed)
+	at, size, err := right.Release()
+	check(t, err)
+	leftover.Keep(at, uintptr(size))
+	check(t, left.Close()) // with its neighbour
+	check(t, (*Pin)(nil).Unpin())
 }

@@ -80,7 +80,7 @@ func operationsAnd(tb testing.TB, more func(m *machine) (name string, action fun
 			"destroy":    m.on(writable, m.destroy),
 			"lose":       m.on(anyKind, m.lose),
 			"prefault":   m.on(anyKind, m.prefault),
-			"grow":       m.on(known, m.grow),
+			"grow":       m.on(anyKind, m.grow),
 			"split":      m.on(anyKind, m.split),
 			"join":       m.on(anyKind, m.join),
 			"forget":     m.on(known, m.forget),
@@ -237,6 +237,18 @@ func (m *machine) checkHandle(t *rapid.T, r *modelRegion) {
 		}
 	default:
 		r.prot = r.h.Prot() // of no pages any answer is true
+	}
+	if u, ok := r.h.(mmap.Unknown); ok {
+		for off := 0; off < r.len; off += onePage {
+			n := min(2*onePage, r.len-off)
+			want, pages := mmap.ProtRead|mmap.ProtWrite|mmap.ProtExec, r.pages[(r.lead()+off)/onePage:r.pagesFor(off+n)]
+			for _, p := range pages {
+				want &= p.prot
+			}
+			if got := u.ProtOf(off, n); got != want {
+				t.Fatalf("%v: ProtOf(%d, %d) is %v, want %v", u, off, n, got, want)
+			}
+		}
 	}
 	if _, ok := r.h.(io.ReaderAt); ok {
 		for off := 0; off < r.len; off += onePage - (r.lead()+off)%onePage {
@@ -842,10 +854,14 @@ func (m *machine) grow(t *rapid.T, r *modelRegion) {
 	if want := r.pagesFor(max(size, 0)); want > r.data() && want <= len(r.pages) {
 		opened = r.pages[r.data():want]
 	}
-	because(&reasons, refused(opened, r.kind.prot), mmap.ErrPermission)
+	p := r.prot
+	if data := r.data(); data > 0 {
+		p = r.pages[data-1].prot
+	}
+	because(&reasons, refused(opened, p), mmap.ErrPermission)
 	because(&reasons, r.sealed && len(opened) > 0, mmap.ErrSealed)
 	if expect(t, r.kind.grow(r.h, size), reasons) {
-		protect(opened, r.kind.prot)
+		protect(opened, p)
 		set(opened, unsaid, 0)
 		r.len, r.room = size, r.room-len(opened)
 	}

@@ -16,12 +16,13 @@ import (
 // Grow makes the mapping longer, up to its capacity; see [Spec.Reserve]. It
 // never moves it and consumes nothing: views and pins stay valid, and new ones
 // have the new length. Pages of a file that the file does not have yet fault
-// until it grows.
+// until it grows. In an [Unknown], new pages have the permissions of the last one and the
+// source that Map gave it.
 //
 // A size below Len is a bad argument, one above Cap is ErrCapacity. Grow is
 // safe for concurrent use; it answers ErrBusy never, and waits for a transition
 // as accesses do.
-func Grow[M Known](m M, size int) error {
+func Grow[M Handle](m M, size int) error {
 	err := m.inside().pinned(func(r *region) error { return r.grow(size) })
 	if err != nil {
 		return named(err, "grow to %v", fail.Count(size))

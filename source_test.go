@@ -82,3 +82,37 @@ func TestPathLease(t *testing.T) {
 	check(t, unix.Chroot(filepath.Dir(name)))
 	leased("no /proc", base, base, unix.F_WRLCK, reads)
 }
+
+// Whole is a file with the length that it has at Map.
+func TestWhole(t *testing.T) {
+	pg := int(pageSize)
+	f, _ := scratch(t, pg+5)
+	s := Whole(f)
+	m := mapped[Read](t, s)
+	check(t, f.Truncate(int64(3*pg)))
+	longer := mapped[ReadWrite](t, s.Shared().Reserve(5*pg))
+	if m.Len() != pg+5 || longer.Len() != 3*pg || longer.Cap() != 5*pg {
+		t.Errorf("%v, %v with capacity %d", m, longer, longer.Cap())
+	}
+	check(t, f.Truncate(0))
+	if empty := mapped[Read](t, s); empty.Len() != 0 {
+		t.Error(empty)
+	}
+	_, err := Map[Read](s.HugePages(0))
+	wants(t, "in huge pages", err, os.ErrInvalid)
+	_, err = Map[Read](Whole(nil))
+	wants(t, "of nothing", err, os.ErrInvalid)
+	dir, err := os.Open(t.TempDir())
+	check(t, err)
+	defer dir.Close()
+	_, err = Map[Read](Whole(dir))
+	explained(t, "directory", err, unix.EISDIR, "use the path of a file in it", "map all of "+dir.Name()+" as r--")
+	zero, err := os.Open("/dev/zero")
+	check(t, err)
+	defer zero.Close()
+	_, err = Map[Read](Whole(zero))
+	explained(t, "device", err, unix.ENODEV, "File with a size")
+	check(t, f.Close())
+	_, err = Map[Read](s)
+	wants(t, "closed", err, os.ErrClosed, unix.EBADF)
+}

@@ -41,6 +41,7 @@ const (
 	noSource source = iota
 	anonymous
 	openFile
+	wholeFile
 	descriptor
 	path
 	secret
@@ -56,6 +57,11 @@ func Anonymous(size int) Spec { return Spec{source: anonymous, size: size} }
 func File(f *os.File, offset int64, size int) Spec {
 	return Spec{source: openFile, file: f, offset: offset, size: size}
 }
+
+// Whole is all of an open regular file, with the length it has when Map is called. A file
+// that stats as 0 bytes makes an empty mapping. f is used during Map only and may be
+// closed afterwards.
+func Whole(f *os.File) Spec { return Spec{source: wholeFile, file: f} }
 
 // FD is [File] for a descriptor number. It is read at Map, never kept and never
 // closed.
@@ -180,6 +186,7 @@ func (s Spec) String() string {
 	what := [...]string{
 		noSource:   "zero Spec",
 		anonymous:  fmt.Sprintf("%d anonymous bytes", s.size),
+		wholeFile:  "all of " + name,
 		openFile:   fmt.Sprintf("%v of %s at offset %d", fail.Count(s.size), name, s.offset),
 		descriptor: fmt.Sprintf("%v of descriptor %d at offset %d", fail.Count(s.size), s.fd, s.offset),
 		path:       s.name,
@@ -294,7 +301,7 @@ func (s *Spec) back(fd int) (backing, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return b, err
 	}
-	if s.source == path {
+	if s.source == path || s.source == wholeFile {
 		if err := regular(&st); err != nil {
 			return b, err
 		}
@@ -327,7 +334,7 @@ func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
 		return use(b)
 	}
 	switch s.source {
-	case openFile:
+	case openFile, wholeFile:
 		return control(s.file, withFD)
 	case descriptor:
 		return withFD(s.fd)

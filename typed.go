@@ -2,8 +2,11 @@ package mmap
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/procmaps"
 )
 
@@ -177,13 +180,37 @@ func (m Mapping) Prot() Prot {
 	return Prot(m.measure(func(r *region) uintptr { return uintptr(r.prot.Load()) }))
 }
 
-// String describes the mapping: its permissions, address and length.
+// String describes the mapping: its permissions, address and length. Where an [Unknown]
+// has pages of several permissions, it names each once: rw-/r--/---.
 func (m Mapping) String() string {
-	switch addr, n, p := m.Addr(), m.Len(), m.Prot(); {
+	switch addr, n, p := m.Addr(), m.Len(), m.Prot().String(); {
 	case m.good():
-		return fmt.Sprintf("%v mapping of %v at %#x", p, fail.Count(n), addr)
+		if several := m.severalProts(); several != "" {
+			p = several
+		}
+		return fmt.Sprintf("%s mapping of %v at %#x", p, fail.Count(n), addr)
 	case m.r != nil && m.r.Older(m.state):
 		return "moved mapping"
 	}
 	return "closed mapping"
+}
+
+// severalProts returns the permissions of the pages, "" if there are no two.
+func (t ticket) severalProts() (several string) {
+	t.pinned(func(r *region) error {
+		if r.IsUniform() {
+			return nil
+		}
+		var names []string
+		r.growing.Lock()
+		defer r.growing.Unlock()
+		r.Each(0, r.Data(), func(_, _ uintptr, k perms.Kind) {
+			if name := k.Prot.String(); !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		})
+		several = strings.Join(names, "/")
+		return nil
+	})
+	return several
 }

@@ -67,6 +67,23 @@ func (u Unknown) UpdateRange(off, n int, f func(b []byte) error) error {
 // mapping is never collected from now on.
 func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
+// ProtOf returns what every page of the n bytes at off allows. It is ProtNone for no
+// bytes, for a range that is not within Len, and on a handle that is no longer good.
+func (u Unknown) ProtOf(off, n int) Prot {
+	all := perms.Prot(0)
+	u.pinned(func(r *region) error {
+		r.growing.Lock()
+		defer r.growing.Unlock()
+		start, end, err := r.pages(off, n, false)
+		if err == nil && start < end {
+			all = perms.All
+			r.Each(start, end, func(_, _ uintptr, k perms.Kind) { all &= k.Prot })
+		}
+		return err
+	})
+	return Prot(all)
+}
+
 // transferAllowed is transfer up to the first page that does not allow need. It
 // ends the caller's pin.
 func (t ticket) transferAllowed(line *latch.Stripe, p []byte, off int64, need Prot) (int, error) {

@@ -28,19 +28,35 @@ const (
 // nothing, and a cause is named only if an access of the same kind is still
 // refused for it.
 
-// CauseOf returns why touching addr faulted, where that can be proven, and Unproven
-// elsewhere, with what else can be said. need is what the access was, perms.Read or
-// perms.Write; 0 is what nobody knows, a load or a store by the caller's own code.
-func CauseOf(addr uintptr, need perms.Prot) (seen string, c Cause) {
+// A Verdict is what can be said of a fault.
+type Verdict struct {
+	Cause Cause
+	Seen  string // what was seen afterwards, which proves no cause
+	Path  string // the name of the file beneath, in the kernel's table
+}
+
+// CauseOf returns why touching addr faulted, where that can be proven, and what else can
+// be said. need is what the access was, perms.Read or perms.Write; 0 is what nobody
+// knows, a load or a store by the caller's own code.
+func CauseOf(addr uintptr, need perms.Prot) (v Verdict) {
 	table, err := procmaps.Open(0)
 	if err != nil {
-		return "", Unproven
+		return v
 	}
 	defer table.Close()
 	area, ok, err := table.At(uint64(addr))
 	if err != nil || !ok {
-		return "", Unproven
+		return v
 	}
+	if area.Inode != 0 {
+		v.Path = area.Name
+	}
+	v.Seen, v.Cause = causeIn(area, addr, need)
+	return v
+}
+
+// causeIn is CauseOf for an address in an area.
+func causeIn(area procmaps.Region, addr uintptr, need perms.Prot) (seen string, c Cause) {
 	allowed := area.Perms & (procmaps.Read | procmaps.Write | procmaps.Exec)
 	switch {
 	// The processor looks at the permissions before it looks for the page, so

@@ -146,7 +146,7 @@ func TestNumber(t *testing.T) {
 	if _, err := ReadNumber(name+"!", ""); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
-	if n := testing.AllocsPerRun(10, func() { Number("/proc/self/status", "VmLck:") }); n > 1 {
+	if n := testing.AllocsPerRun(10, func() { Number("/proc/self/status", "VmLck:") }); n > 2 { // in a race build
 		t.Errorf("it allocates %v times", n)
 	}
 }
@@ -174,8 +174,8 @@ func TestCause(t *testing.T) {
 		"no permission": {0, perms.Read, Permission}, "a load that works": {1, perms.Read, Unproven}, "a store": {1, perms.Write, Permission},
 		"an access where the load works": {1, 0, Permission}, "a store that works": {2, perms.Write, Unproven},
 	} {
-		if seen, got := CauseOf(at+c.page*PageSize, c.need); got != c.want {
-			t.Errorf("%s: cause %d, %q, want %d", what, got, seen, c.want)
+		if got := CauseOf(at+c.page*PageSize, c.need); got.Cause != c.want || got.Path != "" {
+			t.Errorf("%s: %+v, want cause %d", what, got, c.want)
 		}
 	}
 	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
@@ -191,8 +191,8 @@ func TestCause(t *testing.T) {
 	var st unix.Stat_t
 	if unix.Fstat(int(f.Fd()), &st); unix.Major(uint64(st.Dev)) == 0 {
 		t.Log("not tested: a truncation: its device may not be the table's")
-	} else if _, got := CauseOf(file, perms.Read); got != Truncated {
-		t.Errorf("past the end of a file: %d", got)
+	} else if got := CauseOf(file, perms.Read); got.Cause != Truncated || got.Path != f.Name() {
+		t.Errorf("past the end of a file: %+v", got)
 	}
 }
 

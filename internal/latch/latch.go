@@ -157,28 +157,39 @@ func (l *Latch) Unpin(line *Stripe, m Memory) {
 	}
 }
 
+// UnpinAsked is Unpin that answers: Failed if it was the last pin of a closed latch and
+// the thing could not be taken down.
+func (l *Latch) UnpinAsked(line *Stripe, m Memory) Answer {
+	if line != nil || l.word.Add(^uint64(0))&closed != 0 {
+		return l.unpinSlowly(line, m)
+	}
+	return OK
+}
+
 // unpinSlowly deals with all that Unpin leaves: stripes, and closed latches. A pin
 // in the word is given up already. Inlined, it would keep Unpin from being so, which
 // costs a view a seventh.
 //
 //go:noinline
-func (l *Latch) unpinSlowly(line *Stripe, m Memory) {
+func (l *Latch) unpinSlowly(line *Stripe, m Memory) Answer {
 	if line != nil {
 		line.pins.Add(-1)
 	}
 	if l.word.Load()&closed != 0 {
-		l.settle(m)
+		return l.settle(m)
 	}
+	return OK
 }
 
 // settle takes the thing down if it is closed and nobody pins it any more, once. Who
 // changes the word of a closed latch, so that the swap fails, settles it as well.
-func (l *Latch) settle(m Memory) {
+func (l *Latch) settle(m Memory) Answer {
 	w := l.word.Load()
 	unused := w&(closed|busy|gone|failed) == closed && w&pinMask == 0 && l.stripes.Load().idle()
 	if unused && l.word.CompareAndSwap(w, w|busy) {
-		l.takeDown(w, m)
+		return l.takeDown(w, m)
 	}
+	return OK
 }
 
 // takeDown takes the thing down, where the latch's word was w before the caller made it

@@ -111,8 +111,7 @@ func (r *run) call(t *thread, c call) {
 			m.pinned--
 			begin()
 		}
-		l.Unpin(line, m)
-		end(uint8(OK))
+		end(uint8(l.UnpinAsked(line, m)))
 	case acquire:
 		a := l.Acquire(s, c.besides)
 		if a == OK {

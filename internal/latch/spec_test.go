@@ -150,6 +150,9 @@ func (s *spec) happen(c config, thread int, p *pending, f func(config, uint8)) {
 	case unpin:
 		c.pins[thread]--
 		f(c, uint8(OK))
+		if s.fails && c.closed && !c.held() {
+			f(c, uint8(Failed))
+		}
 	case acquire:
 		if refused != OK {
 			f(c, uint8(refused))

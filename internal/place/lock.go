@@ -26,10 +26,9 @@ const (
 
 // A Fault is a page that cannot be brought in.
 type Fault struct {
-	Addr  uintptr
-	Base  uintptr // where the pages were that were to be brought in
-	Cause kernel.Cause
-	Seen  string // what else can be said
+	Addr uintptr
+	Base uintptr // where the pages were that were to be brought in
+	kernel.Verdict
 }
 
 func (f *Fault) Error() string { return fmt.Sprintf("the page of %#x cannot be brought in", f.Addr) }
@@ -253,8 +252,7 @@ func Populate(addr, size uintptr, advice int) error {
 	if advice == unix.MADV_POPULATE_WRITE {
 		need = perms.Write
 	}
-	seen, cause := kernel.CauseOf(addr, need)
-	return &Fault{Addr: addr, Cause: cause, Seen: seen}
+	return &Fault{Addr: addr, Verdict: kernel.CauseOf(addr, need)}
 }
 
 // EachResident calls f for each page, and whether it is in memory.
