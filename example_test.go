@@ -1001,3 +1001,52 @@ func ExampleUnknown_ProtOf() {
 	fmt.Println(u.ProtOf(0, page), u.ProtOf(page, 1), u.ProtOf(0, 3*page), u.ProtOf(0, 0))
 	// Output: rw- r-- r-- ---
 }
+
+// A library that hands out slices of a mapping can find it again.
+func ExampleFind() {
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(100))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	name := m.UnsafeBytes()[20:30]
+	found, off, ok := mmap.Find(name)
+	fmt.Println(found == m.Untyped(), off, ok)
+	_, _, ok = mmap.Find([]byte("Go memory"))
+	fmt.Println(ok)
+	// Output:
+	// true 20 true
+	// false
+}
+
+func ExampleGuardAll() {
+	f, err := mmap.Memfd("pages", 1<<20, 0)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	m, err := mmap.Map[mmap.Read](mmap.Whole(f).Shared())
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	page := m.UnsafeBytes()[1<<19:] // what a cache has kept, without a pin
+	f.Truncate(0)
+	err = mmap.GuardAll(func() error {
+		fmt.Println(page[0])
+		return nil
+	})
+	fmt.Println(errors.Is(err, mmap.ErrFault))
+	// Output: true
+}
+
+func ExampleReadStats() {
+	before := mmap.ReadStats()
+	m, err := mmap.Map[mmap.Read](mmap.Anonymous(1000))
+	if err != nil {
+		log.Fatal(err)
+	}
+	now := mmap.ReadStats()
+	fmt.Println(now.Mappings-before.Mappings, now.Bytes-before.Bytes, m.Close())
+	// Output: 1 1000 <nil>
+}

@@ -70,6 +70,7 @@ func (r *region) fault(addr, at uintptr, need Prot) *FaultError {
 	start := r.addr.Load() // on s390x addr is that of the page, which may begin before
 	err := faultAt(addr, int(max(at, start)-start), kernel.CauseOf(addr, perms.Prot(need)))
 	err.PCs = faultStack()
+	faultCount.Add(1)
 	return err
 }
 
@@ -114,6 +115,7 @@ type guard struct {
 	need  Prot          // of a copy: whether it reads or writes
 	outer bool          // the flag before
 	left  bool          // by leave: there is nothing to rescue
+	all   bool          // every mapping is guarded, pinned or not
 }
 
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
@@ -152,6 +154,14 @@ func (g *guard) claim(p any, pins []*Pin) error {
 	for _, pin := range pins {
 		if pin != nil && pin.r.covers(addr) {
 			return pin.r.fault(addr, addr, 0)
+		}
+	}
+	if g.all {
+		if r, first := regionAt(addr); r != nil {
+			faultCount.Add(1)
+			err := faultAt(addr, int(max(addr, first)-first), kernel.CauseOf(addr, 0))
+			err.PCs = faultStack()
+			return err
 		}
 	}
 	if !g.outer && addr >= kernel.PageSize {

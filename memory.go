@@ -26,6 +26,12 @@ func memory(addr uintptr, n int) []byte {
 	return unsafe.Slice(*(**byte)(unsafe.Pointer(&addr)), n)
 }
 
+// addressOf returns where b is.
+func addressOf(b []byte) uintptr {
+	// SAFETY: only the number is used.
+	return uintptr(unsafe.Pointer(unsafe.SliceData(b)))
+}
+
 // stackHint returns an address within the calling goroutine's stack. It tells
 // goroutines apart cheaply and often; it is never dereferenced.
 func stackHint() uintptr {

@@ -3,7 +3,9 @@ package mmap
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
+	"weak"
 
 	"github.com/mmarinus/mmap/internal/leftover"
 	"golang.org/x/sys/unix"
@@ -22,7 +24,20 @@ var nursery struct {
 	sync.Mutex
 	young []*region
 	armed bool // a collection will call graduate
+
+	leaving []*region                      // on their way from young to old
+	old     map[int32]weak.Pointer[region] // that have their finalizer, by their seats
+	last    int32                          // the seat of the last of those
+	kept    map[*region]struct{}           // that nobody has any more, and the collector left mapped
 }
+
+// Where a region sits, if it does not sit among the young ones: a lower number is its seat
+// among the old ones.
+const (
+	seatNone = -1 - iota // it owns nothing
+	seatLeaving
+	seatKept
+)
 
 // sentinel is garbage from the start: its finalizer tells of a collection.
 type sentinel struct{ _ *sentinel }
@@ -37,19 +52,27 @@ func (r *region) track() {
 		runtime.SetFinalizer(new(sentinel), func(*sentinel) { graduate() })
 	}
 	nursery.Unlock()
+	index.put(r)
 }
 
 // untrack takes a region that owns nothing any more out of it. One that has its
 // finalizer already keeps that, which then finds nothing to do.
 func (r *region) untrack() {
 	nursery.Lock()
-	if r.seat >= 0 {
+	switch {
+	case r.seat >= 0:
 		end := len(nursery.young) - 1
 		last := nursery.young[end]
-		nursery.young[r.seat], last.seat, r.seat = last, r.seat, -1
+		nursery.young[r.seat], last.seat = last, r.seat
 		nursery.young[end], nursery.young = nil, nursery.young[:end]
+	case r.seat == seatKept:
+		delete(nursery.kept, r)
+	default:
+		delete(nursery.old, r.seat)
 	}
+	r.seat = seatNone
 	nursery.Unlock()
+	index.remove(r)
 }
 
 // graduate gives every region of the nursery its finalizer.
@@ -57,25 +80,76 @@ func graduate() {
 	nursery.Lock()
 	nursery.armed = false
 	old := nursery.young
-	nursery.young = nil
+	nursery.young, nursery.leaving = nil, append(nursery.leaving, old...)
 	for _, r := range old {
-		r.seat = -1
+		r.seat = seatLeaving
 	}
+	if nursery.old == nil {
+		nursery.old = map[int32]weak.Pointer[region]{}
+		nursery.last = seatKept
+	}
+	nursery.Unlock()
+	for part := range slices.Chunk(old, 64) { // for others want to map meanwhile
+		nursery.Lock()
+		for _, r := range part {
+			if r.seat == seatLeaving { // or it has been closed
+				r.seat = freeSeat()
+				nursery.old[r.seat] = weak.Make(r)
+			}
+		}
+		nursery.Unlock()
+	}
+	nursery.Lock()
+	nursery.leaving = slices.DeleteFunc(nursery.leaving, func(r *region) bool { return r.seat != seatLeaving })
 	nursery.Unlock()
 	for _, r := range old {
 		runtime.SetFinalizer(r, (*region).collect)
 	}
 }
 
+// freeSeat returns a seat among the old regions. After two billion it begins again.
+func freeSeat() int32 {
+	for {
+		if nursery.last--; nursery.last > seatKept {
+			nursery.last = seatKept - 1
+		}
+		if _, taken := nursery.old[nursery.last]; !taken {
+			return nursery.last
+		}
+	}
+}
+
 // collect unmaps a region that no handle and no live Pin refers to.
 func (r *region) collect() {
 	if !r.Idle() || r.is(isLent) || r.is(isSealed) {
-		return // unmapped already, sealed, or somebody may still have a slice of it
+		r.keep() // if it is not unmapped already: it is sealed, or somebody may have a slice of it
+		return
 	}
 	switch err := r.unmap(); {
+	case err == nil:
+		unclosed.Add(1)
+		r.untrack()
 	case errors.Is(err, unix.EINVAL):
 		leftover.Keep(r.Base, r.Size)
-	case err != nil:
+		r.untrack()
+	default:
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection
+	}
+}
+
+// keep has the register know of a region that nobody has any more.
+func (r *region) keep() {
+	nursery.Lock()
+	owns := r.seat != seatNone
+	if owns {
+		delete(nursery.old, r.seat)
+		if nursery.kept == nil {
+			nursery.kept = map[*region]struct{}{}
+		}
+		nursery.kept[r], r.seat = struct{}{}, seatKept
+	}
+	nursery.Unlock()
+	if owns {
+		index.put(r) // the weak pointer that it had is dead
 	}
 }

@@ -269,10 +269,27 @@ func (m *machine) checkPin(t *rapid.T, r *modelRegion) {
 		}
 		return
 	}
+	m.find(t, r, b)
 	if len(b) != r.len || cap(b) != r.len {
 		t.Fatalf("%v: a pin's slice has len %d, cap %d, want %d", r.h, len(b), cap(b), r.len)
 	}
 	m.compareSlice(t, r, 0, b, func(f func() error) error { return mmap.Guard(f, r.pin) })
+}
+
+// find looks for the mapping of the bytes of r, and of a part of them.
+func (m *machine) find(t *rapid.T, r *modelRegion, b []byte) {
+	for _, at := range []int{0, len(b) / 2, len(b) - 1} {
+		if len(b) == 0 {
+			break
+		}
+		h, off, ok := mmap.Find(b[at:])
+		if ok == r.closing || ok && (off != at || h != r.h.Untyped()) {
+			t.Fatalf("%v: Find at %d: %v at %d, %v; closed: %v", r.h, at, h, off, ok, r.closing)
+		}
+	}
+	if _, _, ok := mmap.Find(b[:0]); ok {
+		t.Fatalf("%v: nothing is found in it", r.h)
+	}
 }
 
 // compareSlice compares b, the bytes of r at off, inside guard.
@@ -1147,6 +1164,11 @@ func (m *machine) view(t *rapid.T, r *modelRegion) {
 	f := func(b []byte) error {
 		if called = true; len(b) != n || cap(b) != n || b == nil {
 			t.Fatalf("%v: view of %d bytes at %d: len %d, cap %d", r.h, n, off, len(b), cap(b))
+		}
+		if len(b) > 0 {
+			if h, at, ok := mmap.Find(b); !ok || at != off || h != r.h.Untyped() {
+				t.Fatalf("%v: Find of a view at %d: %v at %d, %v", r.h, off, h, at, ok)
+			}
 		}
 		m.compareSlice(t, r, off, b, func(f func() error) error {
 			p, err := r.h.Pin()

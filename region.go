@@ -69,6 +69,13 @@ func newRegion(addr, length, capacity uintptr, pages perms.Pages) ticket {
 	return ticket{r: r}
 }
 
+// setAddr moves the first byte.
+func (r *region) setAddr(addr uintptr) {
+	if old := r.addr.Swap(addr); old != addr {
+		index.put(r, old)
+	}
+}
+
 // account makes what the account of pages says known to those who look without a pin.
 func (r *region) account() { r.prot.Store(uint32(r.Plain().Prot)) }
 

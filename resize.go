@@ -230,7 +230,7 @@ func (r *region) extend(data, want uintptr) error {
 	}
 	leftover.Abandon(r.Base+data, room)
 	r.Base, r.Size, r.Room = base, want, 0
-	r.addr.Store(base + lead)
+	r.setAddr(base + lead)
 	return nil
 }
 
@@ -289,7 +289,7 @@ func (r *region) moveTo(addr uintptr) error {
 		}
 	}
 	r.Base = to
-	r.addr.Store(addr)
+	r.setAddr(addr)
 	return nil
 }
 

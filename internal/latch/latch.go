@@ -332,6 +332,27 @@ func (l *Latch) Good(s State) bool {
 	}
 }
 
+// State returns the latch's state of now.
+func (l *Latch) State() State { return State(l.word.Load() & genMask) }
+
+// Glance calls look while no transition runs, and again if one has begun meanwhile. It
+// reports whether the thing is there: neither taken down nor given away. It does not pin.
+func (l *Latch) Glance(look func()) bool {
+	for {
+		before := l.word.Load()
+		switch {
+		case before&gone != 0:
+			return false
+		case before&busy != 0:
+			l.await()
+			continue
+		}
+		if look(); (l.word.Load()^before)&(genMask|busy) == 0 {
+			return true
+		}
+	}
+}
+
 // Older reports whether a transition has moved the generation on from that of s.
 func (l *Latch) Older(s State) bool { return l.word.Load()&genMask != uint64(s) }
 

@@ -125,6 +125,28 @@ func TestTransitions(t *testing.T) {
 	}
 }
 
+func TestGlance(t *testing.T) {
+	l, m := new(Latch), new(counted)
+	looked := 0
+	if !l.Glance(func() { looked++ }) || looked != 1 || l.State() != 0 {
+		t.Errorf("looked %d times", looked)
+	}
+	is(t, "acquire", l.Acquire(0, 0), OK)
+	s := l.Pass(0)
+	if l.State() != s {
+		t.Error("the state of now")
+	}
+	line, _ := l.Pin(s, 0, 0, m)
+	is(t, "close", l.Close(s, m), OK)
+	if !l.Glance(func() {}) {
+		t.Error("what is pinned is not there")
+	}
+	l.Unpin(line, m)
+	if l.Glance(func() { t.Error("looked at what is gone") }) {
+		t.Error("what is taken down is there")
+	}
+}
+
 func TestFailures(t *testing.T) {
 	l, m := new(Latch), &counted{fails: 1}
 	is(t, "close", l.Close(0, m), Failed)

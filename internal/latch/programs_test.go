@@ -22,9 +22,10 @@ const (
 	closes
 	measure // reads a length
 	look    // the collector's
+	glance  // at a length, without a ticket
 )
 
-var kinds = [...]string{"Pin", "Unpin", "Acquire", "GiveUp", "Pass", "Resign", "Break", "Close", "length", "Idle"}
+var kinds = [...]string{"Pin", "Unpin", "Acquire", "GiveUp", "Pass", "Resign", "Break", "Close", "length", "Idle", "Glance"}
 
 // A call is of one latch, or of two.
 type call struct {
@@ -153,6 +154,12 @@ func (r *run) call(t *thread, c call) {
 			n = 0
 		}
 		end(uint8(n))
+	case glance:
+		n := uint64(0)
+		if !l.Glance(func() { n = r.step("load length", m, 0, func() uint64 { return r.length[i] }) }) {
+			n = 0
+		}
+		end(uint8(n))
 	case look:
 		end(uint8(truth(l.Idle())))
 	}
@@ -239,6 +246,7 @@ var short = []struct {
 	{"close and pin", calls(closes, pin, unpin)},
 	{"measure", calls(measure, measure)},
 	{"look", calls(look)},
+	{"glance", calls(glance)},
 }
 
 func find(name string) []call {

@@ -204,6 +204,13 @@ func (s *spec) happen(c config, thread int, p *pending, f func(config, uint8)) {
 		} else if c.owner < 0 {
 			f(c, c.length)
 		}
+	case glance:
+		if c.closed { // it can be taken down, or not yet
+			f(c, 0)
+		}
+		if !c.gone && c.owner < 0 {
+			f(c, c.length)
+		}
 	case look:
 		if c.gone || c.held() || p.disturbed {
 			f(c, 0)
