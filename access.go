@@ -1,3 +1,5 @@
+//go:build linux
+
 package mmap
 
 // go/doc shows the methods that a handle has from one unexported level, and no more.

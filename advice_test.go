@@ -1,3 +1,5 @@
+//go:build linux
+
 package mmap
 
 import (
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -136,7 +139,7 @@ func TestNoAdvice(t *testing.T) {
 	m, data := filled(t, 2*int(pageSize))
 	for _, a := range []Advice{
 		-1, math.MinInt, math.MaxInt, 5, 6, 7, unix.MADV_DONTNEED, unix.MADV_FREE, unix.MADV_REMOVE, unix.MADV_WIPEONFORK, unix.MADV_DONTNEED_LOCKED,
-		unix.MADV_GUARD_INSTALL, unix.MADV_POPULATE_WRITE, unix.MADV_COLLAPSE, unix.MADV_HWPOISON, 101,
+		sys.MADV_GUARD_INSTALL, unix.MADV_POPULATE_WRITE, unix.MADV_COLLAPSE, unix.MADV_HWPOISON, 101,
 	} {
 		for _, n := range []int{0, m.Len()} {
 			err := m.Advise(0, n, a)

@@ -1,3 +1,5 @@
+//go:build linux
+
 package mmap
 
 import (
@@ -19,8 +21,8 @@ var (
 	free          = loss{"MADV_FREE", unix.MADV_FREE, "the pages are locked, or not private anonymous memory"}
 	punch         = loss{"MADV_REMOVE", unix.MADV_REMOVE, "the pages are locked, or private"}
 	wipeOnFork    = loss{"MADV_WIPEONFORK", unix.MADV_WIPEONFORK, "not private anonymous memory"}
-	installGuards = loss{"MADV_GUARD_INSTALL", unix.MADV_GUARD_INSTALL, "the pages are locked or huge, or the file cannot"}
-	removeGuards  = loss{"MADV_GUARD_REMOVE", unix.MADV_GUARD_REMOVE, "the pages are huge, or of a device"}
+	installGuards = loss{"MADV_GUARD_INSTALL", sys.MADV_GUARD_INSTALL, "the pages are locked or huge, or the file cannot"}
+	removeGuards  = loss{"MADV_GUARD_REMOVE", sys.MADV_GUARD_REMOVE, "the pages are huge, or of a device"}
 )
 
 // destroy gives advice that loses contents.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package mmap_test
 
 import (
@@ -400,7 +402,8 @@ func ExampleFaultError() {
 	}
 
 	n, err := m.ReadAt(make([]byte, 2*page), 0)
-	if fault, ok := errors.AsType[*mmap.FaultError](err); ok {
+	var fault *mmap.FaultError
+	if errors.As(err, &fault) {
 		fmt.Println(fault.Offset == page, n == page, fault.Addr >= m.Addr()+uintptr(page))
 	}
 	fmt.Println(errors.Is(err, mmap.ErrFault), errors.Is(err, mmap.ErrTruncated))

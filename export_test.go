@@ -1,3 +1,5 @@
+//go:build linux
+
 package mmap
 
 // Bare gives tests the memory at an address, with neither guard nor pin.

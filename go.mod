@@ -1,8 +1,8 @@
 module github.com/mmarinus/mmap
 
-go 1.26.0
+go 1.25.0
 
 require (
-	golang.org/x/sys v0.49.0
+	golang.org/x/sys v0.40.0
 	pgregory.net/rapid v1.3.0
 )

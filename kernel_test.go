@@ -1,3 +1,5 @@
+//go:build linux
+
 package mmap
 
 import (
@@ -10,6 +12,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -136,7 +139,7 @@ func asOld(t testing.TB) {
 		{unix.SYS_MEMFD_CREATE, 1, unix.MFD_NOEXEC_SEAL, unix.MFD_NOEXEC_SEAL, unix.EINVAL}, {unix.SYS_MEMFD_CREATE, 1, unix.MFD_EXEC, unix.MFD_EXEC, unix.EINVAL},
 	}
 	for _, a := range []uint32{unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_FREE, unix.MADV_WIPEONFORK, unix.MADV_COLD,
-		unix.MADV_PAGEOUT, unix.MADV_POPULATE_READ, unix.MADV_POPULATE_WRITE, unix.MADV_DONTNEED_LOCKED, unix.MADV_COLLAPSE, unix.MADV_GUARD_INSTALL, unix.MADV_GUARD_REMOVE} {
+		unix.MADV_PAGEOUT, unix.MADV_POPULATE_READ, unix.MADV_POPULATE_WRITE, unix.MADV_DONTNEED_LOCKED, unix.MADV_COLLAPSE, sys.MADV_GUARD_INSTALL, sys.MADV_GUARD_REMOVE} {
 		rules = append(rules, rule{unix.SYS_MADVISE, 2, ^uint32(0), a, unix.EINVAL})
 	}
 	// Of mmap2 and fcntl64 on 32-bit; on s390x the arguments are in memory.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package mmap_test
 
 import (
@@ -171,7 +173,9 @@ var misuses = []misuse{
 // as they are, and its own with the names of the others.
 func foreignMapping() string {
 	src := "func (foreign) own() {}\ntype foreign struct{}\n"
-	for m := range reflect.TypeFor[mmap.AnyHandle]().Methods() {
+	t := reflect.TypeFor[mmap.AnyHandle]()
+	for i := range t.NumMethod() {
+		m := t.Method(i)
 		signature := "()"
 		if m.IsExported() {
 			signature = strings.TrimPrefix(m.Type.String(), "func")
@@ -186,14 +190,14 @@ func foreignMapping() string {
 func hidden[T any]() string {
 	t := reflect.TypeFor[T]()
 	if t.Kind() == reflect.Interface {
-		for m := range t.Methods() {
-			if !m.IsExported() {
+		for i := range t.NumMethod() {
+			if m := t.Method(i); !m.IsExported() {
 				return m.Name
 			}
 		}
 	} else {
-		for f := range t.Fields() {
-			if !f.IsExported() && f.Name != "_" {
+		for i := range t.NumField() {
+			if f := t.Field(i); !f.IsExported() && f.Name != "_" {
 				return f.Name
 			}
 		}

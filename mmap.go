@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package mmap maps files and memory on Linux. Permissions are part of the Go type, and a
 // page fault in a guarded access is an error, not a crash.
 //

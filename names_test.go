@@ -1,3 +1,5 @@
+//go:build linux
+
 package mmap
 
 import "github.com/mmarinus/mmap/internal/kernel"

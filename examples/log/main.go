@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command log appends the lines of standard input to FILE, and prints what FILE
 // holds, old lines and new ones, each once it is on the disk:
 //

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command pair copies standard input to standard output through two processes:
 // a producer reads into shared memory, and a consumer writes out of it. A socket
 // carries only the wake-ups, a byte each, and shows when the other has died.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command ring is a flight recorder: it reads standard input, however long it
 // is, in constant memory, and prints the last lines of it at the end.
 //

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command tour shows what package mmap does, on a file of your choice:
 //
 //	go run ./examples/tour FILE

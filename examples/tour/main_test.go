@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -65,7 +67,7 @@ func TestTour(t *testing.T) {
 				fmt.Sprintf("   The file did not change: %x\n", sha256.Sum256(test.data)),
 				"   Inside a view: mmap: protect as r--: mapping is in use\n",
 				fmt.Sprintf("   Read %d of %d bytes: mmap: memory fault at 0x", page, 2*page),
-				fmt.Sprintf("offset %d: page is past the end of the file\n", page),
+				fmt.Sprintf("offset %d of ", page), ": page is past the end of the file\n",
 				"This one goes on, and ends here.\n",
 			} {
 				_, after, found := strings.Cut(rest, line)

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package fail has the error that says what was asked, and what can be done about its
 // failure.
 package fail

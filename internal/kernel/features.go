@@ -1,3 +1,5 @@
+//go:build linux
+
 package kernel
 
 import (
@@ -34,7 +36,7 @@ var Features = []Feature{
 		Names: "memfd_create", Since: "3.17",
 		lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC)) },
 	},
-	{Names: "MLOCK_ONFAULT", Since: "4.4", lacks: func() error { return sys.Mlock(0, 0, unix.MLOCK_ONFAULT) }},
+	{Names: "MLOCK_ONFAULT", Since: "4.4", lacks: func() error { return sys.Mlock(0, 0, sys.MLOCK_ONFAULT) }},
 	{Names: "MADV_FREE", Since: "4.5", lacks: advised(unix.MADV_FREE)},
 	{Names: "MADV_WIPEONFORK MADV_KEEPONFORK", Since: "4.14", lacks: advised(unix.MADV_WIPEONFORK)},
 	{
@@ -68,7 +70,7 @@ var Features = []Feature{
 		Names: "MAP_DROPPABLE", Since: "6.11 on 64-bit",
 		lacks: func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) },
 	},
-	{Names: "MADV_GUARD_INSTALL MADV_GUARD_REMOVE", Since: "6.13", lacks: advised(unix.MADV_GUARD_INSTALL)},
+	{Names: "MADV_GUARD_INSTALL MADV_GUARD_REMOVE", Since: "6.13", lacks: advised(sys.MADV_GUARD_INSTALL)},
 }
 
 // Probe returns nil if the running kernel has a feature of this name, and otherwise an

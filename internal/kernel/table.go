@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package kernel asks the kernel: what is mapped, what it offers, which limit was met,
 // why it has refused something, and why a page has faulted. It changes nothing.
 package kernel

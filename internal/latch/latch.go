@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package latch decides who may use a thing, and when. Those who use it pin it. One who
 // changes it takes it for a transition, which never waits, is refused while a pin is
 // held, and keeps new pins waiting until it ends. Whoever closes it does not wait

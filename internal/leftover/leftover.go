@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package leftover unmaps ranges that nobody refers to any more, and keeps those that
 // the kernel does not unmap yet: munmap(2) can fail with ENOMEM at vm.max_map_count, and
 // with EINVAL for a part of memory that the kernel does not divide, such as a ring of

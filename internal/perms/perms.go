@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package perms keeps account of a range of pages: what each allows, how large it is,
 // and how it was mapped. It is pure data: it asks nobody, knows no memory, and is not
 // safe for concurrent use.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package place
 
 import (
@@ -84,7 +86,7 @@ func (l Locking) mark(parts []Stretch, later bool) error {
 	}
 	addr, last := parts[0].Addr, parts[len(parts)-1]
 	size := last.Addr + last.Size - addr
-	err := sys.Mlock(addr, size, unix.MLOCK_ONFAULT)
+	err := sys.Mlock(addr, size, sys.MLOCK_ONFAULT)
 	if l == Locked && (err == unix.ENOSYS || err == nil && !later) {
 		err = sys.Mlock(addr, size, 0) // before Linux 4.4 and 5.14; so do emulators
 	}

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package place puts pages at their place: it maps them, aligned and with a reserve,
 // moves them, holds address space, and locks what is mapped into memory. It works on
 // address ranges. Each call happens, or changes nothing but what its documentation says.

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package sys makes the system calls of the mapping library.
 //
 // The wrappers of golang.org/x/sys/unix do not fit here: Mmap keeps a global,
@@ -204,3 +206,11 @@ func OpenSelfMaps() (int, error) {
 		}
 	}
 }
+
+// What golang.org/x/sys v0.40 does not have yet. The numbers are those of every
+// processor that Go builds for.
+const (
+	MLOCK_ONFAULT      = 1   // of mlock2(2)
+	MADV_GUARD_INSTALL = 102 // of madvise(2)
+	MADV_GUARD_REMOVE  = 103
+)

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Vmtest runs tests on other kernels, which it boots in qemu, and on other
 // processors, which qemu emulates:
 //
