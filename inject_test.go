@@ -946,7 +946,7 @@ func (b *bed) collect() {
 	nursery.Unlock()
 	for _, r := range young {
 		if !slices.ContainsFunc(append(b.was, b.made...), func(m mapping) bool { return m.inside().r == r }) {
-			r.untrack()
+			r.untrack(false)
 			r.collect()
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"weak"
 
+	"github.com/mmarinus/mmap/internal/birth"
 	"github.com/mmarinus/mmap/internal/leftover"
 	"golang.org/x/sys/unix"
 )
@@ -58,8 +59,9 @@ func (r *region) track() {
 }
 
 // untrack takes a region that owns nothing any more out of it. One that has its
-// finalizer already keeps that, which then finds nothing to do.
-func (r *region) untrack() {
+// finalizer already keeps that, which then finds nothing to do. collected says that the
+// collector has unmapped it.
+func (r *region) untrack(collected bool) {
 	nursery.Lock()
 	switch {
 	case r.seat >= 0:
@@ -75,6 +77,9 @@ func (r *region) untrack() {
 	r.seat = seatNone
 	nursery.Unlock()
 	index.remove(r)
+	if id := r.birth(); id != 0 {
+		birth.Watching.Load().Gone(id, collected)
+	}
 }
 
 // graduate gives every region of the nursery its finalizer.
@@ -130,10 +135,10 @@ func (r *region) collect() {
 	switch err := r.unmap(); {
 	case err == nil:
 		unclosed.Add(1)
-		r.untrack()
+		r.untrack(true)
 	case errors.Is(err, unix.EINVAL):
 		leftover.Keep(r.Base, r.Size)
-		r.untrack()
+		r.untrack(true)
 	default:
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection
 	}

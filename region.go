@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/mmarinus/mmap/internal/birth"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/leftover"
@@ -48,11 +49,17 @@ const (
 	isLost   = 1 << iota // a stranger was mapped into the range: never change or unmap it
 	isLent               // never collect it: UnsafeBytes was called, or it may lie in the Go heap
 	isSealed             // by mseal(2): never collect it either
+
+	allMarks   = isLost | isLent | isSealed
+	birthShift = 4 // above the marks is the number that package live knows it by
 )
 
 func (r *region) is(mark uint32) bool { return r.marks.Load()&mark != 0 }
 
 func (r *region) mark(mark uint32) { r.marks.Or(mark) }
+
+// birth returns the number by which package live knows the region, 0 if it does not.
+func (r *region) birth() uint32 { return r.marks.Load() >> birthShift }
 
 // A ticket is the inside of every handle.
 type ticket struct {
@@ -67,6 +74,9 @@ func newRegion(addr, length, capacity uintptr, pages perms.Pages) ticket {
 	r.len.Store(length)
 	r.cap.Store(capacity)
 	r.account()
+	if w := birth.Watching.Load(); w != nil {
+		r.mark(w.Born() << birthShift)
+	}
 	r.track()
 	return ticket{r: r}
 }
@@ -150,7 +160,7 @@ func (r *region) Unmap() bool {
 		r.undone.Store(&err)
 		return false
 	}
-	r.untrack()
+	r.untrack(false)
 	return true
 }
 
@@ -213,7 +223,7 @@ func (t ticket) pass() ticket { return ticket{t.r, t.r.Pass(t.state)} }
 // resign ends a transition that gave the range away: the ticket is consumed,
 // and the region owns nothing.
 func (t ticket) resign() {
-	t.r.untrack()
+	t.r.untrack(false)
 	t.r.Resign(t.state)
 }
 

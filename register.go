@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"weak"
 
+	"github.com/mmarinus/mmap/internal/birth"
 	"github.com/mmarinus/mmap/internal/kernel"
 )
 
@@ -52,6 +53,21 @@ func GuardAll(fn func() error) (err error) {
 	err = fn()
 	g.leave()
 	return err
+}
+
+func init() {
+	birth.Each = func(f func(m birth.Mapping) bool) {
+		for _, r := range everyRegion() {
+			m := birth.Mapping{ID: r.birth()}
+			there := r.Glance(func() {
+				m.Addr, m.Len, m.Prot = r.addr.Load(), int(r.len.Load()), uint8(r.prot.Load())
+				m.Closed = !r.Good(r.State())
+			})
+			if there && !f(m) {
+				return
+			}
+		}
+	}
 }
 
 // regionAt returns the region that covers an address, and its first byte.

@@ -60,7 +60,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	}
 	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), pages)
 	right.r.lock = r.lock
-	right.r.marks.Store(r.marks.Load())
+	right.r.mark(r.marks.Load() & allMarks)
 	r.Size, r.Room = at, 0
 	r.len.Store(uintptr(off))
 	r.cap.Store(uintptr(off))

@@ -61,7 +61,7 @@ func main() {
 }
 
 // library are the packages that are mutated.
-var library = []string{".", "procmaps", "internal/sys", "internal/perms", "internal/latch", "internal/kernel", "internal/place", "internal/leftover", "internal/fail"}
+var library = []string{".", "procmaps", "internal/sys", "internal/perms", "internal/latch", "internal/kernel", "internal/place", "internal/leftover", "internal/fail", "live"}
 
 func run(ctx context.Context) error {
 	var part, parts int

@@ -1,0 +1,168 @@
+//go:build linux
+
+// Package live tells which mappings of package mmap are alive, and where they were made.
+// A program that does not import it pays nothing.
+//
+// While [Record] is on, the profile github.com/mmarinus/mmap/live of [runtime/pprof]
+// counts live mappings by the stack that made them, so net/http/pprof serves it.
+package live
+
+import (
+	"fmt"
+	"iter"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"sync"
+
+	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/birth"
+)
+
+// A Mapping is one that is alive: nobody has unmapped it or given it away.
+type Mapping struct {
+	Addr  uintptr   // of the first byte
+	Len   int       // in bytes
+	Prot  mmap.Prot // what every page allows
+	Stack []uintptr // of the function that made it, for runtime.CallersFrames; nil if that was not recorded
+}
+
+var profile = pprof.NewProfile("github.com/mmarinus/mmap/live")
+
+// record is what was recorded, under its lock.
+var record struct {
+	sync.Mutex
+	on, checks int // whether Record is on, and how many Checks are at work
+	last       uint32
+	alive      map[uint32][]uintptr
+	collected  map[uint32][]uintptr // for Checks
+}
+
+// Record has new mappings remember the stack that makes them from now on, or no more.
+// What was recorded stays. It is safe to call from several goroutines; the last call
+// counts.
+func Record(on bool) {
+	record.Lock()
+	defer record.Unlock()
+	if record.on = 0; on {
+		record.on = 1
+	}
+	watch()
+}
+
+// watch begins or ends to be told of mappings.
+func watch() {
+	if record.alive == nil {
+		record.alive, record.collected = map[uint32][]uintptr{}, map[uint32][]uintptr{}
+	}
+	// Who is watched stays so: what was born under watch has to be heard of.
+	if record.on+record.checks > 0 || birth.Watching.Load() != nil {
+		birth.Watching.Store(&birth.Watcher{Born: born, Gone: gone})
+	}
+}
+
+func born() uint32 {
+	record.Lock()
+	defer record.Unlock()
+	if record.on+record.checks == 0 {
+		return 0
+	}
+	record.last++
+	if _, taken := record.alive[record.last]; taken || record.last > birth.Last {
+		record.last = 1
+	}
+	var stack [64]uintptr
+	record.alive[record.last] = callers(stack[:runtime.Callers(1, stack[:])])
+	if record.on > 0 {
+		profile.Add(record.last, 2)
+	}
+	return record.last
+}
+
+// callers returns a copy of the stack without the functions of the library at its top.
+func callers(stack []uintptr) []uintptr {
+	for i, pc := range stack {
+		f := runtime.FuncForPC(pc - 1)
+		if f == nil || !strings.HasPrefix(f.Name(), "github.com/mmarinus/mmap.") && !strings.HasPrefix(f.Name(), "github.com/mmarinus/mmap/live.born") {
+			return append([]uintptr(nil), stack[i:]...)
+		}
+	}
+	return append([]uintptr(nil), stack...)
+}
+
+func gone(id uint32, collected bool) {
+	record.Lock()
+	defer record.Unlock()
+	if collected && record.checks > 0 {
+		record.collected[id] = record.alive[id]
+	}
+	delete(record.alive, id)
+	profile.Remove(id)
+}
+
+// All returns all mappings that are alive, closed but pinned ones too, in no order.
+func All() iter.Seq[Mapping] {
+	return func(yield func(Mapping) bool) {
+		birth.Each(func(m birth.Mapping) bool {
+			record.Lock()
+			stack := record.alive[m.ID]
+			record.Unlock()
+			return yield(Mapping{m.Addr, m.Len, mmap.Prot(m.Prot), stack})
+		})
+	}
+}
+
+// A TB is a [testing.TB], or what Check needs of it.
+type TB interface {
+	Helper()
+	Cleanup(f func())
+	Errorf(format string, args ...any)
+}
+
+// Check fails the test at its end for each mapping that was made since and is not closed,
+// and prints where it was made. One that the collector has unmapped was not closed
+// either. Call it first in the test, so that it looks after all other cleanups; and not in
+// parallel tests, whose mappings it would report, too.
+func Check(tb TB) {
+	tb.Helper()
+	record.Lock()
+	record.checks++
+	watch()
+	first := record.last
+	record.Unlock()
+	tb.Cleanup(func() {
+		tb.Helper()
+		birth.Each(func(m birth.Mapping) bool {
+			if m.ID > first && !m.Closed {
+				record.Lock()
+				stack := record.alive[m.ID]
+				record.Unlock()
+				tb.Errorf("a mapping of %d bytes at %#x, %v, is not closed. It was made in\n%s", m.Len, m.Addr, mmap.Prot(m.Prot), frames(stack))
+			}
+			return true
+		})
+		record.Lock()
+		defer record.Unlock()
+		for id, stack := range record.collected {
+			if id > first {
+				tb.Errorf("a mapping was not closed, and the collector has unmapped it. It was made in\n%s", frames(stack))
+			}
+		}
+		if record.checks--; record.checks == 0 {
+			clear(record.collected)
+		}
+	})
+}
+
+// frames returns a stack as text.
+func frames(stack []uintptr) string {
+	var text strings.Builder
+	for all := runtime.CallersFrames(stack); len(stack) > 0; {
+		f, more := all.Next()
+		fmt.Fprintf(&text, "%s\n\t%s:%d\n", f.Function, f.File, f.Line)
+		if !more {
+			break
+		}
+	}
+	return text.String()
+}
