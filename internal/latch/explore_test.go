@@ -114,9 +114,10 @@ type thing struct {
 	mapped bool
 	fails  int // how often taking it down will fail
 	kept   bool
-	closed bool // a Close has begun
-	pinned int  // by calls that have returned
-	taken  int  // by transitions
+	closed bool   // a Close has begun
+	failed [3]int // how often, by thread: in the key by what each has seen
+	pinned int    // by calls that have returned
+	taken  int    // by transitions
 }
 
 func (m *thing) Keeps() bool { return m.kept }
@@ -135,6 +136,9 @@ func (m *thing) Unmap() bool {
 		}
 		if m.fails > 0 {
 			m.fails--
+			if m.r.current != nil {
+				m.failed[m.r.current.index]++
+			}
 			return 0
 		}
 		m.mapped = false

@@ -112,7 +112,12 @@ func (r *run) call(t *thread, c call) {
 			m.pinned--
 			begin()
 		}
-		end(uint8(l.UnpinAsked(line, m)))
+		before := m.failed[t.index]
+		a := l.UnpinAsked(line, m)
+		if (a == Failed) != (m.failed[t.index] > before) {
+			r.fail("thread %d: Unpin answers %d, and taking down has failed %d times", t.index, a, m.failed[t.index]-before)
+		}
+		end(uint8(a))
 	case acquire:
 		a := l.Acquire(s, c.besides)
 		if a == OK {

@@ -150,7 +150,9 @@ func (s *spec) happen(c config, thread int, p *pending, f func(config, uint8)) {
 	case unpin:
 		c.pins[thread]--
 		f(c, uint8(OK))
-		if s.fails && c.closed && !c.held() {
+		// The pin has ended, and the thing is taken down, if at all, a while later: others
+		// can be in between.
+		if s.fails && (p.disturbed || c.closed && !c.held()) {
 			f(c, uint8(Failed))
 		}
 	case acquire:
