@@ -79,11 +79,14 @@ func born() uint32 {
 	return record.last
 }
 
+const library, itself = "github.com/mmarinus/mmap.", "github.com/mmarinus/mmap/live.born"
+
 // callers returns a copy of the stack without the functions of the library at its top.
 func callers(stack []uintptr) []uintptr {
 	for i, pc := range stack {
 		f := runtime.FuncForPC(pc - 1)
-		if f == nil || !strings.HasPrefix(f.Name(), "github.com/mmarinus/mmap.") && !strings.HasPrefix(f.Name(), "github.com/mmarinus/mmap/live.born") {
+		own := f != nil && (strings.HasPrefix(f.Name(), library) || strings.HasPrefix(f.Name(), itself))
+		if !own {
 			return append([]uintptr(nil), stack[i:]...)
 		}
 	}
@@ -137,7 +140,8 @@ func Check(tb TB) {
 				record.Lock()
 				stack := record.alive[m.ID]
 				record.Unlock()
-				tb.Errorf("a mapping of %d bytes at %#x, %v, is not closed. It was made in\n%s", m.Len, m.Addr, mmap.Prot(m.Prot), frames(stack))
+				tb.Errorf("a mapping of %d bytes at %#x, %v, is not closed. It was made in\n%s",
+					m.Len, m.Addr, mmap.Prot(m.Prot), frames(stack))
 			}
 			return true
 		})
