@@ -65,12 +65,12 @@ func (e *FaultError) Is(target error) bool { return target == ErrFault }
 // Unwrap returns the cause.
 func (e *FaultError) Unwrap() error { return e.Err }
 
-// fault describes a fault at an address that the region covers, of an access
-// that stands at another; see kernel.CauseOf for need. The caller still pins the region,
-// so the kernel's table shows what the access found.
-func (r *region) fault(addr, at uintptr, need Prot) *FaultError {
-	start := r.addr.Load() // on s390x addr is that of the page, which may begin before
-	err := faultAt(addr, int(max(at, start)-start), kernel.CauseOf(addr, perms.Prot(need)))
+// fault describes a fault at an address of a mapping, of which the first byte is at first,
+// by an access that stands at another; see kernel.CauseOf for need. If the caller still
+// pins the mapping, the kernel's table shows what the access found.
+func fault(addr, at, first uintptr, need Prot) *FaultError {
+	// On s390x addr is that of the page, which may begin before.
+	err := faultAt(addr, int(max(at, first)-first), kernel.CauseOf(addr, perms.Prot(need)))
 	err.PCs = faultStack()
 	faultCount.Add(1)
 	return err
@@ -145,25 +145,22 @@ func (g *guard) rescue(p any, err *error, pins ...*Pin) {
 // guard.
 func (g *guard) claim(p any, pins []*Pin) error {
 	_, known := p.(runtime.Error)
-	fault, ok := p.(interface{ Addr() uintptr })
+	where, ok := p.(interface{ Addr() uintptr })
 	if !known || !ok {
 		panic(p)
 	}
-	addr := fault.Addr()
+	addr := where.Addr()
 	if g.r != nil && g.r.covers(addr) {
-		return g.r.fault(addr, cmp.Or(g.at, addr), g.need)
+		return fault(addr, cmp.Or(g.at, addr), g.r.addr.Load(), g.need)
 	}
 	for _, pin := range pins {
 		if pin != nil && pin.r.covers(addr) {
-			return pin.r.fault(addr, addr, 0)
+			return fault(addr, addr, pin.r.addr.Load(), 0)
 		}
 	}
 	if g.all {
 		if r, first := regionAt(addr); r != nil {
-			faultCount.Add(1)
-			err := faultAt(addr, int(max(addr, first)-first), kernel.CauseOf(addr, 0))
-			err.PCs = faultStack()
-			return err
+			return fault(addr, addr, first, 0)
 		}
 	}
 	if !g.outer && addr >= kernel.PageSize {

@@ -534,7 +534,7 @@ func TestHugePageAmongSmall(t *testing.T) {
 }
 
 // Huge pages that have grown, were advised or protected in parts are several areas
-// for ever, and move all the same.
+// for good, and move all the same.
 func TestMoveHugeAreas(t *testing.T) {
 	huge := int(withHugePages(t, 3))
 	pg := int(pageSize)

@@ -237,8 +237,7 @@ func (t ticket) resign() {
 // goes on working: at the limit vm.max_map_count, and with EINVAL for a part of memory
 // that the kernel does not divide, such as a ring of perf_event_open(2), of which the
 // parts must be joined first. Where a last view could not unmap, the next Close tries
-// again and reports. A
-// sealed mapping cannot be closed: ErrSealed.
+// again and reports. A sealed mapping cannot be closed: ErrSealed.
 //
 // It is safe to call from several goroutines at once.
 func (m Mapping) Close() error {

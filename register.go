@@ -25,8 +25,10 @@ type Stats struct {
 func ReadStats() Stats {
 	s := Stats{Faults: faultCount.Load(), Collected: unclosed.Load()}
 	for _, r := range everyRegion() {
-		if there := r.Glance(func() { s.Bytes += int64(r.len.Load()) }); there {
+		n := int64(0)
+		if r.Glance(func() { n = int64(r.len.Load()) }) { // which can look again
 			s.Mappings++
+			s.Bytes += n
 		}
 	}
 	return s

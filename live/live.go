@@ -30,13 +30,17 @@ type Mapping struct {
 var profile = pprof.NewProfile("github.com/mmarinus/mmap/live")
 
 // record is what was recorded, under its lock.
-var record struct {
+var record = struct {
 	sync.Mutex
-	on, checks int // whether Record is on, and how many Checks are at work
-	last       uint32
-	alive      map[uint32][]uintptr
-	collected  map[uint32][]uintptr // for Checks
-}
+	on        bool // by Record
+	checks    int  // at work
+	last      uint32
+	alive     map[uint32][]uintptr
+	collected map[uint32][]uintptr // for Checks
+}{alive: map[uint32][]uintptr{}, collected: map[uint32][]uintptr{}}
+
+// watcher, once it has been told of a mapping, has to hear of its end: it stays.
+var watcher = &birth.Watcher{Born: born, Gone: gone}
 
 // Record has new mappings remember the stack that makes them from now on, or no more.
 // What was recorded stays. It is safe to call from several goroutines; the last call
@@ -44,39 +48,33 @@ var record struct {
 func Record(on bool) {
 	record.Lock()
 	defer record.Unlock()
-	if record.on = 0; on {
-		record.on = 1
-	}
-	watch()
-}
-
-// watch begins or ends to be told of mappings.
-func watch() {
-	if record.alive == nil {
-		record.alive, record.collected = map[uint32][]uintptr{}, map[uint32][]uintptr{}
-	}
-	// Who is watched stays so: what was born under watch has to be heard of.
-	if record.on+record.checks > 0 || birth.Watching.Load() != nil {
-		birth.Watching.Store(&birth.Watcher{Born: born, Gone: gone})
+	if record.on = on; on {
+		birth.Watching.Store(watcher)
 	}
 }
 
 func born() uint32 {
 	record.Lock()
 	defer record.Unlock()
-	if record.on+record.checks == 0 {
+	if !record.on && record.checks == 0 {
 		return 0
 	}
-	record.last++
-	if _, taken := record.alive[record.last]; taken || record.last > birth.Last {
-		record.last = 1
+	for taken := true; taken; _, taken = record.alive[record.last] {
+		record.last = record.last%birth.Last + 1
 	}
 	var stack [64]uintptr
 	record.alive[record.last] = callers(stack[:runtime.Callers(1, stack[:])])
-	if record.on > 0 {
+	if record.on {
 		profile.Add(record.last, 2)
 	}
 	return record.last
+}
+
+// stackOf returns where a mapping was made, nil if that was not recorded.
+func stackOf(id uint32) []uintptr {
+	record.Lock()
+	defer record.Unlock()
+	return record.alive[id]
 }
 
 const library, itself = "github.com/mmarinus/mmap.", "github.com/mmarinus/mmap/live.born"
@@ -107,10 +105,7 @@ func gone(id uint32, collected bool) {
 func All() iter.Seq[Mapping] {
 	return func(yield func(Mapping) bool) {
 		birth.Each(func(m birth.Mapping) bool {
-			record.Lock()
-			stack := record.alive[m.ID]
-			record.Unlock()
-			return yield(Mapping{m.Addr, m.Len, mmap.Prot(m.Prot), stack})
+			return yield(Mapping{m.Addr, m.Len, mmap.Prot(m.Prot), stackOf(m.ID)})
 		})
 	}
 }
@@ -130,18 +125,15 @@ func Check(tb TB) {
 	tb.Helper()
 	record.Lock()
 	record.checks++
-	watch()
+	birth.Watching.Store(watcher)
 	first := record.last
 	record.Unlock()
 	tb.Cleanup(func() {
 		tb.Helper()
 		birth.Each(func(m birth.Mapping) bool {
 			if m.ID > first && !m.Closed {
-				record.Lock()
-				stack := record.alive[m.ID]
-				record.Unlock()
 				tb.Errorf("a mapping of %d bytes at %#x, %v, is not closed. It was made in\n%s",
-					m.Len, m.Addr, mmap.Prot(m.Prot), frames(stack))
+					m.Len, m.Addr, mmap.Prot(m.Prot), frames(stackOf(m.ID)))
 			}
 			return true
 		})

@@ -264,7 +264,7 @@ func (r *run) end() {
 	}
 }
 
-// most is how many steps a run may have: one that needs more goes on for ever.
+// most is how many steps a run may have: one that needs more never ends.
 const most = 400
 
 // A tally says how much was explored.
@@ -342,7 +342,7 @@ func explore(p program, bound int) (t tally, order []int, failure error) {
 func (r *run) finish(p program) {
 	for _, t := range r.threads {
 		if !t.done {
-			r.fail("thread %d sleeps for ever", t.index)
+			r.fail("thread %d never wakes up", t.index)
 			return
 		}
 	}
@@ -369,7 +369,7 @@ func (r *run) finish(p program) {
 		open, s := l.word.v&gone == 0, State(l.word.v&genMask)
 		m.closed = true
 		if a := l.Close(s, m); open != (a == OK) || !r.spec.resigned[i] && m.mapped {
-			r.fail("a Close afterwards answers %v; it is mapped: %v", a, m.mapped)
+			r.fail("a Close afterwards returns %v; it is mapped: %v", a, m.mapped)
 		}
 	}
 }

@@ -42,10 +42,10 @@ type State uint64
 // Partial, among the states that do not stand in the way, lets a broken latch be used.
 const Partial = State(partial)
 
-// An Answer is what a call comes to.
+// An Answer is the result of a call.
 type Answer uint8
 
-// The answers.
+// What calls return.
 const (
 	OK     Answer = iota
 	Busy          // pins or another transition are in the way
@@ -159,7 +159,7 @@ func (l *Latch) Unpin(line *Stripe, m Memory) {
 	}
 }
 
-// UnpinAsked is Unpin that answers: Failed if it was the last pin of a closed latch and
+// UnpinAsked is Unpin that returns an Answer: Failed if it was the last pin of a closed latch and
 // the thing could not be taken down.
 func (l *Latch) UnpinAsked(line *Stripe, m Memory) Answer {
 	if line != nil || l.word.Add(^uint64(0))&closed != 0 {

@@ -136,6 +136,16 @@ func TestGlance(t *testing.T) {
 	if l.State() != s {
 		t.Error("the state of now")
 	}
+	looked = 0
+	there := l.Glance(func() {
+		if looked++; looked == 1 { // a transition comes between
+			is(t, "acquire", l.Acquire(s, 0), OK)
+			s = l.Pass(s)
+		}
+	})
+	if !there || looked != 2 {
+		t.Errorf("beside a transition it looked %d times", looked)
+	}
 	line, _ := l.Pin(s, 0, 0, m)
 	is(t, "close", l.Close(s, m), OK)
 	if !l.Glance(func() {}) {

@@ -76,10 +76,10 @@ func (r *run) call(t *thread, c call) {
 	end := func(answer uint8) {
 		t.beginCall()
 		if r.tracing {
-			r.trace = append(r.trace, fmt.Sprintf("thread %d: %s answers %d", t.index, kinds[c.kind], answer))
+			r.trace = append(r.trace, fmt.Sprintf("thread %d: %s returns %d", t.index, kinds[c.kind], answer))
 		}
 		if !r.spec.end(i, t.index, answer) {
-			r.fail("thread %d: no order of the calls explains that call %d answers %d", t.index, t.at, answer)
+			r.fail("thread %d: no order of the calls explains that call %d returns %d", t.index, t.at, answer)
 		}
 	}
 	switch c.kind {
@@ -115,7 +115,7 @@ func (r *run) call(t *thread, c call) {
 		before := m.failed[t.index]
 		a := l.UnpinAsked(line, m)
 		if (a == Failed) != (m.failed[t.index] > before) {
-			r.fail("thread %d: Unpin answers %d, and taking down has failed %d times", t.index, a, m.failed[t.index]-before)
+			r.fail("thread %d: Unpin returns %d, and taking down has failed %d times", t.index, a, m.failed[t.index]-before)
 		}
 		end(uint8(a))
 	case acquire:
@@ -188,7 +188,7 @@ func (r *run) callBoth(t *thread, c call) {
 	}
 	a := AcquireBoth(r.latches[both[0]], t.state[both[0]], r.latches[both[1]], t.state[both[1]])
 	if r.tracing {
-		r.trace = append(r.trace, fmt.Sprintf("thread %d: AcquireBoth answers %d", t.index, a))
+		r.trace = append(r.trace, fmt.Sprintf("thread %d: AcquireBoth returns %d", t.index, a))
 	}
 	explained := true
 	if a == OK {
@@ -200,7 +200,7 @@ func (r *run) callBoth(t *thread, c call) {
 		explained = r.spec.endOne(both, t.index, uint8(a))
 	}
 	if !explained {
-		r.fail("thread %d: no order of the calls explains that both answer %d", t.index, a)
+		r.fail("thread %d: no order of the calls explains that both return %d", t.index, a)
 	}
 }
 

@@ -153,6 +153,7 @@ func LockedAreas(areas []kernel.Area, addr, size uintptr) (_ []kernel.Area, held
 // MS_INVALIDATE of msync(2), which has no effect, fails with EBUSY.
 func IsLocked(addr, size uintptr) bool { return sys.Msync(addr, size, unix.MS_INVALIDATE) != nil }
 
+// UnlockAllBut unlocks [start, end), but for these areas in it.
 func UnlockAllBut(areas []kernel.Area, start, end uintptr) {
 	for _, a := range areas {
 		if a.Start > start {
