@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/cpu"
 )
@@ -13,13 +14,23 @@ import (
 // What the latch is made of. Tests that run all orders of these operations put others in
 // their place, with the tag explore; without those, nothing can be built with it.
 type (
-	word    = atomic.Uint64
-	pointer = atomic.Pointer[stripes]
-	counter = atomic.Int64
+	word      = atomic.Uint64
+	pointer   = atomic.Pointer[stripes]
+	counter   = atomic.Int64
+	condition = sync.Cond
 )
 
-// outcome wakes those who wait for the end of a transition.
+// outcome wakes those who wait for the end of a transition. Its lock is that of all
+// conditions.
 var outcome = sync.NewCond(new(sync.Mutex))
+
+func newCondition() *condition { return sync.NewCond(outcome.L) }
+
+// after calls f in a while, unless it is stopped.
+func after(d time.Duration, f func()) (stop func() bool) { return time.AfterFunc(d, f).Stop }
+
+// pause waits for a moment, which is longer from try to try.
+func pause(tries int) { time.Sleep(min(10*time.Microsecond<<min(tries, 10), time.Millisecond)) }
 
 // A Stripe is where pins are counted.
 type Stripe struct {

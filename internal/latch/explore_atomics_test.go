@@ -2,6 +2,11 @@
 
 package latch
 
+import (
+	"iter"
+	"time"
+)
+
 // The operations that the latch is made of, as the explorer has them: before each, it
 // decides which thread goes on.
 
@@ -13,8 +18,12 @@ func (w *word) Add(d uint64) uint64 {
 	return x.step("add to word", w, d, func() uint64 { w.v += d; return w.v })
 }
 
-func (w *word) Swap(n uint64) uint64 {
-	return x.step("swap word", w, n, func() uint64 { old := w.v; w.v = n; return old })
+func (w *word) Or(bits uint64) uint64 {
+	return x.step("set in word", w, bits, func() uint64 { old := w.v; w.v |= bits; return old })
+}
+
+func (w *word) And(bits uint64) uint64 {
+	return x.step("clear in word", w, bits, func() uint64 { old := w.v; w.v &= bits; return old })
 }
 
 func (w *word) CompareAndSwap(old, n uint64) bool {
@@ -62,36 +71,83 @@ func truth(b bool) uint64 {
 	return 0
 }
 
-// A condition is a sync.Cond with its lock. Giving up the lock and waking others are no
-// steps: to do so at once only gives the others more choice.
+// A condition is a sync.Cond, all with one lock. Giving up the lock and waking others are
+// no steps: to do so at once only gives the others more choice. Whoever gets the lock
+// sees all that it guards.
 type condition struct {
-	L      lock
+	L      *lock
 	asleep uint // the threads that wait, as bits
 }
 
 type lock struct{ held bool }
 
-var outcome = new(condition)
+var outcome = newOutcome()
+
+func newOutcome() *condition { return &condition{L: new(lock)} }
+
+func newCondition() *condition { return &condition{L: outcome.L} }
 
 func (l *lock) Lock() {
 	if x.current == nil {
 		return
 	}
 	x.current.blocked = func() bool { return l.held }
-	x.step("lock", l, 0, func() uint64 { l.held = true; return 0 })
+	x.step("lock", l, 0, func() uint64 { l.held = true; return x.guarded() })
 }
 
 func (l *lock) Unlock() { l.held = false }
 
 func (c *condition) Wait() {
 	t := x.current
+	x.sleeps(t, c)
 	c.L.held = false
 	c.asleep |= 1 << t.index
 	t.blocked = func() bool { return c.asleep&(1<<t.index) != 0 || c.L.held }
-	x.step("wake up", c, 0, func() uint64 { c.L.held = true; return 0 })
+	x.step("wake up", c, 0, func() uint64 { c.L.held = true; return x.guarded() })
 }
 
 func (c *condition) Broadcast() { c.asleep = 0 }
+
+// after makes a thread of its own of f, which can run at any time. When it is stopped, it
+// can be too late: that of a round goes on.
+func after(_ time.Duration, f func()) (stop func() bool) {
+	owner := x.current
+	if owner.getting == nil {
+		stop = x.arm("round", f)
+		x.threads[len(x.threads)-1].fire = func() { x.expired++ }
+		return stop
+	}
+	g := owner.getting
+	x.arm("patience", f)
+	t := x.threads[len(x.threads)-1]
+	t.fire = func() {
+		g.hurried = true
+		x.noise(owner.index, g.latch)
+	}
+	return func() bool { t.done = true; return true }
+}
+
+// arm adds a timer.
+func (r *run) arm(what string, f func()) (stop func() bool) {
+	t := &thread{index: len(r.threads), timer: what}
+	r.threads = append(r.threads, t)
+	t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
+		defer abort()
+		t.yield = yield
+		f()
+	})
+	before := r.current
+	r.current = t
+	t.next() // up to its lock
+	r.current = before
+	return func() bool { return false }
+}
+
+// pause lets others go on, if they can.
+func pause(int) {
+	x.current.pausing = true
+	x.step("pause", nil, 0, func() uint64 { return 0 })
+}
 
 // A Stripe is where pins are counted.
 type Stripe struct{ pins counter }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"iter"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -40,7 +41,12 @@ type run struct {
 	current *thread // nil: nobody else is there
 	latches []*Latch
 	things  []*thing
-	length  []uint64 // of each thing: what a transition changes
+	length  []uint64       // of each thing: what a transition changes
+	drains  map[*drain]int // the thread that each is of
+	last    int            // the thread that was resumed last
+	expired int            // rounds that timers have ended while others could go on
+	nested  bool           // pins are views
+	cancels bool           // Drains are canceled also while they could go on
 	spec    spec
 	steps   int
 	trace   []string // if it is to be printed
@@ -61,6 +67,20 @@ type thread struct {
 	state   []State     // its ticket of each latch
 	pins    [][]*Stripe // what it holds of each
 	taken   []bool      // it is in a transition
+	timer   string      // what it is a timer of, if it is one
+	fire    func()      // notes that it fires
+	pausing bool        // the others go first
+	getting *getting    // a pin that it is getting
+	fn      *running    // what its Drain runs
+}
+
+// abort ends a thread quietly whose order is not followed further.
+func abort() {
+	if p := recover(); p != nil {
+		if _, ok := p.(aborted); !ok {
+			panic(p)
+		}
+	}
 }
 
 // aborted ends a thread whose order is not followed further.
@@ -75,7 +95,12 @@ func (r *run) step(what string, on any, arg uint64, do func() uint64) uint64 {
 	if !t.yield(struct{}{}) {
 		panic(aborted{})
 	}
-	t.blocked = nil
+	t.blocked, t.pausing = nil, false
+	for _, other := range r.threads {
+		if other != t {
+			other.pausing = false
+		}
+	}
 	t.beginCall()
 	got := do()
 	t.see(got)
@@ -122,6 +147,18 @@ type thing struct {
 
 func (m *thing) Keeps() bool { return m.kept }
 
+// Nested is asked by the thread that wants a pin.
+func (m *thing) Nested() bool {
+	if m.r.nested {
+		for _, pins := range m.r.current.pins {
+			if len(pins) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (m *thing) Unmap() bool {
 	ok := m.r.step("unmap", m, 0, func() uint64 {
 		switch {
@@ -163,10 +200,12 @@ func (r *run) key(last, preempted int) string {
 		m := r.things[i]
 		b = append(b, byte(truth(m.mapped)), byte(m.fails), byte(truth(m.closed)), byte(m.pinned), byte(m.taken), byte(r.length[i]))
 	}
-	b = append(b, byte(outcome.asleep), byte(truth(outcome.L.held)), byte(last+1), byte(preempted))
+	b = append(b, byte(outcome.asleep), byte(truth(outcome.L.held)), byte(last+1), byte(preempted), byte(r.expired))
+	b = r.turnsKey(b)
 	for _, t := range r.threads {
 		word(t.seen)
-		b = append(b, byte(t.at), byte(truth(t.done)))
+		b = append(b, byte(t.at), byte(truth(t.done)), byte(truth(t.pausing)))
+		b = append(b, t.getting.key()...)
 		for i := range t.state {
 			word(uint64(t.state[i]))
 			b = append(b, byte(truth(t.taken[i])), byte(len(t.pins[i])))
@@ -190,20 +229,42 @@ func (r *run) lineOf(latch int, line *Stripe) int {
 	panic("no such line")
 }
 
-// enabled returns the threads that can go on.
-func (r *run) enabled() (some []int) {
-	for _, t := range r.threads {
-		if !t.done && (t.blocked == nil || !t.blocked()) {
-			some = append(some, t.index)
+// enabled returns the threads that can go on, the timers last, and how many are none.
+func (r *run) enabled() (some []int, threads int) {
+	add := func(which func(t *thread) bool) {
+		for _, t := range r.threads {
+			if !t.done && which(t) && (t.blocked == nil || !t.blocked()) {
+				some = append(some, t.index)
+			}
 		}
 	}
-	return some
+	add(func(t *thread) bool { return t.timer == "" && !t.pausing })
+	if len(some) == 0 {
+		add(func(t *thread) bool { return t.timer == "" })
+	}
+	threads = len(some)
+	add(func(t *thread) bool {
+		switch t.timer {
+		case "round":
+			return r.expired < mostExpired || threads == 0 && r.holding()
+		case "cancel":
+			return r.cancels || threads == 0
+		}
+		return t.timer != ""
+	})
+	return some, threads
 }
+
+// mostExpired is how many rounds can end by their time in one run, not counting those
+// that hold somebody back when nothing else can happen. Afterwards a Drain ends when it is
+// canceled.
+const mostExpired = 2
 
 // start makes the run of a program, at its beginning.
 func start(p program) *run {
 	r := &run{}
-	x, outcome = r, new(condition)
+	x, outcome, watchers = r, newOutcome(), map[*Latch]*turns{}
+	r.drains, r.nested, r.cancels = map[*drain]int{}, p.nested, p.cancels
 	n := 1
 	for _, calls := range p.threads {
 		for _, c := range calls {
@@ -228,13 +289,7 @@ func start(p program) *run {
 		t := &thread{index: i, state: make([]State, n), pins: make([][]*Stripe, n), taken: make([]bool, n)}
 		r.threads = append(r.threads, t)
 		t.next, t.stop = iter.Pull(func(yield func(struct{}) bool) {
-			defer func() {
-				if p := recover(); p != nil {
-					if _, ok := p.(aborted); !ok {
-						panic(p)
-					}
-				}
-			}()
+			defer abort()
 			t.yield = yield
 			if !yield(struct{}{}) {
 				return
@@ -252,10 +307,15 @@ func start(p program) *run {
 // resume runs a thread up to its next step.
 func (r *run) resume(t *thread) {
 	r.current = t
+	if t.fire != nil {
+		t.fire()
+		t.fire = nil
+	}
 	if _, ok := t.next(); !ok {
 		t.done = true
 	}
-	r.current = nil
+	r.current, r.last = nil, t.index
+	r.noteDrains()
 }
 
 func (r *run) end() {
@@ -265,7 +325,7 @@ func (r *run) end() {
 }
 
 // most is how many steps a run may have: one that needs more never ends.
-const most = 400
+const most = 800
 
 // A tally says how much was explored.
 type tally struct{ runs, states, steps int }
@@ -288,8 +348,11 @@ func explore(p program, bound int) (t tally, order []int, failure error) {
 		order, last, preempted := slices.Clone(prefix[:0:0]), -1, 0
 		for {
 			t.steps++
-			some := r.enabled()
-			if r.failure != nil || len(some) == 0 {
+			some, threads := r.enabled()
+			if threads == 0 {
+				r.stuck()
+			}
+			if r.failure != nil || len(some) == 0 || threads == 0 && r.finished() {
 				break
 			}
 			if len(order) >= most {
@@ -326,7 +389,7 @@ func explore(p program, bound int) (t tally, order []int, failure error) {
 			order, last = append(order, next), next
 			r.resume(r.threads[next])
 		}
-		if r.failure == nil && len(r.enabled()) == 0 {
+		if some, _ := r.enabled(); r.failure == nil && (len(some) == 0 || r.finished()) {
 			r.finish(p)
 		}
 		r.end()
@@ -341,14 +404,18 @@ func explore(p program, bound int) (t tally, order []int, failure error) {
 // finish looks at what is left when nobody can go on.
 func (r *run) finish(p program) {
 	for _, t := range r.threads {
-		if !t.done {
+		if !t.done && t.timer == "" {
 			r.fail("thread %d never wakes up", t.index)
 			return
 		}
 	}
+	if len(watchers) > 0 {
+		r.fail("turns are left over: %+v", *slices.Collect(maps.Values(watchers))[0])
+		return
+	}
 	for i, l := range r.latches {
 		m := r.things[i]
-		if l.word.v&(busy|awaited) != 0 {
+		if l.word.v&(busy|awaited|watched) != 0 {
 			r.fail("the word is %#x at the end", l.word.v)
 			return
 		}
@@ -379,13 +446,22 @@ func replay(p program, order []int) (steps []string, failure error) {
 	r := start(p)
 	r.tracing = true
 	for _, next := range order {
-		if !slices.Contains(r.enabled(), next) {
+		some, threads := r.enabled()
+		if threads == 0 {
+			r.stuck()
+		}
+		if !slices.Contains(some, next) {
 			break
 		}
 		r.resume(r.threads[next])
 	}
-	if r.failure == nil && len(r.enabled()) == 0 {
-		r.finish(p)
+	if some, threads := r.enabled(); r.failure == nil {
+		if threads == 0 {
+			r.stuck()
+		}
+		if r.failure == nil && (len(some) == 0 || r.finished()) {
+			r.finish(p)
+		}
 	}
 	r.end()
 	return r.trace, r.failure

@@ -30,6 +30,7 @@ const (
 	gone                            // it is taken down or given away
 	failed                          // closed, but taking down failed: the next Close tries again
 	partial                         // broken: see Break
+	watched                         // the latch has turns: see Drain
 	genOne
 	genMask = ^uint64(genOne - 1)
 )
@@ -47,13 +48,14 @@ type Answer uint8
 
 // What calls return.
 const (
-	OK     Answer = iota
-	Busy          // pins or another transition are in the way
-	Moved         // the state is of an older generation
-	Closed        // it is closed
-	Broken        // it is broken
-	Kept          // Memory does not let it be closed
-	Failed        // Memory could not be taken down
+	OK       Answer = iota
+	Busy            // pins or another transition are in the way
+	Moved           // the state is of an older generation
+	Closed          // it is closed
+	Broken          // it is broken
+	Kept            // Memory does not let it be closed
+	Failed          // Memory could not be taken down
+	Canceled        // what it waited for need not be waited for any more
 )
 
 // Memory is what the latch guards.
@@ -62,6 +64,9 @@ type Memory interface {
 	Unmap() bool
 	// Keeps reports whether it must not be closed.
 	Keeps() bool
+	// Nested reports whether the caller may use a thing already, and whoever waits for
+	// that waits for the caller.
+	Nested() bool
 }
 
 // stripes count pins when several processors pin one latch: each goroutine
@@ -128,7 +133,14 @@ func (l *Latch) Pin(s, besides State, hint uintptr, m Memory) (*Stripe, Answer) 
 		if a := s.refusal(w); a != OK {
 			return nil, a
 		}
-		if w&busy != 0 {
+		switch {
+		case w&watched != 0:
+			if l.hold(s, besides, m) {
+				line, a := l.Pin(s, besides|watched, hint, m)
+				l.arrive()
+				return line, a
+			}
+		case w&busy != 0:
 			l.await()
 		}
 	}
@@ -154,7 +166,7 @@ func (s State) refusal(w uint64) Answer {
 // given up before Unpin looks for closed, so at least one of the two sees the
 // other; settle elects one if both do.
 func (l *Latch) Unpin(line *Stripe, m Memory) {
-	if line != nil || l.word.Add(^uint64(0))&closed != 0 {
+	if line != nil || l.word.Add(^uint64(0))&(closed|watched) != 0 {
 		l.unpinSlowly(line, m)
 	}
 }
@@ -162,14 +174,14 @@ func (l *Latch) Unpin(line *Stripe, m Memory) {
 // UnpinAsked is Unpin that returns an Answer: Failed if it was the last pin of a closed latch and
 // the thing could not be taken down.
 func (l *Latch) UnpinAsked(line *Stripe, m Memory) Answer {
-	if line != nil || l.word.Add(^uint64(0))&closed != 0 {
+	if line != nil || l.word.Add(^uint64(0))&(closed|watched) != 0 {
 		return l.unpinSlowly(line, m)
 	}
 	return OK
 }
 
-// unpinSlowly deals with all that Unpin leaves: stripes, and closed latches. A pin
-// in the word is given up already. Inlined, it would keep Unpin from being so, which
+// unpinSlowly deals with all that Unpin leaves: stripes, and latches that are closed or
+// drained. A pin in the word is given up already. Inlined, it would keep Unpin from being so, which
 // costs a view a seventh.
 //
 //go:noinline
@@ -177,7 +189,11 @@ func (l *Latch) unpinSlowly(line *Stripe, m Memory) Answer {
 	if line != nil {
 		line.pins.Add(-1)
 	}
-	if l.word.Load()&closed != 0 {
+	w := l.word.Load()
+	if w&watched != 0 && w&pinMask == 0 && l.stripes.Load().idle() {
+		l.alert()
+	}
+	if w&closed != 0 {
 		return l.settle(m)
 	}
 	return OK
@@ -250,6 +266,17 @@ func (l *Latch) Pass(s State) State {
 	return s
 }
 
+// Stay ends a transition that happened and keeps the state.
+func (l *Latch) Stay(s State) {
+	if l.publish(uint64(s)|l.word.Load()&partial)&watched != 0 {
+		outcome.L.Lock()
+		defer outcome.L.Unlock()
+		if t := watchers[l]; t != nil {
+			t.changes++
+		}
+	}
+}
+
 // Resign ends a transition that gave the thing away: the state is old, and nobody has
 // the next.
 func (l *Latch) Resign(s State) { l.publish(uint64(s+genOne) | closed | gone) }
@@ -257,12 +284,28 @@ func (l *Latch) Resign(s State) { l.publish(uint64(s+genOne) | closed | gone) }
 // Break ends a transition that stopped half-way. The state is that of a broken latch.
 func (l *Latch) Break(s State) { l.publish(uint64(s) | partial) }
 
-// publish ends a transition: the word becomes w, and whoever waits goes on.
-func (l *Latch) publish(w uint64) {
-	if l.word.Swap(w)&awaited != 0 {
-		outcome.L.Lock()
-		outcome.Broadcast()
-		outcome.L.Unlock()
+// publish ends a transition: the word becomes w, and whoever waits goes on. The bit of
+// Drain stays what it is. It returns the word before.
+func (l *Latch) publish(w uint64) uint64 {
+	for {
+		old := l.word.Load()
+		if l.word.CompareAndSwap(old, w&^watched|old&watched) {
+			if old&(awaited|watched) != 0 {
+				l.wake()
+			}
+			return old
+		}
+	}
+}
+
+// wake has all those look again who wait for the latch.
+func (l *Latch) wake() {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	outcome.Broadcast()
+	if t := watchers[l]; t != nil {
+		t.readers.Broadcast()
+		t.drainers.Broadcast()
 	}
 }
 
@@ -303,6 +346,9 @@ func (l *Latch) Close(s State, m Memory) Answer {
 			return Kept
 		case w&pinMask != 0:
 			if l.word.CompareAndSwap(w, w|closed) {
+				if w&watched != 0 {
+					l.wake()
+				}
 				return OK // the pins in the word find it closed
 			}
 		case l.word.CompareAndSwap(w, w|busy):

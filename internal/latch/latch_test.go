@@ -13,13 +13,15 @@ import (
 
 // A counted memory counts how often it is taken down.
 type counted struct {
-	downs atomic.Int32
-	fails int32
-	keeps bool
+	downs  atomic.Int32
+	fails  int32
+	keeps  bool
+	nested bool
 }
 
-func (m *counted) Unmap() bool { return m.downs.Add(1) > m.fails }
-func (m *counted) Keeps() bool { return m.keeps }
+func (m *counted) Unmap() bool  { return m.downs.Add(1) > m.fails }
+func (m *counted) Keeps() bool  { return m.keeps }
+func (m *counted) Nested() bool { return m.nested }
 
 func is(t *testing.T, what string, got, want Answer) {
 	t.Helper()

@@ -23,9 +23,11 @@ const (
 	measure // reads a length
 	look    // the collector's
 	glance  // at a length, without a ticket
+	stay
+	drains // the calls of fn follow
 )
 
-var kinds = [...]string{"Pin", "Unpin", "Acquire", "GiveUp", "Pass", "Resign", "Break", "Close", "length", "Idle", "Glance"}
+var kinds = [...]string{"Pin", "Unpin", "Acquire", "GiveUp", "Pass", "Resign", "Break", "Close", "length", "Idle", "Glance", "Stay", "Drain"}
 
 // A call is of one latch, or of two.
 type call struct {
@@ -33,6 +35,7 @@ type call struct {
 	latch, second int
 	both          bool
 	besides       State
+	fn            []call // of Drain; it ends at the first that is refused
 }
 
 // A program is what each thread calls, and how the latch is at first.
@@ -42,9 +45,10 @@ type program struct {
 	striped bool
 	broken  bool
 	kept    bool
-	fails   int // how often taking down fails
-	held    int // pins in the word that nobody ends
-	hints   int // whether the threads have the same line
+	fails   int  // how often taking down fails
+	held    int  // pins in the word that nobody ends
+	nested  bool // pins are views: one within another is not held back for long
+	cancels bool // Drains are canceled at any time, not only when nothing else can happen
 }
 
 func (p program) String() string {
@@ -56,6 +60,8 @@ func (p program) String() string {
 	}
 	add(p.striped, "striped")
 	add(p.broken, "broken")
+	add(p.nested, "views")
+	add(p.cancels, "canceled")
 	add(p.kept, "kept")
 	add(p.fails > 0, "taking down fails %d times", p.fails)
 	add(p.held > 0, "%d pins held", p.held)
@@ -63,18 +69,23 @@ func (p program) String() string {
 }
 
 // call makes a thread's next call.
-func (r *run) call(t *thread, c call) {
+func (r *run) call(t *thread, c call) (a Answer) {
 	if c.both {
 		r.callBoth(t, c)
-		return
+		return OK
+	}
+	if c.kind == drains {
+		return r.drain(t, c)
 	}
 	i, l, m := c.latch, r.latches[c.latch], r.things[c.latch]
 	s := t.state[i]
 	t.begin = func() {
 		r.spec.begin(i, t.index, pending{kind: c.kind, gen: uint8(s / genOne), besides: c.besides != 0})
+		r.begins(t, c)
 	}
 	end := func(answer uint8) {
 		t.beginCall()
+		a = Answer(answer)
 		if r.tracing {
 			r.trace = append(r.trace, fmt.Sprintf("thread %d: %s returns %d", t.index, kinds[c.kind], answer))
 		}
@@ -100,11 +111,12 @@ func (r *run) call(t *thread, c call) {
 			}
 		}
 		end(uint8(a))
+		r.got(t, a)
 	case unpin:
 		n := len(t.pins[i])
 		if n == 0 {
 			t.begin = nil
-			return
+			return OK
 		}
 		line, begin := t.pins[i][n-1], t.begin
 		t.begin = func() {
@@ -124,10 +136,11 @@ func (r *run) call(t *thread, c call) {
 			r.take(t, i)
 		}
 		end(uint8(a))
-	case giveUp, pass, resign, breaks:
+		r.acquired(t, i, a)
+	case giveUp, stay, pass, resign, breaks:
 		if !t.taken[i] {
 			t.begin = nil
-			return
+			return OK
 		}
 		begin := t.begin
 		t.begin = func() {
@@ -138,6 +151,9 @@ func (r *run) call(t *thread, c call) {
 		switch c.kind {
 		case giveUp:
 			l.GiveUp(s)
+		case stay:
+			l.Stay(s)
+			r.stayed(t, i)
 		case pass:
 			r.step("store length", m, 0, func() uint64 { r.length[i]++; return 0 }) // as a transition that succeeds does
 			t.state[i] = l.Pass(s)
@@ -168,6 +184,7 @@ func (r *run) call(t *thread, c call) {
 	case look:
 		end(uint8(truth(l.Idle())))
 	}
+	return a
 }
 
 // take notes that a thread has begun a transition.
@@ -254,8 +271,26 @@ var short = []struct {
 	{"glance", calls(glance)},
 }
 
+func draining(fn ...call) []call { return []call{{kind: drains, fn: fn}} }
+
+// drainers are programs with Drain.
+var drainers = []struct {
+	name  string
+	calls []call
+}{
+	{"drain", draining(calls(acquire, pass)...)},
+	{"drain for nothing", draining(calls(acquire, giveUp)...)},
+	{"drain to resign", draining(calls(acquire, resign)...)},
+	{"drain to close", draining(calls(closes)...)},
+	{"drain for two steps", draining(calls(acquire, stay, acquire, stay)...)},
+	{"drain and pin", draining(calls(pin, unpin, acquire, pass)...)},
+	{"drain within a pin", append(append(calls(pin), draining(calls(acquire, pass)...)...), calls(unpin)...)},
+	{"drain within a drain", draining(draining(calls(acquire, pass)...)...)},
+	{"drain twice", append(draining(calls(acquire, giveUp)...), draining(calls(acquire, pass)...)...)},
+}
+
 func find(name string) []call {
-	for _, s := range short {
+	for _, s := range append(drainers, short...) {
 		if s.name == name {
 			return s.calls
 		}
@@ -265,11 +300,24 @@ func find(name string) []call {
 
 // ways are how the latch can be at first.
 func ways(p program) (all []program) {
+	how := []program{{}, {broken: true}, {kept: true}, {fails: 1}, {fails: 2}, {held: pinMask - 1}, {held: pinMask}}
+	if strings.HasPrefix(p.names[0], "drain") {
+		switch last := p.names[len(p.names)-1]; {
+		case p.names[0] == "drain":
+			how = []program{{}, {held: 1}, {cancels: true}, {broken: true}}
+		case strings.Contains(last, "pin"):
+			how = []program{{}, {nested: true}}
+		case strings.Contains(last, "close"):
+			how = []program{{}, {fails: 1}}
+		default:
+			how = []program{{}}
+		}
+	}
 	for _, striped := range []bool{false, true} {
 		p.striped = striped
-		for _, w := range []program{{}, {broken: true}, {kept: true}, {fails: 1}, {fails: 2}, {held: pinMask - 1}, {held: pinMask}} {
+		for _, w := range how {
 			q := p
-			q.broken, q.kept, q.fails, q.held = w.broken, w.kept, w.fails, w.held
+			q.broken, q.kept, q.fails, q.held, q.nested, q.cancels = w.broken, w.kept, w.fails, w.held, w.nested, w.cancels
 			all = append(all, q)
 		}
 	}
@@ -307,6 +355,38 @@ func TestTwo(t *testing.T) {
 	t.Log(sum)
 }
 
+// TestDrain runs programs that drain beside others, with their timers as further threads
+// and one preemption less than TestThree.
+func TestDrain(t *testing.T) {
+	var sum tally
+	add := func(names ...string) {
+		p := program{names: names}
+		for _, name := range names {
+			p.threads = append(p.threads, find(name))
+		}
+		sum.tryAll(t, *preemptions-1, p)
+	}
+	for _, a := range drainers {
+		for _, b := range short {
+			add(a.name, b.name)
+		}
+	}
+	for _, names := range [][]string{
+		{"drain", "drain"},
+		{"drain", "drain within a pin"},
+		{"drain", "drain within a drain"},
+		{"drain and pin", "drain for two steps"},
+		{"drain twice", "drain to close"},
+		{"drain", "pin", "pin"},
+		{"drain", "pin", "close"},
+		{"drain", "pin", "pass"},
+		{"drain twice", "pin", "pin"},
+	} {
+		add(names...)
+	}
+	t.Log(sum)
+}
+
 // TestThree runs three threads, with a few preemptions.
 func TestThree(t *testing.T) {
 	var sum tally
@@ -338,6 +418,7 @@ func (n *tally) tryAll(t *testing.T, bound int, p program) {
 	for _, p := range ways(p) {
 		t.Run(p.String(), func(t *testing.T) {
 			more := try(t, p, bound)
+			t.Log(more)
 			*n = tally{n.runs + more.runs, n.states + more.states, n.steps + more.steps}
 		})
 	}

@@ -167,7 +167,7 @@ func (s *spec) happen(c config, thread int, p *pending, f func(config, uint8)) {
 			c.owner = int8(thread)
 			f(c, uint8(OK))
 		}
-	case giveUp:
+	case giveUp, stay:
 		c.owner = -1
 		f(c, uint8(OK))
 	case pass:

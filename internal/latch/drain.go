@@ -1,0 +1,266 @@
+//go:build linux
+
+package latch
+
+import (
+	"slices"
+	"time"
+)
+
+// Drain works in rounds. A round holds new pins back, and fn runs when those at work have
+// ended. It lasts for a while at most: then those whom it held back have a pass each, by
+// which they get in whatever round follows. The next round begins at once, but its fn
+// waits for the passes.
+
+// How long the first round of a Drain lasts at most, and how long any: each is twice as
+// long as the one before. A nested pin is held back for patience at most.
+const (
+	firstRound = time.Millisecond
+	longRound  = time.Second
+	patience   = time.Millisecond
+)
+
+// turns has the Drains of a latch and the pins that they hold back. As long as a latch has
+// turns, its word has the bit watched. outcome.L guards it.
+type turns struct {
+	calls    int      // of Drain, at work
+	now      *drain   // whose round it is; nil: nobody's
+	queue    []*drain // those that wait for theirs, in order
+	rounds   int      // that have ended
+	held     int      // pins that wait for the end of the round
+	passes   int      // of pins that do not wait any more and are not in yet
+	changes  int      // by transitions that kept the state
+	readers  *condition
+	drainers *condition
+}
+
+// watchers has the turns of all latches that are drained.
+var watchers = map[*Latch]*turns{}
+
+// A drain is a call of Drain.
+type drain struct {
+	*turns
+	latch    *Latch
+	state    State
+	canceled bool
+}
+
+// Drain runs fn when nobody pins the latch, and holds new pins back meanwhile. If fn
+// returns true, a transition of its was refused: it runs again, unless the state is no
+// longer good, or somebody has changed the thing, with Stay. The Answer says why fn was
+// not run any more, or OK.
+//
+// It waits until the function that it gives to whenDone is called, and then returns
+// Canceled. The result of whenDone is called at the end.
+func (l *Latch) Drain(s State, whenDone func(cancel func()) (stop func() bool), fn func() bool) Answer {
+	d := &drain{latch: l, state: s}
+	stop := whenDone(d.cancel)
+	defer stop()
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	d.turns = l.watch()
+	d.calls++
+	defer d.leave()
+	for most := firstRound; ; most = min(2*most, longRound) {
+		a := d.begin()
+		if a == OK {
+			a = d.round(most, fn)
+		}
+		if a != Busy {
+			return a
+		}
+	}
+}
+
+// watch returns the turns of a latch. It sets the bit.
+func (l *Latch) watch() *turns {
+	t := watchers[l]
+	if t == nil {
+		t = &turns{readers: newCondition(), drainers: newCondition()}
+		watchers[l] = t
+		l.word.Or(watched)
+	}
+	return t
+}
+
+// unwatch clears the bit when nobody needs it any more.
+func (l *Latch) unwatch(t *turns) {
+	if t.calls == 0 && t.passes == 0 {
+		delete(watchers, l)
+		l.word.And(^uint64(watched))
+	}
+}
+
+func (d *drain) leave() {
+	d.calls--
+	d.latch.unwatch(d.turns)
+}
+
+// refusal says why the drain cannot go on.
+func (d *drain) refusal() Answer {
+	a := d.state.refusal(d.latch.word.Load() &^ partial)
+	if a == OK && d.canceled {
+		return Canceled
+	}
+	return a
+}
+
+// begin waits for the turn of a drain, and begins its round.
+func (d *drain) begin() Answer {
+	d.queue = append(d.queue, d)
+	for {
+		a := d.refusal()
+		mine := d.now == nil && d.queue[0] == d
+		if a != OK || mine {
+			i := slices.Index(d.queue, d)
+			d.queue = slices.Delete(d.queue, i, i+1)
+			if a == OK {
+				d.now = d
+			} else {
+				d.drainers.Broadcast() // another may be the first now
+			}
+			return a
+		}
+		d.drainers.Wait()
+	}
+}
+
+// round runs fn when it can. Busy means that the round has ended before that.
+func (d *drain) round(most time.Duration, fn func() bool) Answer {
+	defer d.end()
+	mine := d.rounds
+	stop := after(most, func() { d.expire(mine) })
+	defer stop()
+	for tries := 0; ; tries++ {
+		if a := d.wait(); a != OK {
+			return a
+		}
+		changes := d.changes
+		if again := d.run(fn); !again || d.changes != changes || d.state.refusal(d.latch.word.Load()&^partial) != OK {
+			return OK
+		}
+		outcome.L.Unlock()
+		pause(tries)
+		outcome.L.Lock()
+	}
+}
+
+// wait waits for the pins at work and for passes. Busy means that the round has ended.
+func (d *drain) wait() Answer {
+	for {
+		if a := d.refusal(); a != OK {
+			return a
+		}
+		switch {
+		case d.now != d:
+			return Busy
+		case d.passes == 0 && d.latch.word.Load()&(busy|pinMask) == 0 && d.latch.stripes.Load().idle():
+			return OK
+		}
+		d.drainers.Wait()
+	}
+}
+
+// run runs fn without the lock, which it has again also where fn panics.
+func (d *drain) run(fn func() bool) bool {
+	outcome.L.Unlock()
+	defer outcome.L.Lock()
+	return fn()
+}
+
+// end ends the round, if it has not ended yet.
+func (d *drain) end() {
+	if d.now != d {
+		return
+	}
+	d.now = nil
+	d.rounds++
+	d.passes, d.held = d.passes+d.held, 0
+	d.readers.Broadcast()
+	d.drainers.Broadcast()
+}
+
+// expire ends a round when its time is over, also while fn runs: it may wait for a pin
+// that the round holds back. It can be late, when the round has ended already.
+func (d *drain) expire(round int) {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	if d.rounds == round {
+		d.end()
+	}
+}
+
+func (d *drain) cancel() {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	d.canceled = true
+	if d.turns != nil {
+		d.drainers.Broadcast()
+	}
+}
+
+// alert has the drains of a latch look again whether somebody pins it.
+func (l *Latch) alert() {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	if t := watchers[l]; t != nil {
+		t.drainers.Broadcast()
+	}
+}
+
+// hold keeps a pin waiting for the end of the round, if there is one. It reports whether
+// the pin has a pass then, which it has to give back with arrive.
+func (l *Latch) hold(s, besides State, m Memory) bool {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	t := watchers[l]
+	if t == nil {
+		return false
+	}
+	if t.now == nil {
+		t.passes++
+		return true
+	}
+	hurried := false
+	if m.Nested() {
+		stop := after(patience, func() {
+			outcome.L.Lock()
+			defer outcome.L.Unlock()
+			hurried = true
+			t.readers.Broadcast()
+		})
+		defer stop()
+	}
+	t.held++
+	for round := t.rounds; t.rounds == round; t.readers.Wait() {
+		if hurried || s.refusal(l.word.Load()&^uint64(besides)) != OK {
+			t.held--
+			t.passes++
+			break
+		}
+	}
+	return true
+}
+
+// arrive gives a pass back, when the pin is in or has been refused.
+func (l *Latch) arrive() {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	t := watchers[l]
+	t.passes--
+	if t.passes == 0 {
+		t.drainers.Broadcast()
+	}
+	l.unwatch(t)
+}
+
+// Pins returns how many pins are held.
+func (l *Latch) Pins() int {
+	n := int(l.word.Load() & pinMask)
+	if s := l.stripes.Load(); s != nil {
+		for i := range s.lines {
+			n += int(s.lines[i].pins.Load())
+		}
+	}
+	return n
+}
