@@ -25,10 +25,11 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 			return 0, named(err, "%s of %v at %d", verbs[need], fail.Count(len(p)), off)
 		}
 	}
-	if checked && !Prot(g.r.prot.Load()).allows(need) {
-		return t.transferAllowed(g.line, p, off, need)
-	}
 	end := int(max(0, min(int64(len(p)), int64(g.r.len.Load())-off)))
+	var refused error
+	if checked && !Prot(g.r.prot.Load()).allows(need) {
+		end, refused = g.r.allowedPart(int(off), end, need)
+	}
 	start := g.r.addr.Load() + uintptr(off)
 	g.enter()
 	defer func() {
@@ -47,7 +48,10 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 		n += size
 	}
 	g.leave()
-	if n < len(p) {
+	switch {
+	case refused != nil:
+		err = refused
+	case n < len(p):
 		if err = io.EOF; need == ProtWrite {
 			err = named(io.ErrShortWrite, "write of %v at %d: the mapping ends at %d", fail.Count(len(p)), off, g.r.len.Load())
 		}

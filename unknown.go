@@ -3,10 +3,7 @@
 package mmap
 
 import (
-	"cmp"
-
 	"github.com/mmarinus/mmap/internal/fail"
-	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -86,18 +83,14 @@ func (u Unknown) ProtOf(off, n int) Prot {
 	return Prot(all)
 }
 
-// transferAllowed is transfer up to the first page that does not allow need. It
-// ends the caller's pin.
-func (t ticket) transferAllowed(line *latch.Stripe, p []byte, off int64, need Prot) (int, error) {
-	defer t.r.unpin(line)
-	var refused error
-	part, within := p, max(0, min(int64(len(p)), int64(t.r.len.Load())-off))
-	if at, has, no := t.r.refuses(int(off), int(within), need); no {
-		refused = named(unix.EACCES, "%s of %v at %d: %v page at offset %d", verbs[need], fail.Count(len(p)), off, has, at)
-		part = p[:max(int64(at), off)-off]
+// allowedPart returns how many of the n bytes at off come before the first page that does
+// not allow need, and the error if there is one.
+func (r *region) allowedPart(off, n int, need Prot) (int, error) {
+	at, has, no := r.refuses(off, n, need)
+	if !no {
+		return n, nil
 	}
-	n, err := t.transfer(part, off, need, false)
-	return n, cmp.Or(err, refused)
+	return max(int(at), off) - off, named(unix.EACCES, "%s at %d: %v page at offset %d", verbs[need], off, has, at)
 }
 
 // refuses returns the first byte of a range whose page does not allow need, the
@@ -160,9 +153,10 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 func (u Unknown) Place(off int, s Spec, p Prot) error {
 	err := s.checkInside(p)
 	if err == nil {
-		err = u.change(func(*region) error { return nil }) // before anything is opened
+		err = u.acquireToChange() // before anything is opened
 	}
 	if err == nil {
+		u.giveUp()
 		err = s.open(p, 0, func(b backing) error { return u.place(off, s, b, p) })
 	}
 	return named(err, "place %v at %d as %v", s, off, p)
@@ -170,9 +164,14 @@ func (u Unknown) Place(off int, s Spec, p Prot) error {
 
 // change runs a transition that keeps the ticket.
 func (t ticket) change(f func(r *region) error) error {
-	if err := t.acquireToChange(); err != nil {
+	err := t.acquireToChange()
+	if err != nil {
 		return err
 	}
-	defer t.giveUp()
-	return f(t.r)
+	if err = f(t.r); err != nil {
+		t.giveUp()
+	} else {
+		t.r.Stay(t.state)
+	}
+	return err
 }
