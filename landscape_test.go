@@ -296,29 +296,6 @@ func TestLandscapeEndOfFile(t *testing.T) {
 	}
 }
 
-// Somebody else's seal in the middle: Discard reports it, and what it has lost.
-func TestLandscapeDiscardSealed(t *testing.T) {
-	if !sealing(t) {
-		return
-	}
-	pg := int(pageSize)
-	u, err := MapUnknown(Anonymous(3*pg).At(spot(t, 3)), ProtRead|ProtWrite)
-	check(t, err)
-	check(t, second(u.WriteAt(bytes.Repeat([]byte{4}, 3*pg), 0)))
-	// The kernel minds discarding what is sealed where it could not be written.
-	check(t, sys.Mprotect(u.Addr()+pageSize, pageSize, unix.PROT_READ))
-	check(t, sys.Mseal(u.Addr()+pageSize, pageSize))
-	wants(t, "discard", u.Discard(0, 3*pg), unix.EPERM, ErrPermission)
-	b := make([]byte, 3)
-	for i := range b {
-		check(t, second(u.ReadAt(b[i:i+1], int64(i*pg))))
-	}
-	if b[1] != 4 || b[2] != 4 {
-		t.Error("discarded from the seal on:", b)
-	}
-	check(t, second(u.ReadAt(b, 0)))
-}
-
 // Secret memory counts as locked, against the limit of an ordinary user.
 func TestLandscapeSecretLimit(t *testing.T) {
 	if err := Probe("memfd_secret"); err != nil {
@@ -350,27 +327,4 @@ func TestLandscapeSecretLimit(t *testing.T) {
 		}
 	}
 	mapped[ReadWrite](t, Secret(pg))
-}
-
-// A part of a huge page can be neither protected, cut off, nor replaced.
-func TestLandscapeHugeParts(t *testing.T) {
-	huge, pg := int(withHugePages(t, 2)), int(pageSize)
-	u, err := MapUnknown(Anonymous(2*huge).HugePages(0), ProtRead|ProtWrite)
-	check(t, err)
-	defer func() { u.Close() }()
-	before := table(t, u)
-	for what, err := range map[string]error{
-		"protect": u.ProtectRange(0, pg, ProtRead), "place": u.Place(0, Anonymous(pg), ProtRead), "discard": u.Discard(pg, huge-pg),
-		"split": second(0, func() error { _, _, err := Split(u, pg); return err }()),
-	} {
-		wants(t, what, err, os.ErrInvalid, unix.EINVAL)
-	}
-	if is := table(t, u); is != before {
-		t.Errorf("was\n%s\nis\n%s", before, is)
-	}
-	check(t, u.ProtectRange(0, huge, ProtRead))
-	u, err = Resize(u, huge+1) // rounds up
-	if check(t, err); !isMapped(t, u.Addr()+uintptr(2*huge)-1) {
-		t.Error("a part of the huge page is gone")
-	}
 }

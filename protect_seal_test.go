@@ -504,3 +504,26 @@ func TestSetNameRefused(t *testing.T) {
 		}
 	}
 }
+
+// Somebody else's seal in the middle: Discard reports it, and what it has lost.
+func TestLandscapeDiscardSealed(t *testing.T) {
+	if !sealing(t) {
+		return
+	}
+	pg := int(pageSize)
+	u, err := MapUnknown(Anonymous(3*pg).At(spot(t, 3)), ProtRead|ProtWrite)
+	check(t, err)
+	check(t, second(u.WriteAt(bytes.Repeat([]byte{4}, 3*pg), 0)))
+	// The kernel minds discarding what is sealed where it could not be written.
+	check(t, sys.Mprotect(u.Addr()+pageSize, pageSize, unix.PROT_READ))
+	check(t, sys.Mseal(u.Addr()+pageSize, pageSize))
+	wants(t, "discard", u.Discard(0, 3*pg), unix.EPERM, ErrPermission)
+	b := make([]byte, 3)
+	for i := range b {
+		check(t, second(u.ReadAt(b[i:i+1], int64(i*pg))))
+	}
+	if b[1] != 4 || b[2] != 4 {
+		t.Error("discarded from the seal on:", b)
+	}
+	check(t, second(u.ReadAt(b, 0)))
+}
