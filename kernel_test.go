@@ -3,7 +3,6 @@
 package mmap
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -112,35 +111,29 @@ func testFeatures(t *testing.T) (missing int) {
 	return missing
 }
 
-// A rule makes a system call fail, if bits of an argument are as given. Without
-// an errno it does nothing, and succeeds.
-type rule struct {
-	call, arg uintptr
-	mask, is  uint32
-	errno     unix.Errno
-}
-
-// noQuery takes PROCMAP_QUERY away.
-var noQuery = rule{unix.SYS_IOCTL, 1, ^uint32(0), 0xc0686611, unix.ENOTTY}
-
-// mmapNumber is the number of mmap(2), on 32-bit of mmap2(2); 0 where a filter cannot
-// see its arguments.
-var mmapNumber = map[string]uintptr{"386": 192, "arm": 192, "amd64": 9, "arm64": 222, "riscv64": 222, "loong64": 222, "ppc64le": 90}[runtime.GOARCH]
-
 // asOld makes this process, which is a child of a test, run as on Linux 4.3: all
 // that is newer fails as it did then.
 func asOld(t testing.TB) {
 	t.Helper()
+	const all = ^uint32(0)
 	rules := []rule{
-		{call: unix.SYS_MLOCK2, errno: unix.ENOSYS}, {call: unix.SYS_MBIND, errno: unix.ENOSYS}, {call: unix.SYS_MOVE_PAGES, errno: unix.ENOSYS},
-		{call: 447, errno: unix.ENOSYS}, {call: 462, errno: unix.ENOSYS}, // memfd_secret, mseal
-		{unix.SYS_PRCTL, 0, ^uint32(0), unix.PR_SET_VMA, unix.EINVAL}, noQuery,
-		{unix.SYS_MREMAP, 3, unix.MREMAP_DONTUNMAP, unix.MREMAP_DONTUNMAP, unix.EINVAL},
-		{unix.SYS_MEMFD_CREATE, 1, unix.MFD_NOEXEC_SEAL, unix.MFD_NOEXEC_SEAL, unix.EINVAL}, {unix.SYS_MEMFD_CREATE, 1, unix.MFD_EXEC, unix.MFD_EXEC, unix.EINVAL},
+		{Call: unix.SYS_MLOCK2, Errno: unix.ENOSYS}, {Call: unix.SYS_MBIND, Errno: unix.ENOSYS},
+		{Call: unix.SYS_MOVE_PAGES, Errno: unix.ENOSYS},
+		{Call: 447, Errno: unix.ENOSYS}, {Call: 462, Errno: unix.ENOSYS}, // memfd_secret, mseal
+		{Call: unix.SYS_PRCTL, Arg: 0, Mask: all, Is: unix.PR_SET_VMA, Errno: unix.EINVAL}, noQuery,
 	}
-	for _, a := range []uint32{unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_FREE, unix.MADV_WIPEONFORK, unix.MADV_COLD,
-		unix.MADV_PAGEOUT, unix.MADV_POPULATE_READ, unix.MADV_POPULATE_WRITE, unix.MADV_DONTNEED_LOCKED, unix.MADV_COLLAPSE, sys.MADV_GUARD_INSTALL, sys.MADV_GUARD_REMOVE} {
-		rules = append(rules, rule{unix.SYS_MADVISE, 2, ^uint32(0), a, unix.EINVAL})
+	lacksBits := func(call, arg uintptr, bits uint32) {
+		rules = append(rules, rule{Call: call, Arg: arg, Mask: bits, Is: bits, Errno: unix.EINVAL})
+	}
+	lacksBits(unix.SYS_MREMAP, 3, unix.MREMAP_DONTUNMAP)
+	lacksBits(unix.SYS_MEMFD_CREATE, 1, unix.MFD_NOEXEC_SEAL)
+	lacksBits(unix.SYS_MEMFD_CREATE, 1, unix.MFD_EXEC)
+	for _, a := range []uint32{
+		unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_FREE,
+		unix.MADV_WIPEONFORK, unix.MADV_COLD, unix.MADV_PAGEOUT, unix.MADV_POPULATE_READ, unix.MADV_POPULATE_WRITE,
+		unix.MADV_DONTNEED_LOCKED, unix.MADV_COLLAPSE, sys.MADV_GUARD_INSTALL, sys.MADV_GUARD_REMOVE,
+	} {
+		rules = append(rules, rule{Call: unix.SYS_MADVISE, Arg: 2, Mask: all, Is: a, Errno: unix.EINVAL})
 	}
 	// Of mmap2 and fcntl64 on 32-bit; on s390x the arguments are in memory.
 	mmap, fcntl := mmapNumber, uintptr(unix.SYS_FCNTL)
@@ -151,35 +144,11 @@ func asOld(t testing.TB) {
 		t.Skip("a filter cannot see the arguments of mmap(2) on ", runtime.GOARCH)
 	}
 	for _, kind := range []uint32{unix.MAP_SHARED_VALIDATE, unix.MAP_DROPPABLE} {
-		rules = append(rules, rule{mmap, 3, unix.MAP_TYPE, kind, unix.EINVAL})
+		rules = append(rules, rule{Call: mmap, Arg: 3, Mask: unix.MAP_TYPE, Is: kind, Errno: unix.EINVAL})
 	}
-	rules = append(rules, rule{fcntl, 2, unix.F_SEAL_FUTURE_WRITE | ^uint32(0x3f), unix.F_SEAL_FUTURE_WRITE, unix.EINVAL})
+	const future = unix.F_SEAL_FUTURE_WRITE
+	rules = append(rules, rule{Call: fcntl, Arg: 2, Mask: future | ^uint32(0x3f), Is: future, Errno: unix.EINVAL})
 	filtered(t, rules)
-}
-
-// filtered puts rules into force for all threads; seccomp(2).
-func filtered(t testing.TB, rules []rule) {
-	t.Helper()
-	const load, equal, and, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ, unix.BPF_ALU | unix.BPF_AND, unix.BPF_RET
-	low := uint32(16) // the half of an argument that counts
-	if binary.NativeEndian.Uint16([]byte{0, 1}) == 1 {
-		low += 4
-	}
-	var filter []unix.SockFilter
-	for _, r := range rules { // each is six instructions: no jump is longer
-		filter = append(filter, unix.SockFilter{Code: load, K: 0}, unix.SockFilter{Code: equal, K: uint32(r.call), Jf: 4},
-			unix.SockFilter{Code: load, K: low + 8*uint32(r.arg)}, unix.SockFilter{Code: and, K: r.mask},
-			unix.SockFilter{Code: equal, K: r.is, Jf: 1}, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ERRNO | uint32(r.errno)})
-	}
-	filter = append(filter, unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
-	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	check(t, unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog)))
-	if e != 0 {
-		t.Skip("seccomp(2): ", e)
-	}
 }
 
 // On a kernel of 2015 every feature is missing and says so, and the rest works.

@@ -8,85 +8,14 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"testing"
 	"unsafe"
 
 	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
-	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
-
-// alone reports whether this is a child process that runs nothing but this
-// test. What it does to its limits ends with it.
-func alone(t *testing.T) bool {
-	t.Helper()
-	child := byItself(t)
-	if child {
-		debug.SetGCPercent(-1) // the runtime wants nothing for itself at a limit
-	}
-	return child
-}
-
-// counted returns what the kernel counts for a limit, in bytes.
-func counted(t testing.TB, key string) uint64 {
-	t.Helper()
-	_, rest, ok := strings.Cut(content("/proc/self/status"), key+":")
-	if !ok {
-		t.Fatal("no ", key)
-	}
-	return kilobytes(rest)
-}
-
-// limit sets a limit of this process to slack bytes more than what it uses.
-func limit(t testing.TB, resource int, key string, slack uint64) uint64 {
-	t.Helper()
-	most := counted(t, key) + slack
-	check(t, unix.Setrlimit(resource, &unix.Rlimit{Cur: most, Max: most}))
-	return most
-}
-
-// explained fails unless err matches errno, and says all the parts.
-func explained(t testing.TB, what string, err, errno error, parts ...string) {
-	t.Helper()
-	wants(t, what, err, errno)
-	for _, part := range parts {
-		if err != nil && !strings.Contains(err.Error(), part) {
-			t.Errorf("%s: %q does not say %q", what, err, part)
-		}
-	}
-}
-
-// state returns the kernel's table of m, without the lines between pages that
-// are alike.
-func state(t testing.TB, m mapping) string {
-	t.Helper()
-	var lines []string
-	var last procmaps.Region
-	for _, r := range must(m.Regions()) {
-		joined, end := r, last.End
-		joined.Start = last.Start
-		if r.Inode != 0 {
-			joined.Offset -= r.Start - last.Start
-		}
-		last.End = r.End
-		if len(lines) > 0 && r.Start == end && joined == last {
-			r, lines = joined, lines[:len(lines)-1]
-		}
-		last, lines = r, append(lines, r.String())
-	}
-	return strings.Join(lines, "\n")
-}
-
-// kept fails unless m is what it was when before was its state.
-func kept(t testing.TB, what string, m mapping, before string) {
-	t.Helper()
-	if after := state(t, m); after != before {
-		t.Errorf("%s has failed, and made\n%s\ninto\n%s", what, before, after)
-	}
-}
 
 const mib = 1 << 20
 
@@ -173,16 +102,6 @@ func TestDataLimit(t *testing.T) {
 	kept(t, "resize", m, before)
 	if check(t, Grow(m, mib)); m.Len() != mib {
 		t.Error(m)
-	}
-}
-
-// humble gives up every privilege, as an ordinary user has none.
-func humble(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		check(t, unix.Setresgid(65534, 65534, 65534))
-		check(t, unix.Setresuid(65534, 65534, 65534))
-		check(t, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)) // or /proc/self is root's
 	}
 }
 

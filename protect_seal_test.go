@@ -490,8 +490,11 @@ func TestSetNameRefused(t *testing.T) {
 	f, _ := scratch(t, int(pageSize))
 	file, other := mapped[Read](t, File(f, 0, 1)), mapped[Read](t, Anonymous(2*int(pageSize)))
 	// By the number of bytes: none is the probe, two pages are the bad name.
-	filtered(t, []rule{{unix.SYS_PRCTL, 3, ^uint32(0), 0, 0}, {unix.SYS_PRCTL, 3, ^uint32(0), uint32(2 * pageSize), unix.EINVAL},
-		{unix.SYS_PRCTL, 0, ^uint32(0), unix.PR_SET_VMA, unix.EBADF}})
+	filtered(t, []rule{
+		{Call: unix.SYS_PRCTL, Arg: 3, Mask: ^uint32(0), Is: 0},
+		{Call: unix.SYS_PRCTL, Arg: 3, Mask: ^uint32(0), Is: uint32(2 * pageSize), Errno: unix.EINVAL},
+		{Call: unix.SYS_PRCTL, Arg: 0, Mask: ^uint32(0), Is: unix.PR_SET_VMA, Errno: unix.EBADF},
+	})
 	check(t, Probe("PR_SET_VMA_ANON_NAME"))
 	for what, c := range map[string]struct {
 		err, want error

@@ -18,20 +18,9 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
-
-// hole returns an address with n free pages, found by mapping and unmapping.
-func hole(t testing.TB, n int) uintptr {
-	t.Helper()
-	size := uintptr(n) * pageSize
-	addr, err := sys.Mmap(0x10_0000*pageSize, size, unix.PROT_NONE, place.Holding, -1, 0)
-	check(t, err)
-	check(t, sys.Munmap(addr, size))
-	return addr
-}
 
 func TestBadSpecs(t *testing.T) {
 	f, _ := scratch(t, 100)
@@ -158,13 +147,6 @@ func TestPlacement(t *testing.T) {
 		_, err := Map[Read](Anonymous(1).At(uintptr(inside)))
 		wants(t, "in the race detector's window", err, os.ErrInvalid)
 	}
-}
-
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
 }
 
 // The eight types, as the kernel sees them.
@@ -436,18 +418,6 @@ func TestReserve(t *testing.T) {
 		t.Error(b, m)
 	}
 	check(t, m.Close())
-}
-
-func second[T any](_ T, err error) error { return err }
-
-func hasSecret(t testing.TB) bool {
-	fd, err := sys.MemfdSecret(0)
-	if err != nil {
-		t.Log("no secret memory here: ", err)
-		return false
-	}
-	unix.Close(fd)
-	return true
 }
 
 func TestResizeContents(t *testing.T) {
@@ -732,14 +702,4 @@ func permsOf(t testing.TB, m mapping) (pages []string) {
 		}
 	}
 	return pages
-}
-
-// denyExecGain keeps this process, which is a child of a test, from making memory
-// executable that was not: from now on, for ever.
-func denyExecGain(t testing.TB) {
-	t.Helper()
-	const prSetMDWE, refuseExecGain = 65, 1
-	if err := unix.Prctl(prSetMDWE, refuseExecGain, 0, 0, 0); err != nil {
-		t.Skip("PR_SET_MDWE needs Linux 6.3: ", err)
-	}
 }

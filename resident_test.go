@@ -329,9 +329,6 @@ func canLock(t testing.TB, n int) {
 
 func vmLocked() int { return int(number("/proc/self/status", "VmLck:")) << 10 }
 
-// quick keeps a child with the race detector from waiting for a second at exit.
-const quick = "GORACE=atexit_sleep_ms=0"
-
 func TestLockRange(t *testing.T) {
 	pg := int(pageSize)
 	canLock(t, 6*pg)

@@ -34,11 +34,6 @@ func pools(t testing.TB) map[int]int {
 	return free
 }
 
-func content(file string) string {
-	b, _ := os.ReadFile(file)
-	return strings.TrimSpace(string(b))
-}
-
 // Too many huge pages are an error with how many, how many there are, and where
 // to have more; a size that the kernel does not have is another one.
 func TestHugePageErrors(t *testing.T) {
