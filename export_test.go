@@ -59,7 +59,10 @@ var (
 	mmapNumber      = testkit.MmapNumber
 )
 
-const quick = testkit.Quick
+const (
+	quick = testkit.Quick
+	mib   = 1 << 20
+)
 
 type rule = testkit.Rule
 

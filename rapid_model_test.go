@@ -20,6 +20,11 @@ var (
 	modelKinds  = kinds.All
 	unknownKind = kinds.Unknown
 	known       = kinds.Known
+	unknown     = kinds.IsUnknown
+	anyKind     = kinds.Any
+	readable    = kinds.Readable
+	writable    = kinds.Writable
+	updatable   = kinds.Updatable
 	inert       = kinds.Inert
 )
 

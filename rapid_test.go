@@ -450,12 +450,6 @@ func (m *machine) makeRoom(t *rapid.T) {
 	}
 }
 
-func anyKind(*modelKind) bool     { return true }
-func unknown(k *modelKind) bool   { return k.Unknown }
-func readable(k *modelKind) bool  { _, ok := k.Zero.(io.ReaderAt); return ok }
-func writable(k *modelKind) bool  { _, ok := k.Zero.(io.WriterAt); return ok }
-func updatable(k *modelKind) bool { _, ok := k.Zero.(updater); return ok }
-
 // retire notes that a region's handle is consumed, and has a successor.
 func (m *machine) retire(r *modelRegion, kind *modelKind, next kinds.AnyHandle) {
 	m.bury(r, mmap.ErrMoved)

@@ -83,8 +83,23 @@ var All = []*Kind{
 	read | write | exec + 1: Unknown,
 }
 
+// Any is true of every kind.
+func Any(*Kind) bool { return true }
+
 // Known reports whether the type says what it allows.
 func Known(k *Kind) bool { return !k.Unknown }
+
+// IsUnknown reports whether it does not.
+func IsUnknown(k *Kind) bool { return k.Unknown }
+
+// Readable reports whether its handles can be read.
+func Readable(k *Kind) bool { _, ok := k.Zero.(io.ReaderAt); return ok }
+
+// Writable reports whether its handles can be written.
+func Writable(k *Kind) bool { _, ok := k.Zero.(io.WriterAt); return ok }
+
+// Updatable reports whether its handles can be both.
+func Updatable(k *Kind) bool { _, ok := k.Zero.(Updater); return ok }
 
 func generic[M mmap.Handle](m M, err error) (AnyHandle, error) { return m, err }
 

@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap_test
+package systemtest
 
 import (
 	"bytes"
@@ -182,7 +182,7 @@ const foreign = "func FOREIGN"
 // the source tells.
 func hiddenMethods(t *testing.T) (names []string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "typed.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "../typed.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -353,7 +353,7 @@ func TestTypesCannotBeConfused(t *testing.T) {
 		}
 		return path
 	}
-	module, err := os.Getwd()
+	module, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -412,7 +412,7 @@ func goBuild(t *testing.T, args ...string) string {
 	build := func(args ...string) (string, error) {
 		// The other user's checkout may not be one that git would look into.
 		cmd := exec.Command("go", append([]string{"build", "-buildvcs=false"}, args...)...)
-		cmd.Env = env
+		cmd.Dir, cmd.Env = "..", env
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}

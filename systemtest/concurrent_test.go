@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap_test
+package systemtest
 
 import (
 	"cmp"
@@ -1050,8 +1050,6 @@ func readBesideChanges(t *testing.T) {
 	stop.Store(true)
 	readers.Wait()
 }
-
-func second(_ int, err error) error { return err }
 
 // The collector runs all the time, and takes nothing that is in use.
 func TestCollectorBeside(t *testing.T) {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap
+package systemtest
 
 import (
 	"errors"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -23,18 +24,18 @@ type use struct {
 
 func uses(t testing.TB) map[string]use {
 	pg := int(pageSize)
-	m := mapped[ReadWrite](t, Anonymous(2*pg))
-	none := mapped[None](t, Anonymous(2*pg))
-	huge := mapped[ReadWrite](t, Anonymous(4<<20).Align(2<<20))
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(2*pg))
+	none := mapped[mmap.None](t, mmap.Anonymous(2*pg))
+	huge := mapped[mmap.ReadWrite](t, mmap.Anonymous(4<<20).Align(2<<20))
 	shut := func(m mapping, err error) error {
 		if err == nil {
 			m.Close()
 		}
 		return err
 	}
-	memfd := func(seals Seal) func() error {
+	memfd := func(seals mmap.Seal) func() error {
 		return func() error {
-			f, err := Memfd("uses", int64(pg), seals)
+			f, err := mmap.Memfd("uses", int64(pg), seals)
 			if err == nil {
 				f.Close()
 			}
@@ -42,24 +43,24 @@ func uses(t testing.TB) map[string]use {
 		}
 	}
 	return map[string]use{
-		"MADV_HUGEPAGE":        {"2.6.38", func() error { return m.Advise(0, pg, AdviceHugePage) }},
-		"MADV_MERGEABLE":       {"2.6.32", func() error { return m.Advise(0, pg, AdviceMergeable) }},
-		"mbind":                {"2.6.18", func() error { return m.SetPolicy(0, pg, PolicyDefault) }},
+		"MADV_HUGEPAGE":        {"2.6.38", func() error { return m.Advise(0, pg, mmap.AdviceHugePage) }},
+		"MADV_MERGEABLE":       {"2.6.32", func() error { return m.Advise(0, pg, mmap.AdviceMergeable) }},
+		"mbind":                {"2.6.18", func() error { return m.SetPolicy(0, pg, mmap.PolicyDefault) }},
 		"memfd_create":         {"3.17", memfd(0)},
 		"MLOCK_ONFAULT":        {"4.4", func() error { return none.LockOnFault(0, pg) }},
 		"MADV_FREE":            {"4.5", func() error { return m.Free(0, pg) }},
 		"MADV_WIPEONFORK":      {"4.14", func() error { return m.WipeOnFork(0, pg) }},
-		"F_SEAL_FUTURE_WRITE":  {"5.1", memfd(SealFutureWrite)},
-		"MADV_COLD":            {"5.4", func() error { return m.Advise(0, pg, AdviceCold) }},
-		"memfd_secret":         {"5.14", func() error { return shut(Map[Read](Secret(pg))) }},
+		"F_SEAL_FUTURE_WRITE":  {"5.1", memfd(mmap.SealFutureWrite)},
+		"MADV_COLD":            {"5.4", func() error { return m.Advise(0, pg, mmap.AdviceCold) }},
+		"memfd_secret":         {"5.14", func() error { return shut(mmap.Map[mmap.Read](mmap.Secret(pg))) }},
 		"MADV_POPULATE_READ":   {"5.14", func() error { return m.Prefault(0, pg) }},
 		"PR_SET_VMA_ANON_NAME": {"5.17", func() error { return m.SetName("uses") }},
 		"MADV_DONTNEED_LOCKED": {"5.18", func() error { return m.DiscardLocked(0, pg) }},
 		"MADV_COLLAPSE":        {"6.1", func() error { return huge.Collapse(0, huge.Len()) }},
-		"MFD_NOEXEC_SEAL":      {"6.3", memfd(SealExec)},
-		"mseal":                {"6.10", func() error { return mapped[None](t, Anonymous(pg)).Seal() }},
-		"MAP_DROPPABLE":        {"6.11", func() error { return shut(Map[Read](Anonymous(pg).Droppable())) }},
-		"MADV_GUARD_INSTALL":   {"6.13", func() error { return mapped[ReadWrite](t, Anonymous(pg)).InstallGuardPages(0, pg) }},
+		"MFD_NOEXEC_SEAL":      {"6.3", memfd(mmap.SealExec)},
+		"mseal":                {"6.10", func() error { return mapped[mmap.None](t, mmap.Anonymous(pg)).Seal() }},
+		"MAP_DROPPABLE":        {"6.11", func() error { return shut(mmap.Map[mmap.Read](mmap.Anonymous(pg).Droppable())) }},
+		"MADV_GUARD_INSTALL":   {"6.13", func() error { return mapped[mmap.ReadWrite](t, mmap.Anonymous(pg)).InstallGuardPages(0, pg) }},
 	}
 }
 
@@ -73,7 +74,7 @@ func TestFeatures(t *testing.T) {
 
 func testFeatures(t *testing.T) (missing int) {
 	for name, c := range uses(t) {
-		err, want := c.use(), Probe(name)
+		err, want := c.use(), mmap.Probe(name)
 		if want == nil {
 			// Whether pages can be made huge is up to chance.
 			if err != nil && (name != "MADV_COLLAPSE" || errors.Is(err, errors.ErrUnsupported)) {
@@ -89,7 +90,7 @@ func testFeatures(t *testing.T) (missing int) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if again := Probe(name); again == nil || again.Error() != want.Error() {
+		if again := mmap.Probe(name); again == nil || again.Error() != want.Error() {
 			t.Errorf("%s: %v and then %v", name, want, again)
 		}
 	}
@@ -98,12 +99,12 @@ func testFeatures(t *testing.T) (missing int) {
 		"MADV_MERGEABLE": "MADV_UNMERGEABLE", "MADV_HUGEPAGE": "MADV_NOHUGEPAGE", "mbind": "move_pages", "MADV_WIPEONFORK": "MADV_KEEPONFORK",
 		"MADV_COLD": "MADV_PAGEOUT", "MADV_POPULATE_READ": "MADV_POPULATE_WRITE", "MADV_GUARD_INSTALL": "MADV_GUARD_REMOVE",
 	} {
-		if a, b := Probe(one), Probe(other); (a == nil) != (b == nil) || b != nil && !strings.HasPrefix(b.Error(), other+" is of Linux") {
+		if a, b := mmap.Probe(one), mmap.Probe(other); (a == nil) != (b == nil) || b != nil && !strings.HasPrefix(b.Error(), other+" is of Linux") {
 			t.Errorf("%s: %v; %s: %v", one, a, other, b)
 		}
 	}
 	for _, name := range []string{"", " ", "mse", "MSEAL", "mseal ", "MADV_COLD MADV_PAGEOUT", "MADV_COLD ", "MADV_DONTNEED", "mseal\x00"} {
-		err := Probe(name)
+		err := mmap.Probe(name)
 		if wants(t, name, err, os.ErrInvalid, unix.EINVAL); errors.Is(err, errors.ErrUnsupported) || !strings.Contains(fmt.Sprint(err), "probe "+name) {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -161,36 +162,36 @@ func TestOldKernel(t *testing.T) {
 		t.Errorf("%d features are missing", n)
 	}
 	pg := int(pageSize)
-	f, err := Memfd("old", int64(pg), SealShrink)
+	f, err := mmap.Memfd("old", int64(pg), mmap.SealShrink)
 	check(t, err)
 	defer f.Close()
-	_, err = Memfd(strings.Repeat("too long", 40), 0, SealShrink)
+	_, err = mmap.Memfd(strings.Repeat("too long", 40), 0, mmap.SealShrink)
 	if wants(t, "long name", err, unix.EINVAL); errors.Is(err, errors.ErrUnsupported) {
 		t.Error("nothing is missing here:", err)
 	}
-	_, err = Map[Read](File(f, 0, pg).Shared().Synchronous())
+	_, err = mmap.Map[mmap.Read](mmap.File(f, 0, pg).Shared().Synchronous())
 	wants(t, "MAP_SYNC", err, errors.ErrUnsupported)
 	// An Unknown of two areas, the kernel's table read as text.
-	u, err := MapUnknown(Anonymous(2*pg).At(spot(t, 8)), ProtRead|ProtWrite)
+	u, err := mmap.MapUnknown(mmap.Anonymous(2*pg).At(spot(t, 8)), mmap.ProtRead|mmap.ProtWrite)
 	check(t, err)
 	check(t, second(u.WriteAt([]byte{5}, 0)))
-	check(t, u.ProtectRange(pg, pg, ProtRead))
-	_, err = Assert[ReadWrite](u)
-	wants(t, "assert", err, ErrPermission)
+	check(t, u.ProtectRange(pg, pg, mmap.ProtRead))
+	_, err = mmap.Assert[mmap.ReadWrite](u)
+	wants(t, "assert", err, mmap.ErrPermission)
 	was := pictureOf(t, u)
 	// Without MREMAP_DONTUNMAP there would be no way back: refused, unchanged.
-	_, err = Move(u, spot(t, 8))
+	_, err = mmap.Move(u, spot(t, 8))
 	wants(t, "move of two areas", err, unix.EINVAL)
-	mapped[Read](t, Anonymous(1).At(u.Addr()+2*pageSize))
-	_, err = Resize(u, 5*pg)
+	mapped[mmap.Read](t, mmap.Anonymous(1).At(u.Addr()+2*pageSize))
+	_, err = mmap.Resize(u, 5*pg)
 	wants(t, "resize of two areas", err, unix.EINVAL)
 	samePicture(t, "refused", was, pictureOf(t, u))
-	check(t, u.Protect(ProtRead))
-	ro, err := Assert[Read](u)
+	check(t, u.Protect(mmap.ProtRead))
+	ro, err := mmap.Assert[mmap.Read](u)
 	check(t, err)
-	ro, err = Resize(ro, 5*pg)
+	ro, err = mmap.Resize(ro, 5*pg)
 	check(t, err)
-	ro, err = Move(ro, spot(t, 8))
+	ro, err = mmap.Move(ro, spot(t, 8))
 	check(t, err)
 	_, err = ro.Nodes(0, pg)
 	wants(t, "nodes", err, errors.ErrUnsupported)
@@ -211,16 +212,16 @@ func TestProbeAtLimit(t *testing.T) {
 	if !byItself(t) {
 		return
 	}
-	if errors.Is(Probe("memfd_secret"), errors.ErrUnsupported) {
+	if errors.Is(mmap.Probe("memfd_secret"), errors.ErrUnsupported) {
 		t.Skip("this kernel has no memfd_secret(2)")
 	}
 	var old unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
-	_, err := Memfd("none", 0, 0)
+	_, err := mmap.Memfd("none", 0, 0)
 	if wants(t, "no more descriptors", err, unix.EMFILE); errors.Is(err, errors.ErrUnsupported) {
 		t.Error(err)
 	}
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
-	check(t, Probe("memfd_create"))
+	check(t, mmap.Probe("memfd_create"))
 }
