@@ -51,12 +51,10 @@ var (
 	alone           = testkit.Alone
 	counted         = testkit.Counted
 	humble          = testkit.Humble
-	limit           = testkit.Limit
 	denyExecGain    = testkit.DenyExecGain
 	collectCoverage = testkit.CollectCoverage
 	filtered        = testkit.Filtered
 	noQuery         = testkit.NoQuery
-	mmapNumber      = testkit.MmapNumber
 )
 
 const (
