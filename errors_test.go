@@ -385,3 +385,53 @@ func TestTruncatedElsewhere(t *testing.T) {
 		t.Error("another tmpfs over it: ", err)
 	}
 }
+
+// Without a free descriptor the kernel's table cannot be asked. What needs it
+// says so, and leaves everything as it was.
+func TestDescriptorLimit(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	pg := int(pageSize)
+	f, _ := scratch(t, 3*pg)
+	u := patchwork(t)
+	known := mapped[Read](t, File(f, 0, 3*pg))
+	foreign := must(Map[Read](Anonymous(pg)))
+	addr, size, err := foreign.Release()
+	check(t, err)
+	to, before := nowhere(t, 8), state(t, u)
+	check(t, f.Truncate(0))
+	var old unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
+	_, mapPath := Map[Read](Path(f.Name()))
+	_, assert := Assert[ReadWrite](u)
+	_, regions := u.Regions()
+	_, move := Move(u, to)
+	_, adopt := UnsafeAdopt[Unknown](addr, size)
+	_, memfd := Memfd("none", 1, 0)
+	_, secret := Map[ReadWrite](Secret(1))
+	_, fault := known.ReadAt(make([]byte, 1), 0)
+	resident := second(known.Resident(0, 3*pg))
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	for what, err := range map[string]error{"map": mapPath, "assert": assert, "regions": regions, "move": move, "adopt": adopt, "memfd": memfd} {
+		wants(t, what, err, unix.EMFILE)
+	}
+	explained(t, "assert", assert, unix.EMFILE, "assert rw-: /proc/self/maps cannot be read")
+	explained(t, "adopt", adopt, unix.EMFILE, fmt.Sprintf("adopt %d bytes at %#x", size, addr))
+	if Probe("memfd_secret") == nil {
+		wants(t, "secret", secret, unix.EMFILE)
+	}
+	var cause *FaultError
+	if !errors.As(fault, &cause) || cause.Err != ErrFault {
+		t.Errorf("a fault without a proof: %#v", fault)
+	}
+	check(t, resident)
+	kept(t, "all of it", u, before)
+	if isMapped(t, to) {
+		t.Error("the place that a move was to have is held on")
+	}
+	u, err = Move(u, to)
+	check(t, err)
+	check(t, u.Close())
+}

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/kinds"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -206,7 +207,7 @@ func FuzzMap(f *testing.F) {
 	}
 	// The upper half of the arena begins with a page that is taken.
 	own := newArena(f)
-	taken, err := mmap.Map[mmap.None](mmap.Anonymous(onePage).At(own.page(arenaPages / 2)))
+	taken, err := mmap.Map[mmap.None](mmap.Anonymous(onePage).At(own.Page(arenaPages / 2)))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -271,14 +272,14 @@ func FuzzMap(f *testing.F) {
 		where := uintptr(a.addr)
 		switch a.placement {
 		case atInArena:
-			where = own.start + where%(own.end-own.start)
+			where = own.Start + where%(own.End-own.Start)
 		case ontoInArena:
 			// It replaces what is there: only within the lower half.
 			half := uintptr(arenaPages / 2 * onePage)
 			if where %= half; a.size < 0 || a.reserve < a.size || uint64(a.reserve)+uint64(where)+uint64(2*onePage) > uint64(half) || a.has(optHuge) {
 				t.Skip("does not fit into the memory that may be replaced")
 			}
-			where += own.start
+			where += own.Start
 		}
 		const goHeap, goHeapEnd, hugePage = 0xc0_0000_0000, 0xe0_0000_0000, 2 << 30
 		if a.placement != anywhere && uint64(where) < goHeapEnd && uint64(where)+uint64(max(a.size, a.reserve, 0))+hugePage > goHeap {
@@ -319,7 +320,7 @@ func FuzzMap(f *testing.F) {
 		if !a.has(optUnknown) && a.prot < 8 {
 			kind = modelKinds[a.prot]
 		}
-		h, err := kind.create(spec, p)
+		h, err := kind.Create(spec, p)
 		bad := a.source == noSource || a.source == nilFile || a.size < 0 || a.offset < 0 || p > 7 || a.placement == twice ||
 			a.placement == at && where < uintptr(onePage) || a.has(optReserve) && a.reserve < a.size ||
 			a.has(optAlign) && (a.align <= 0 || a.align&(a.align-1) != 0 || a.source < secretMemory && int64(lead)%a.align != 0) ||
@@ -336,7 +337,7 @@ func FuzzMap(f *testing.F) {
 			if err := h.Close(); err != nil {
 				t.Error(err)
 			}
-			walk(t, table, own.start, own.page(arenaPages/2), func(at uintptr, area procmaps.Region) {
+			walk(t, table, own.Start, own.Page(arenaPages/2), func(at uintptr, area procmaps.Region) {
 				t.Fatalf("page %#x is mapped after Close: %v", at, area)
 			})
 		}()
@@ -403,7 +404,7 @@ func checkMapError(t *testing.T, err error, a mapArgs, bad bool) {
 }
 
 // confirm asks the kernel whether it has what the mapping says.
-func confirm(t *testing.T, table *procmaps.Table, h mmap.AnyHandle, a mapArgs, lead int) {
+func confirm(t *testing.T, table *procmaps.Table, h kinds.AnyHandle, a mapArgs, lead int) {
 	t.Helper()
 	if a.reserve == 0 {
 		return

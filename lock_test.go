@@ -305,3 +305,213 @@ func TestLockDroppableParts(t *testing.T) {
 		check(t, u.Close())
 	}
 }
+
+// canLock skips where an ordinary user may not lock this much.
+func canLock(t testing.TB, n int) {
+	t.Helper()
+	var limit unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit))
+	if os.Geteuid() != 0 && limit.Cur < uint64(n) {
+		t.Skip("RLIMIT_MEMLOCK is ", limit.Cur)
+	}
+}
+
+func vmLocked() int { return int(number("/proc/self/status", "VmLck:")) << 10 }
+
+func TestLockRange(t *testing.T) {
+	pg := int(pageSize)
+	canLock(t, 6*pg)
+	// In a process of its own, for VmLck counts what any test has locked.
+	if child, out, err := inChild(t, quick); !child {
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	m := apart[ReadWrite](t, Anonymous(3*pg-1).Reserve(6*pg), 6)
+	check(t, m.Advise(0, m.Len(), AdviceNoHugePage))
+	before := vmLocked()
+	for i, c := range []struct {
+		f                func(off, n int) error
+		off, n           int
+		locked, resident string
+	}{
+		{m.Lock, 7, 0, "---", "---"},
+		{m.Lock, 2*pg - 1, 1, "-x-", "-x-"},
+		{m.LockOnFault, pg - 1, 1, "xx-", "-x-"},
+		{m.Unlock, pg, 1, "x--", "-x-"},
+		{m.Lock, 0, 3*pg - 1, "xxx", "xxx"},
+		{m.Unlock, pg + 9, 9, "x-x", "xxx"},
+		{m.Unlock, pg, 1, "x-x", "xxx"}, // again
+		{m.Unlock, 0, 3*pg - 1, "---", "xxx"},
+		{m.LockOnFault, 0, 3*pg - 1, "xxx", "xxx"},
+	} {
+		check(t, c.f(c.off, c.n))
+		locked, resident := pagesWith(t, m, "lo"), mappedPages(t, m)
+		if n := vmLocked() - before; locked != c.locked || resident != c.resident || n != strings.Count(locked, "x")*pg {
+			t.Errorf("%d: %s locked, %s resident, VmLck %d, want %s, %s", i, locked, resident, n, c.locked, c.resident)
+		}
+	}
+	check(t, Grow(m, 6*pg)) // what is locked stays so
+	if got := pagesWith(t, m, "lo"); got[:3] != "xxx" {
+		t.Error(got)
+	}
+	check(t, m.Unlock(0, 6*pg))
+	if n := vmLocked(); n != before {
+		t.Errorf("VmLck is %d, was %d", n, before)
+	}
+
+	// On fault is just that.
+	m = apart[ReadWrite](t, Anonymous(2*pg), 2)
+	check(t, m.LockOnFault(0, 2*pg))
+	if _, sum := smaps(t, m, 0, 2*pg); sum["Rss"] != 0 || sum["Locked"] != 0 {
+		t.Error(sum)
+	}
+	check(t, second(m.WriteAt([]byte{1}, int64(pg))))
+	if _, sum := smaps(t, m, 0, 2*pg); sum["Rss"] != pg || sum["Locked"] != pg {
+		t.Error(sum)
+	}
+
+	// Unlock undoes the Spec's Lock as well.
+	m = apart[ReadWrite](t, Anonymous(2*pg).Lock(), 2)
+	check(t, m.Unlock(0, pg))
+	if got := pagesWith(t, m, "lo"); got != "-x" {
+		t.Error(got)
+	}
+}
+
+// What cannot be accessed cannot be locked, and is not half locked either;
+// mlock(2) alone would leave the area pagesWith.
+func TestLockPermission(t *testing.T) {
+	pg := int(pageSize)
+	canLock(t, 3*pg)
+	none := apart[None](t, Anonymous(3*pg), 3)
+	u, err := MapUnknown(Anonymous(3*pg), ProtRead|ProtWrite)
+	check(t, err)
+	defer u.Close()
+	check(t, u.ProtectRange(pg, pg, ProtNone))
+	for _, m := range []mapping{none, u} {
+		err := m.Lock(0, 3*pg)
+		wants(t, "lock", err, ErrPermission, unix.EACCES)
+		if names(t, err, 0, 3*pg); pagesWith(t, m, "lo") != "---" || mappedPages(t, m) != "---" {
+			t.Errorf("%v: %s is locked, %s resident", m, pagesWith(t, m, "lo"), mappedPages(t, m))
+		}
+		check(t, m.LockOnFault(pg, 1))
+		if pagesWith(t, m, "lo") != "-x-" {
+			t.Errorf("%v: %s is locked on fault", m, pagesWith(t, m, "lo"))
+		}
+		check(t, m.Unlock(pg, 1))
+	}
+	check(t, u.Lock(0, pg))
+	check(t, u.Lock(2*pg, 1))
+	if pagesWith(t, u, "lo") != "x-x" {
+		t.Error(pagesWith(t, u, "lo"))
+	}
+}
+
+func lockTruncated[M Known](t *testing.T) {
+	pg := int(pageSize)
+	for _, shared := range []bool{false, true} {
+		m, _ := truncatedMapping[M](t, shared)
+		what := fmt.Sprintf("%T, shared %v", m, shared)
+		err := m.Lock(0, m.Len())
+		// Where protection keys make it so, nobody can reach what is for
+		// execution only, not even the kernel.
+		unreachable := m.Prot() == ProtExec && errors.Is(err, ErrPermission)
+		if !unreachable {
+			faults(t, what, err, pg, ErrTruncated)
+		}
+		if got := pagesWith(t, m, "lo"); got != "---" {
+			t.Errorf("%s: %s is locked", what, got)
+		}
+		if err := m.Lock(0, pg); err != nil && !unreachable {
+			t.Errorf("%s: lock of what is left: %v", what, err)
+		} else if got := pagesWith(t, m, "lo"); got[1:] != "--" || (got[0] == 'x') != (err == nil) {
+			t.Errorf("%s: %s is locked, and %v", what, got, err)
+		}
+		check(t, m.LockOnFault(0, m.Len()))
+		check(t, m.Close())
+	}
+}
+
+// A page that a truncation took away is a fault for all that can be accessed,
+// and leaves nothing locked.
+func TestLockTruncated(t *testing.T) {
+	canLock(t, 3*int(pageSize))
+	lockTruncated[Read](t)
+	lockTruncated[ReadWrite](t)
+	lockTruncated[Write](t)
+	lockTruncated[WriteExec](t)
+	lockTruncated[Exec](t)
+
+	// Pages that can be read and pages that can be written fault in different
+	// ways.
+	pg := int(pageSize)
+	m, _ := truncatedMapping[ReadWrite](t, true)
+	u := must(Forget(m))
+	defer u.Close()
+	check(t, u.ProtectRange(0, pg, ProtWrite))
+	check(t, u.ProtectRange(pg, pg, ProtRead))
+	faults(t, "pages that differ", u.Lock(0, 3*pg), pg, ErrTruncated)
+	if got := pagesWith(t, u, "lo"); got != "---" {
+		t.Errorf("%s is locked", got)
+	}
+}
+
+// Whoever may lock without a limit is not told of one.
+func TestLockTruncatedPrivileged(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	pg := int(pageSize)
+	check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{}))
+	m, _ := truncatedMapping[ReadWrite](t, true)
+	if err := m.Lock(0, pg); err != nil {
+		t.Skip("needs CAP_IPC_LOCK: ", err)
+	}
+	faults(t, "three pages", m.Lock(0, 3*pg), pg, ErrTruncated)
+}
+
+// What the kernel would pass over in silence is an error: such pages are lost at
+// any moment.
+func TestLockDroppable(t *testing.T) {
+	if err := Probe("MAP_DROPPABLE"); err != nil {
+		t.Skip(err)
+	}
+	m := mapped[ReadWrite](t, Anonymous(int(pageSize)).Droppable())
+	for _, lock := range []func(off, n int) error{m.Lock, m.LockOnFault} {
+		if err := lock(0, m.Len()); err == nil && pagesWith(t, m, "lo") == "-" {
+			t.Error("droppable memory is said to be locked, and is not")
+		}
+	}
+}
+
+// A limit is met before memory is taken: there may be less of that.
+func TestLockOverLimit(t *testing.T) {
+	child, out, err := inChild(t, quick)
+	if !child {
+		if err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	pg := int(pageSize)
+	check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: uint64(2 * pg), Max: uint64(2 * pg)}))
+	if os.Geteuid() == 0 {
+		check(t, unix.Setresuid(65534, 65534, 65534))
+	}
+	m := apart[ReadWrite](t, Anonymous(4*pg).Shared(), 4)
+	for _, f := range []func(off, n int) error{m.LockOnFault, m.Lock} {
+		err := f(0, 4*pg)
+		if wants(t, "over the limit", err, unix.ENOMEM); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("RLIMIT_MEMLOCK is %d", 2*pg)) {
+			t.Error(err)
+		}
+		if pagesWith(t, m, "lo") != "----" {
+			t.Error(pagesWith(t, m, "lo"))
+		}
+	}
+	check(t, m.Lock(2*pg, 2*pg))
+	if rss := smapsOf(t, m.Addr())["Rss"]; rss != "0 kB" { // pagemap is root's, and this process was that
+		t.Errorf("pages were taken for a lock that was refused: %s", rss)
+	}
+}

@@ -19,60 +19,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// smapsOf returns what /proc/self/smaps says of the area that holds addr.
-func smapsOf(t testing.TB, addr uintptr) map[string]string {
-	t.Helper()
-	text, err := os.ReadFile("/proc/self/smaps")
-	check(t, err)
-	var of map[string]string
-	for line := range strings.Lines(string(text)) {
-		var start, end uint64
-		key, value, _ := strings.Cut(line, ":")
-		switch head := strings.ContainsAny(key, " -"); {
-		case head && of != nil:
-			return of
-		case head:
-			if fmt.Sscanf(line, "%x-%x", &start, &end); start <= uint64(addr) && uint64(addr) < end {
-				of = map[string]string{}
-			}
-		case of != nil:
-			of[key] = strings.TrimSpace(value)
-		}
-	}
-	if of == nil {
-		t.Fatalf("nothing is mapped at %#x", addr)
-	}
-	return of
-}
-
-// kilobytes turns a value of smaps into bytes.
-func kilobytes(value string) (n uint64) {
-	fmt.Sscan(value, &n)
-	return n << 10
-}
-
-// flagged fails unless VmFlags of the first and the last page of m have all of
-// has and none of hasNot.
-func flagged(t testing.TB, what string, m mapping, has, hasNot string) {
-	t.Helper()
-	for _, off := range []int{0, m.Len() - 1} {
-		flags := strings.Fields(smapsOf(t, m.Addr()+uintptr(off))["VmFlags"])
-		for _, f := range strings.Fields(has) {
-			if f == "lf" && slices.Contains(flags, "??") {
-				continue // which had no name of its own before Linux 6.2 or so
-			}
-			if !slices.Contains(flags, f) {
-				t.Errorf("%s: the page at %d lacks %s: %v", what, off, f, flags)
-			}
-		}
-		for _, f := range strings.Fields(hasNot) {
-			if slices.Contains(flags, f) {
-				t.Errorf("%s: the page at %d has %s: %v", what, off, f, flags)
-			}
-		}
-	}
-}
-
 // inTable returns which pages of m are in the page table: a page of a file can
 // be in memory and yet not be mapped.
 func inTable(t testing.TB, m mapping) (present []bool) {
@@ -129,16 +75,6 @@ func inherited(t testing.TB, addr uintptr, n int) ([]byte, error) {
 	b := make([]byte, n)
 	_, err = mem.ReadAt(b, int64(addr))
 	return b, err
-}
-
-// nowhere returns an address with n free pages, far from where the kernel and the
-// runtime put what they are free to.
-func nowhere(t testing.TB, n int) uintptr {
-	t.Helper()
-	m := mapped[None](t, Anonymous(n*int(pageSize)).Near(0x5_0000*pageSize))
-	addr := m.Addr()
-	check(t, m.Close())
-	return addr
 }
 
 // ways are all the ways to two pages of anonymous memory that a flag of the Spec

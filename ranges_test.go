@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/kinds"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -90,24 +91,24 @@ type rangeOp struct {
 	whole   bool      // it refuses parts of pages
 	need    mmap.Prot // of each page
 	shows   int
-	do      func(h mmap.AnyHandle, off, n int, a rangeArgs) error
+	do      func(h kinds.AnyHandle, off, n int, a rangeArgs) error
 }
 
-func advises(a mmap.Advice) func(h mmap.AnyHandle, off, n int, _ rangeArgs) error {
-	return func(h mmap.AnyHandle, off, n int, _ rangeArgs) error { return h.Advise(off, n, a) }
+func advises(a mmap.Advice) func(h kinds.AnyHandle, off, n int, _ rangeArgs) error {
+	return func(h kinds.AnyHandle, off, n int, _ rangeArgs) error { return h.Advise(off, n, a) }
 }
 
-func does(f func(h mmap.AnyHandle, off, n int) error) func(h mmap.AnyHandle, off, n int, _ rangeArgs) error {
-	return func(h mmap.AnyHandle, off, n int, _ rangeArgs) error { return f(h, off, n) }
+func does(f func(h kinds.AnyHandle, off, n int) error) func(h kinds.AnyHandle, off, n int, _ rangeArgs) error {
+	return func(h kinds.AnyHandle, off, n int, _ rangeArgs) error { return f(h, off, n) }
 }
 
-func loss(f func(w destroyer, off, n int) error) func(h mmap.AnyHandle, off, n int, _ rangeArgs) error {
-	return func(h mmap.AnyHandle, off, n int, _ rangeArgs) error { return f(h.(destroyer), off, n) }
+func loss(f func(w destroyer, off, n int) error) func(h kinds.AnyHandle, off, n int, _ rangeArgs) error {
+	return func(h kinds.AnyHandle, off, n int, _ rangeArgs) error { return f(h.(destroyer), off, n) }
 }
 
 // rangeOps are numbered by the corpus: new ones go to the end.
 var rangeOps = []rangeOp{
-	{"protect", "", true, 0, replaces, func(h mmap.AnyHandle, off, n int, a rangeArgs) error {
+	{"protect", "", true, 0, replaces, func(h kinds.AnyHandle, off, n int, a rangeArgs) error {
 		return h.(mmap.Unknown).ProtectRange(off, n, mmap.Prot(a.arg%10))
 	}},
 	{"place", "", true, 0, replaces, nil},
@@ -118,25 +119,25 @@ var rangeOps = []rangeOp{
 	{"split", "", false, 0, unseen, nil},
 	{"grow", "", false, 0, replaces, nil},
 	{"resize", "", false, 0, replaces, nil},
-	{"sync", "", false, 0, unseen, does(mmap.AnyHandle.Sync)},
-	{"start sync", "", false, 0, unseen, does(mmap.AnyHandle.StartSync)},
-	{"invalidate", "MLOCK_ONFAULT", false, 0, unseen, does(mmap.AnyHandle.Invalidate)},
+	{"sync", "", false, 0, unseen, does(kinds.AnyHandle.Sync)},
+	{"start sync", "", false, 0, unseen, does(kinds.AnyHandle.StartSync)},
+	{"invalidate", "MLOCK_ONFAULT", false, 0, unseen, does(kinds.AnyHandle.Invalidate)},
 	{"random", "", false, 0, divides, advises(mmap.AdviceRandom)},
 	{"do not fork", "", false, 0, divides, advises(mmap.AdviceDontFork)},
 	{"do not dump", "", false, 0, divides, advises(mmap.AdviceDontDump)},
 	{"will need", "", false, 0, unseen, advises(mmap.AdviceWillNeed)},
 	{"cold", "MADV_COLD", false, 0, unseen, advises(mmap.AdviceCold)},
-	{"lock", "", false, 0, divides, does(mmap.AnyHandle.Lock)},
-	{"lock on fault", "MLOCK_ONFAULT", false, 0, divides, does(mmap.AnyHandle.LockOnFault)},
-	{"unlock", "MLOCK_ONFAULT", false, 0, divides, does(mmap.AnyHandle.Unlock)},
-	{"policy", "mbind", false, 0, divides, func(h mmap.AnyHandle, off, n int, _ rangeArgs) error {
+	{"lock", "", false, 0, divides, does(kinds.AnyHandle.Lock)},
+	{"lock on fault", "MLOCK_ONFAULT", false, 0, divides, does(kinds.AnyHandle.LockOnFault)},
+	{"unlock", "MLOCK_ONFAULT", false, 0, divides, does(kinds.AnyHandle.Unlock)},
+	{"policy", "mbind", false, 0, divides, func(h kinds.AnyHandle, off, n int, _ rangeArgs) error {
 		return h.SetPolicy(off, n, mmap.PolicyLocal)
 	}},
 	{"resident", "", false, 0, unseen, nil},
 	{"nodes", "mbind", false, 0, unseen, nil},
-	{"prefault", "MADV_POPULATE_READ", false, mmap.ProtRead, unseen, does(mmap.AnyHandle.Prefault)},
+	{"prefault", "MADV_POPULATE_READ", false, mmap.ProtRead, unseen, does(kinds.AnyHandle.Prefault)},
 	{"prefault write", "MADV_POPULATE_READ", false, mmap.ProtWrite, unseen, loss(destroyer.PrefaultWrite)},
-	{"collapse", "", false, 0, unseen, does(mmap.AnyHandle.Collapse)},
+	{"collapse", "", false, 0, unseen, does(kinds.AnyHandle.Collapse)},
 	{"discard", "", true, mmap.ProtWrite, loses, loss(destroyer.Discard)},
 	{"discard locked", "MADV_DONTNEED_LOCKED", true, mmap.ProtWrite, loses, loss(destroyer.DiscardLocked)},
 	{"free", "", true, mmap.ProtWrite, loses, loss(destroyer.Free)},
@@ -362,7 +363,7 @@ type rangeTest struct {
 	rangeArgs
 	rangeOp
 
-	h           mmap.AnyHandle
+	h           kinds.AnyHandle
 	kind        *modelKind
 	lead, len   int
 	span        span
@@ -433,20 +434,20 @@ func (r *rangeTest) run() {
 	if r.reserve > 0 {
 		spec = spec.Reserve(capacity)
 	}
-	u, err := mmap.MapUnknown(spec.At(r.arena.page(firstPage)+uintptr(r.lead)), mmap.ProtRead|mmap.ProtWrite)
+	u, err := mmap.MapUnknown(spec.At(r.arena.Page(firstPage)+uintptr(r.lead)), mmap.ProtRead|mmap.ProtWrite)
 	r.must("map", err)
 	r.h, r.kind = u, unknownKind
 	defer func() {
 		if err := r.h.Close(); err != nil {
 			r.Error(err)
 		}
-		if r.picture(r.T, r.arena.start) != (pictured{}) {
+		if r.picture(r.T, r.arena.Start) != (pictured{}) {
 			r.Error("something is mapped after Close")
 			r.arena = newArena(r)
 		}
 	}()
 	r.prepare(u)
-	r.before = r.picture(r.T, r.arena.start)
+	r.before = r.picture(r.T, r.arena.Start)
 	r.checkBefore()
 	switch r.name {
 	case "place":
@@ -553,7 +554,7 @@ func (r *rangeTest) prepare(u mmap.Unknown) {
 		}
 	}
 	if r.known {
-		h, err := modelKinds[r.prot].assert(u)
+		h, err := modelKinds[r.prot].Assert(u)
 		r.must("assert", err)
 		r.h, r.kind = h, modelKinds[r.prot]
 	}
@@ -610,7 +611,7 @@ func (r *rangeTest) checkBefore() {
 // unchanged fails unless the kernel has what it had.
 func (r *rangeTest) unchanged() {
 	r.Helper()
-	if after := r.picture(r.T, r.arena.start); after != r.before {
+	if after := r.picture(r.T, r.arena.Start); after != r.before {
 		r.Fatalf("%s of %d bytes at %d changed%v\nto%v", r.name, r.n, r.off, r.before, after)
 	}
 }
@@ -618,7 +619,7 @@ func (r *rangeTest) unchanged() {
 // becomes fails unless the kernel has these pages, however divided.
 func (r *rangeTest) becomes(want pictured) (after pictured) {
 	r.Helper()
-	after = r.picture(r.T, r.arena.start)
+	after = r.picture(r.T, r.arena.Start)
 	if uncut(after) != uncut(want) {
 		r.Fatalf("%s of %d bytes at %d: got%v\nwant%v", r.name, r.n, r.off, after, want)
 	}
@@ -917,17 +918,17 @@ func (r *rangeTest) split() {
 	s := spanOf(r.lead, r.len, 0, r.off)
 	var reasons []error
 	because(&reasons, s.outside || !s.whole || !s.ends && r.reserve > 0 && r.off > 0, os.ErrInvalid)
-	left, right, err := r.kind.split(r.h, int(r.off))
+	left, right, err := r.kind.Split(r.h, int(r.off))
 	if r.agrees(err, reasons) {
 		off, capacity := int(r.off), r.len+int(r.reserve)
-		addr := r.arena.page(firstPage) + uintptr(r.lead)
+		addr := r.arena.Page(firstPage) + uintptr(r.lead)
 		inert(r, r.h, mmap.ErrMoved)
 		if left.Addr() != addr || left.Len() != off || left.Cap() != off ||
 			right.Addr() != addr+uintptr(off) || right.Len() != r.len-off || right.Cap() != capacity-off {
 			r.Fatalf("split of %d bytes (%d) at %d: %v (%d) and %v (%d)", r.len, capacity, off, left, left.Cap(), right, right.Cap())
 		}
 		r.unchanged()
-		if r.h, err = r.kind.join(left, right); err != nil {
+		if r.h, err = r.kind.Join(left, right); err != nil {
 			r.Fatalf("join after split of %d bytes at %d: %v", r.len, off, err)
 		}
 	}
@@ -943,7 +944,7 @@ func (r *rangeTest) grow() {
 	capacity := r.len + int(r.reserve)
 	because(&reasons, r.off < int64(r.len), os.ErrInvalid)
 	because(&reasons, r.off > int64(capacity), mmap.ErrCapacity)
-	if !r.agrees(r.kind.grow(r.h, int(r.off)), reasons) {
+	if !r.agrees(r.kind.Grow(r.h, int(r.off)), reasons) {
 		r.unchanged()
 		return
 	}
@@ -969,7 +970,7 @@ func (r *rangeTest) resize() {
 	because(&reasons, r.off < 0, os.ErrInvalid)
 	because(&reasons, grows && (r.data == 0 && r.isFile() || r.data > 0 && r.source == sharedMemory), os.ErrInvalid)
 	old := r.h.Addr()
-	next, err := r.kind.resize(r.h, int(r.off))
+	next, err := r.kind.Resize(r.h, int(r.off))
 	if err != nil && r.off > huge {
 		reasons = append(reasons, unix.ENOMEM, unix.EINVAL)
 	}
@@ -1020,7 +1021,7 @@ func (r *rangeTest) resize() {
 	if uncut(after) != uncut(pages) {
 		r.Fatalf("resize to %d: got%v\nwant%v", r.off, after, pages)
 	}
-	if next.Addr() != old && r.picture(r.T, r.arena.start) != (pictured{}) {
+	if next.Addr() != old && r.picture(r.T, r.arena.Start) != (pictured{}) {
 		r.Fatal("something is left at the old place")
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/kinds"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -60,7 +61,7 @@ func operationsAnd(tb testing.TB, more func(m *machine) (name string, action fun
 		m := &machine{table: table, smaps: smaps, pagemap: pagemap, arena: arena, t: t, limit: lockLimit}
 		defer func() {
 			*done += m.actions
-			if m.end(); areas(t, table, arena.start, arena.end) > 0 {
+			if m.end(); areas(t, table, arena.Start, arena.End) > 0 {
 				arena = newArena(t) // a failed run or Seal has left pages in the old one
 			}
 		}()
@@ -130,7 +131,7 @@ type modelFile struct {
 }
 
 type staleHandle struct {
-	h    mmap.AnyHandle
+	h    kinds.AnyHandle
 	kind *modelKind
 	err  error
 }
@@ -225,11 +226,11 @@ func (m *machine) checkHandle(t *rapid.T, r *modelRegion) {
 		t.Fatalf("%v: Len %d, Cap %d, Addr %#x, want %d, %d, %#x", r.h, r.h.Len(), r.h.Cap(), r.h.Addr(), r.len, r.cap, r.addr)
 	}
 	switch {
-	case !r.kind.unknown:
-		r.prot = r.kind.prot
+	case !r.kind.Unknown:
+		r.prot = r.kind.Prot
 		for i, p := range r.pages[:r.data()] {
-			if p.prot != r.kind.prot {
-				t.Fatalf("model: page %d of a %s is %v", i, r.kind.name, p.prot)
+			if p.prot != r.kind.Prot {
+				t.Fatalf("model: page %d of a %s is %v", i, r.kind.Name, p.prot)
 			}
 		}
 		fallthrough
@@ -367,7 +368,7 @@ func (m *machine) compare(t *rapid.T) {
 			t.Fatalf("%v: %d pages are mapped, want %d", r.h, seen, len(r.pages))
 		}
 	}
-	walk(t, m.table, m.arena.start, m.arena.end, func(at uintptr, area procmaps.Region) {
+	walk(t, m.table, m.arena.Start, m.arena.End, func(at uintptr, area procmaps.Region) {
 		if owner[at] == nil {
 			t.Fatalf("page %#x is mapped, and nobody's: %v", at, area)
 		}
@@ -449,14 +450,8 @@ func (m *machine) makeRoom(t *rapid.T) {
 	}
 }
 
-func anyKind(*modelKind) bool     { return true }
-func unknown(k *modelKind) bool   { return k.unknown }
-func readable(k *modelKind) bool  { _, ok := k.zero.(io.ReaderAt); return ok }
-func writable(k *modelKind) bool  { _, ok := k.zero.(io.WriterAt); return ok }
-func updatable(k *modelKind) bool { _, ok := k.zero.(updater); return ok }
-
 // retire notes that a region's handle is consumed, and has a successor.
-func (m *machine) retire(r *modelRegion, kind *modelKind, next mmap.AnyHandle) {
+func (m *machine) retire(r *modelRegion, kind *modelKind, next kinds.AnyHandle) {
 	m.bury(r, mmap.ErrMoved)
 	r.h, r.kind = next, kind
 }
@@ -552,7 +547,7 @@ func (m *machine) mapNew(t *rapid.T) {
 	if rapid.IntRange(0, 2).Draw(t, "unknown") == 0 {
 		kind, p = unknownKind, drawProt(t)
 	} else {
-		p = kind.prot
+		p = kind.Prot
 	}
 	s := m.drawSource(t, drawSize(t, 5), -1)
 	r := &modelRegion{kind: kind, len: s.size, cap: s.size, prot: p, more: s.more()}
@@ -570,7 +565,7 @@ func (m *machine) mapNew(t *rapid.T) {
 		spec = spec.Align(align)
 		because(&reasons, align == 3 || s.lead%align != 0, os.ErrInvalid)
 	}
-	start := m.arena.page(rapid.IntRange(0, arenaPages-max(whole, 0)).Draw(t, "arena page"))
+	start := m.arena.Page(rapid.IntRange(0, arenaPages-max(whole, 0)).Draw(t, "arena page"))
 	empty := m.free(start, start+uintptr(max(whole, 1)*onePage))
 	where := rapid.SampledFrom([]string{"at", "at", "at", "at", "near", "onto", "anywhere", "twice"}).Draw(t, "where")
 	at := start + uintptr(s.lead)
@@ -601,7 +596,7 @@ func (m *machine) mapNew(t *rapid.T) {
 	because(&reasons, p > 7, os.ErrInvalid)
 	because(&reasons, refused(r.pages[:min(data, len(r.pages))], p), mmap.ErrPermission)
 	var err error
-	r.h, err = kind.create(spec, p)
+	r.h, err = kind.Create(spec, p)
 	if !expect(t, err, reasons) {
 		inert(t, r.h, mmap.ErrClosed)
 		return
@@ -623,7 +618,7 @@ func (m *machine) mapNew(t *rapid.T) {
 func (m *machine) protect(t *rapid.T, r *modelRegion) {
 	reasons := r.unchangeable()
 	pages := r.pages[:r.data()]
-	if r.kind.unknown && rapid.Bool().Draw(t, "in place") {
+	if r.kind.Unknown && rapid.Bool().Draw(t, "in place") {
 		p := drawProt(t)
 		because(&reasons, p > 7, os.ErrInvalid)
 		because(&reasons, refused(pages, p), mmap.ErrPermission)
@@ -633,13 +628,13 @@ func (m *machine) protect(t *rapid.T, r *modelRegion) {
 		return
 	}
 	k := drawKind(t)
-	because(&reasons, refused(pages, k.prot), mmap.ErrPermission)
-	next, err := k.protect(r.h)
+	because(&reasons, refused(pages, k.Prot), mmap.ErrPermission)
+	next, err := k.Protect(r.h)
 	if !expect(t, err, reasons) {
 		inert(t, next, mmap.ErrClosed)
 		return
 	}
-	protect(pages, k.prot)
+	protect(pages, k.Prot)
 	m.retire(r, k, next)
 }
 
@@ -729,13 +724,13 @@ func (m *machine) over(t *rapid.T, r *modelRegion) {
 		reasons = append(reasons, os.ErrInvalid)
 	}
 	fresh := s.pages(len(r.pages))
-	because(&reasons, refused(fresh[:r.data()], k.prot), mmap.ErrPermission)
-	next, err := k.over(r.h, s.spec)
+	because(&reasons, refused(fresh[:r.data()], k.Prot), mmap.ErrPermission)
+	next, err := k.Over(r.h, s.spec)
 	if !expect(t, err, reasons) {
 		inert(t, next, mmap.ErrClosed)
 		return
 	}
-	protect(fresh[:r.data()], k.prot)
+	protect(fresh[:r.data()], k.Prot)
 	r.pages, r.more = fresh, s.more()
 	m.retire(r, k, next)
 }
@@ -771,7 +766,7 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 			pages = append(pages, next)
 		}
 	}
-	next, err := r.kind.resize(r.h, size)
+	next, err := r.kind.Resize(r.h, size)
 	if !expect(t, err, reasons) {
 		if next != r.h {
 			t.Fatalf("a failed Resize of %v returned %v", r.h, next)
@@ -796,18 +791,18 @@ func (m *machine) resize(t *rapid.T, r *modelRegion) {
 
 func (m *machine) move(t *rapid.T, r *modelRegion) {
 	size := uintptr(len(r.pages) * onePage)
-	to := m.arena.page(rapid.IntRange(0, arenaPages-1).Draw(t, "page")) + uintptr(r.lead())
+	to := m.arena.Page(rapid.IntRange(0, arenaPages-1).Draw(t, "page")) + uintptr(r.lead())
 	if rapid.IntRange(0, 5).Draw(t, "odd") == 0 {
 		to++
 	}
 	base := to - uintptr(r.lead())
-	if base+size > m.arena.end {
+	if base+size > m.arena.End {
 		return
 	}
 	reasons := r.unchangeable()
 	because(&reasons, base%uintptr(onePage) != 0, os.ErrInvalid)
 	because(&reasons, size > 0 && !m.free(base, base+size), os.ErrExist)
-	next, err := r.kind.move(r.h, to)
+	next, err := r.kind.Move(r.h, to)
 	if expect(t, err, reasons) {
 		m.retire(r, r.kind, next)
 		r.addr = to
@@ -879,7 +874,7 @@ func (m *machine) grow(t *rapid.T, r *modelRegion) {
 	}
 	because(&reasons, refused(opened, p), mmap.ErrPermission)
 	because(&reasons, r.sealed && len(opened) > 0, mmap.ErrSealed)
-	if expect(t, r.kind.grow(r.h, size), reasons) {
+	if expect(t, r.kind.Grow(r.h, size), reasons) {
 		protect(opened, p)
 		set(opened, unsaid, 0)
 		r.len, r.room = size, r.room-len(opened)
@@ -907,7 +902,7 @@ func (m *machine) split(t *rapid.T, r *modelRegion) {
 	default:
 		cut = len(r.pages)
 	}
-	left, right, err := r.kind.split(r.h, off)
+	left, right, err := r.kind.Split(r.h, off)
 	if !expect(t, err, reasons) {
 		inert(t, left, mmap.ErrClosed)
 		inert(t, right, mmap.ErrClosed)
@@ -948,7 +943,7 @@ func (m *machine) join(t *rapid.T, a *modelRegion) {
 	}
 	because(&reasons, a == b || !adjoin(l, r), os.ErrInvalid)
 	because(&reasons, a.sealed != b.sealed, mmap.ErrSealed)
-	next, err := a.kind.join(a.h, b.h)
+	next, err := a.kind.Join(a.h, b.h)
 	if !expect(t, err, reasons) {
 		inert(t, next, mmap.ErrClosed)
 		return
@@ -968,7 +963,7 @@ func (m *machine) join(t *rapid.T, a *modelRegion) {
 }
 
 func (m *machine) forget(t *rapid.T, r *modelRegion) {
-	next, err := r.kind.forget(r.h)
+	next, err := r.kind.Forget(r.h)
 	if expect(t, err, r.busy()) {
 		m.retire(r, unknownKind, next)
 	}
@@ -981,9 +976,9 @@ func (m *machine) assert(t *rapid.T, r *modelRegion) {
 	}
 	reasons := r.busy()
 	for _, p := range r.pages[:r.data()] {
-		because(&reasons, p.prot != k.prot, mmap.ErrPermission)
+		because(&reasons, p.prot != k.Prot, mmap.ErrPermission)
 	}
-	next, err := k.assert(r.h.(mmap.Unknown))
+	next, err := k.Assert(r.h.(mmap.Unknown))
 	if !expect(t, err, reasons) {
 		inert(t, next, mmap.ErrClosed)
 		return
@@ -1013,18 +1008,18 @@ func (m *machine) releaseAndAdopt(t *rapid.T, r *modelRegion) {
 	m.bury(r, mmap.ErrMoved)
 	r.addr, r.len, r.cap, r.room, r.more = base, size, size, 0, noMore
 	r.kept = true
-	if _, err := unknownKind.adopt(base+1, size); !errors.Is(err, os.ErrInvalid) {
+	if _, err := unknownKind.Adopt(base+1, size); !errors.Is(err, os.ErrInvalid) {
 		t.Fatalf("adopting an odd address: %v", err)
 	}
 	var reasons []error
 	for _, p := range r.pages {
-		because(&reasons, !k.unknown && p.prot != k.prot, mmap.ErrPermission)
+		because(&reasons, !k.Unknown && p.prot != k.Prot, mmap.ErrPermission)
 	}
-	next, err := k.adopt(base, size)
+	next, err := k.Adopt(base, size)
 	if !expect(t, err, reasons) {
 		inert(t, next, mmap.ErrClosed)
 		k = unknownKind
-		if next, err = k.adopt(base, size); err != nil {
+		if next, err = k.Adopt(base, size); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -1137,7 +1132,7 @@ func (m *machine) write(t *rapid.T, r *modelRegion) {
 // drawRange draws a part of the mapping for a view: all of it, where the type
 // has nothing else.
 func (m *machine) drawRange(t *rapid.T, r *modelRegion) (off, n int, part bool) {
-	if !r.kind.unknown || rapid.IntRange(0, 3).Draw(t, "whole") == 0 {
+	if !r.kind.Unknown || rapid.IntRange(0, 3).Draw(t, "whole") == 0 {
 		return 0, r.len, false
 	}
 	off = r.drawOffset(t)
@@ -1180,13 +1175,13 @@ func (m *machine) view(t *rapid.T, r *modelRegion) {
 			defer p.Unpin()
 			return mmap.Guard(f, p)
 		})
-		for op, err := range r.kind.transitions(r.h, mmap.Anonymous(r.len)) {
+		for op, err := range r.kind.Transitions(r.h, mmap.Anonymous(r.len)) {
 			if !errors.Is(err, mmap.ErrBusy) {
 				t.Fatalf("%v: %s under a view: %v", r.h, op, err)
 			}
 		}
 		m.check(t) // a refused transition has changed nothing
-		if !r.kind.unknown && n > 0 && r.kind.prot&mmap.ProtWrite == 0 {
+		if !r.kind.Unknown && n > 0 && r.kind.Prot&mmap.ProtWrite == 0 {
 			b[n-1]++ // the hardware refuses it
 		}
 		return errOwn
@@ -1203,7 +1198,7 @@ func (m *machine) view(t *rapid.T, r *modelRegion) {
 	switch {
 	case !called:
 		expect(t, err, reasons)
-	case !r.kind.unknown && n > 0 && r.kind.prot&mmap.ProtWrite == 0:
+	case !r.kind.Unknown && n > 0 && r.kind.Prot&mmap.ProtWrite == 0:
 		// Only pages that cannot go prove that it was a store.
 		p, _ := r.at(n - 1)
 		proven := p.contents() != nil && p.object == nil && !p.shared
@@ -1272,12 +1267,12 @@ func (m *machine) useStale(t *rapid.T) {
 		return
 	}
 	s := m.stale[rapid.IntRange(0, len(m.stale)-1).Draw(t, "stale")]
-	for op, err := range s.kind.transitions(s.h, mmap.Anonymous(0)) {
+	for op, err := range s.kind.Transitions(s.h, mmap.Anonymous(0)) {
 		if !errors.Is(err, s.err) {
 			t.Fatalf("%s on a stale handle: %v, want %v", op, err, s.err)
 		}
 	}
-	for op, err := range s.kind.accesses(s.h) {
+	for op, err := range s.kind.Accesses(s.h) {
 		if !errors.Is(err, s.err) {
 			t.Fatalf("%s on a stale handle: %v, want %v", op, err, s.err)
 		}

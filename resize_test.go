@@ -3,13 +3,11 @@
 package mmap
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"math"
-	"math/bits"
 	"os"
 	"runtime"
 	"strings"
@@ -19,84 +17,6 @@ import (
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
-
-// picture describes pages of a process as the kernel has them, one line each:
-// permissions, place in the file, VmFlags, and a sum of the contents, which
-// /proc/PID/mem shows even of pages without permissions.
-func picture(t testing.TB, pid string, base uintptr, pages int) []string {
-	t.Helper()
-	mem, err := os.Open("/proc/" + pid + "/mem")
-	check(t, err)
-	defer mem.Close()
-	smaps, err := os.Open("/proc/" + pid + "/smaps")
-	check(t, err)
-	defer smaps.Close()
-	lines := make([]string, pages)
-	var start, end, offset, inode uint64
-	var perms, device string
-	for s := bufio.NewScanner(smaps); s.Scan(); {
-		if c := s.Text()[0]; c < 'A' || c > 'Z' {
-			_, err := fmt.Sscanf(s.Text(), "%x-%x %s %x %s %d", &start, &end, &perms, &offset, &device, &inode)
-			check(t, err)
-			continue
-		}
-		flags, found := strings.CutPrefix(s.Text(), "VmFlags:")
-		for i := range lines {
-			at := uint64(base) + uint64(i)*uint64(pageSize)
-			if !found || at < start || at >= end {
-				continue
-			}
-			place, b := "", make([]byte, pageSize)
-			if inode != 0 {
-				place = fmt.Sprintf(" %d at %#x", inode, offset+at-start)
-			}
-			n, _ := mem.ReadAt(b, int64(at))
-			// Soft-dirty is set by moving, and says nothing here.
-			flags := strings.ReplaceAll(flags, " sd", "")
-			lines[i] = fmt.Sprintf("%s%s%s %d:%08x", perms, place, flags, n, crc32.ChecksumIEEE(b[:n]))
-		}
-	}
-	return lines
-}
-
-// pictureOf is picture of the pages that hold the data of a mapping.
-func pictureOf(t testing.TB, m mapping) []string {
-	t.Helper()
-	base := page(m.Addr())
-	return picture(t, "self", base, int((m.Addr()+uintptr(m.Len())-base+pageSize-1)/pageSize))
-}
-
-// samePicture fails unless the first pages look as they did.
-func samePicture(t testing.TB, what string, was, is []string) {
-	t.Helper()
-	for i := range was {
-		if i >= len(is) {
-			t.Fatalf("%s: page %d is gone", what, i)
-		}
-		if was[i] != is[i] {
-			t.Fatalf("%s: page %d was %q and is %q", what, i, was[i], is[i])
-		}
-	}
-}
-
-// spots is where the next spot looks for space. The kernel maps nothing there by
-// itself, so that what a test has left free stays so.
-var spots = map[int]uintptr{32: 0x5000_0000, 64: 0x30_0000_0000 & math.MaxUint}[bits.UintSize]
-
-// spot returns the address of as many free pages.
-func spot(t testing.TB, pages int) uintptr {
-	t.Helper()
-	for {
-		at := spots
-		spots += uintptr(pages) * pageSize
-		if bits.UintSize == 32 && spots > 0x9000_0000 {
-			spots = 0x5000_0000
-		}
-		if len(must(regionsOf(at, at+uintptr(pages)*pageSize))) == 0 {
-			return at
-		}
-	}
-}
 
 // patchwork maps 8 pages that the kernel has as many areas for, with different
 // contents, at an address with free space of as many pages before and behind.
@@ -124,42 +44,6 @@ func patchwork(t testing.TB) Unknown {
 		t.Fatalf("%d areas:\n%s", n, table(t, u))
 	}
 	return u
-}
-
-// byItself reports whether this is the child process in which a test runs that
-// leaves something behind. The parent reports how it went.
-func byItself(t *testing.T) bool {
-	t.Helper()
-	child, out, err := inChild(t, quick+" "+os.Getenv("GORACE")) // or each takes a second
-	return reported(t, child, out, err)
-}
-
-// inOwnMounts is byItself in a mount namespace of its own, where it is root.
-func inOwnMounts(t *testing.T) bool {
-	t.Helper()
-	child, out, err := inMounts(t, quick+" "+os.Getenv("GORACE"))
-	return reported(t, child, out, err)
-}
-
-// reported passes on, in the parent, how the child went.
-func reported(t *testing.T, child bool, out string, err error) bool {
-	t.Helper()
-	switch {
-	case child:
-	case err == nil && strings.Contains(out, "--- SKIP: "+t.Name()):
-		t.Skip(out)
-	case err != nil || !strings.Contains(out, "--- PASS: "+t.Name()):
-		t.Errorf("%v\n%s", err, out)
-	}
-	return child
-}
-
-// unmapped fails unless nothing is mapped in a range of pages.
-func unmapped(t testing.TB, what string, base uintptr, pages int) {
-	t.Helper()
-	if regions := must(regionsOf(base, base+uintptr(pages)*pageSize)); len(regions) != 0 {
-		t.Errorf("%s: still mapped: %v", what, regions)
-	}
 }
 
 // Move takes everything with it, and leaves nothing behind.

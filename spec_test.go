@@ -433,7 +433,7 @@ func FuzzSpecs(f *testing.F) {
 			if addr == 0 {
 				return 0
 			}
-			return int64(uint64(fixed.arena.start) + addr%uint64(fixed.arena.end-fixed.arena.start))
+			return int64(uint64(fixed.arena.Start) + addr%uint64(fixed.arena.End-fixed.arena.Start))
 		}
 		args := [2][4]int64{{where(addr), align, reserve, huge}, {where(addr2), align2, more, huge2}}
 		most := max(p.size, reserve, more)

@@ -4,16 +4,11 @@ package mmap
 
 import (
 	"bytes"
-	"errors"
-	"flag"
 	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"testing/iotest"
 	"unsafe"
@@ -22,14 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// check ends the test on an error.
-func check(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // mapped maps s, and closes it at the end of the test.
 func mapped[M Known](t testing.TB, s Spec) M {
 	t.Helper()
@@ -37,119 +24,6 @@ func mapped[M Known](t testing.TB, s Spec) M {
 	check(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
-}
-
-// scratch makes a file with n bytes that differ from page to page.
-func scratch(t testing.TB, n int) (*os.File, []byte) {
-	t.Helper()
-	data := make([]byte, n)
-	for i := range data {
-		data[i] = byte(i + i/int(pageSize) + 1)
-	}
-	name := filepath.Join(t.TempDir(), "scratch")
-	check(t, os.WriteFile(name, data, 0o600))
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
-	check(t, err)
-	t.Cleanup(func() { f.Close() })
-	return f, data
-}
-
-// wants fails unless err matches every one of the targets.
-func wants(t testing.TB, what string, err error, targets ...error) {
-	t.Helper()
-	for _, target := range targets {
-		if !errors.Is(err, target) {
-			t.Errorf("%s: got %v, want one that matches %v", what, err, target)
-		}
-	}
-}
-
-// table returns the kernel's lines for a mapping, without names.
-func table(t testing.TB, m mapping) string {
-	t.Helper()
-	regions, err := m.Regions()
-	check(t, err)
-	var lines []string
-	for _, r := range regions {
-		lines = append(lines, r.String())
-	}
-	return strings.Join(lines, "\n")
-}
-
-// isMapped reports whether anything is mapped in the page at addr.
-func isMapped(t testing.TB, addr uintptr) bool {
-	t.Helper()
-	regions, err := regionsOf(page(addr), page(addr)+pageSize)
-	check(t, err)
-	return len(regions) > 0
-}
-
-// inChild reports whether this is the child process that runs the test's other
-// half. In the parent it runs that child and returns its output and error.
-func inChild(t *testing.T, env ...string) (child bool, output string, err error) {
-	t.Helper()
-	return inChildWith(t, nil, env...)
-}
-
-// inMounts is inChild in a mount namespace of its own, where it is root.
-func inMounts(t *testing.T, env ...string) (child bool, output string, err error) {
-	t.Helper()
-	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	if os.Geteuid() != 0 {
-		attr.Cloneflags |= unix.CLONE_NEWUSER
-		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		attr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	child, output, err = inChildWith(t, attr, env...)
-	if child {
-		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "") // or mounts spread
-	}
-	if errno := unix.Errno(0); errors.As(err, &errno) {
-		t.Skip("a mount namespace is not allowed: ", err)
-	}
-	return child, output, err
-}
-
-func inChildWith(t *testing.T, attr *syscall.SysProcAttr, env ...string) (child bool, output string, err error) {
-	t.Helper()
-	if os.Getenv("MMAP_TEST_CHILD") == t.Name() {
-		return true, "", nil
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	flag.Visit(func(f *flag.Flag) { // the child is as long as its parent
-		if f.Name == "test.short" || f.Name == "rapid.checks" {
-			cmd.Args = append(cmd.Args, "-"+f.Name+"="+f.Value.String())
-		}
-	})
-	// A child that dies leaves its files to the parent.
-	cmd.SysProcAttr = attr
-	cmd.Env = append(append(os.Environ(), "TMPDIR="+t.TempDir(), "MMAP_TEST_CHILD="+t.Name()), env...)
-	if testing.CoverMode() != "" {
-		defer collectCoverage(t, cmd)()
-	}
-	out, err := cmd.CombinedOutput()
-	return false, string(out), err
-}
-
-// collectCoverage lets a child write down what it covers in a place of its own,
-// where it can do so without privileges, and returns a function that adds it to
-// what the parent covers.
-func collectCoverage(t *testing.T, cmd *exec.Cmd) func() {
-	from, to := t.TempDir(), flag.Lookup("test.gocoverdir").Value.String()
-	check(t, os.Chmod(filepath.Dir(from), 0o711))
-	check(t, os.Chmod(from, 0o777))
-	cmd.Args = append(cmd.Args, "-test.gocoverdir="+from)
-	return func() {
-		files, err := os.ReadDir(from)
-		check(t, err)
-		for _, f := range files {
-			if to != "" {
-				data, err := os.ReadFile(filepath.Join(from, f.Name()))
-				check(t, err)
-				check(t, os.WriteFile(filepath.Join(to, f.Name()), data, 0o600))
-			}
-		}
-	}
 }
 
 // tellsPages reports whether the kernel's table is asked with PROCMAP_QUERY,

@@ -6,12 +6,14 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-var every = flag.Bool("every", false, "run all default tests of the package for each breakage, and list those that notice")
+var every = flag.Bool("every", false, "run all default tests of the place where the breakage is noticed, and list those that notice")
 
 // A breakage is a bug made on purpose: in file, new takes the place of old.
 type breakage struct {
@@ -55,7 +57,7 @@ func TestBreakages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	run := func(t *testing.T, by, file string, text []byte) (bool, string) {
+	run := func(t *testing.T, pkg, by, file string, text []byte) (bool, string) {
 		dir := t.TempDir()
 		b := &bench{dir: dir, module: root}
 		overlay := map[string]map[string]string{"Replace": {}}
@@ -69,7 +71,7 @@ func TestBreakages(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "overlay.json"), list, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if out, v := b.compile(t.Context(), ".", "-gcflags=-l", "-overlay="+filepath.Join(dir, "overlay.json")); v != survived {
+		if out, v := b.compile(t.Context(), pkg, "-gcflags=-l", "-overlay="+filepath.Join(dir, "overlay.json")); v != survived {
 			t.Fatal(out)
 		}
 		args := []string{"-test.run=^(" + by + ")$", "-test.v", "-rapid.nofailfile", "-rapid.shrinktime=0s"}
@@ -77,7 +79,7 @@ func TestBreakages(t *testing.T) {
 			args = append(args, "-test.run=.")
 		}
 		start := time.Now()
-		out, v := b.command(t.Context(), root, time.Minute, b.binary("."), args...)
+		out, v := b.command(t.Context(), filepath.Join(root, pkg), time.Minute, b.binary(pkg), args...)
 		took := time.Since(start).Round(10 * time.Millisecond)
 		if v == survived {
 			return false, out
@@ -91,9 +93,14 @@ func TestBreakages(t *testing.T) {
 		t.Logf("%v after %v: %s%s", by, took, strings.Join(failed, ", "), reason(out))
 		return true, out
 	}
-	tests := map[string]bool{}
+	homes := homes(t, root)
+	tests := map[string][]string{} // by the package that they are in
 	for _, b := range breakages {
-		tests[b.by] = true
+		home, ok := homes[b.by]
+		if !ok {
+			t.Fatalf("%s: there is no %s", b.what, b.by)
+		}
+		tests[home] = append(tests[home], b.by)
 		t.Run(strings.ReplaceAll(b.what, " ", "_"), func(t *testing.T) {
 			t.Parallel()
 			src, err := os.ReadFile(filepath.Join(root, b.file))
@@ -103,16 +110,37 @@ func TestBreakages(t *testing.T) {
 			if n := bytes.Count(src, []byte(b.old)); n != 1 {
 				t.Fatalf("%s has %q %d times: what is it now?", b.file, b.old, n)
 			}
-			if noticed, out := run(t, b.by, b.file, bytes.Replace(src, []byte(b.old), []byte(b.new), 1)); !noticed {
+			if noticed, out := run(t, home, b.by, b.file, bytes.Replace(src, []byte(b.old), []byte(b.new), 1)); !noticed {
 				t.Errorf("%s does not notice\n%s", b.by, out)
 			}
 		})
 	}
-	var names []string
-	for name := range tests {
-		names = append(names, name)
+	for home, names := range tests {
+		slices.Sort(names)
+		if failed, out := run(t, home, strings.Join(slices.Compact(names), "|"), "", nil); failed {
+			t.Errorf("the library as it is:\n%s", out)
+		}
 	}
-	if failed, out := run(t, strings.Join(names, "|"), "", nil); failed {
-		t.Errorf("the library as it is:\n%s", out)
+}
+
+// homes returns the package of each test that can notice a breakage: at the top, or in
+// systemtest.
+func homes(t *testing.T, root string) map[string]string {
+	is, test := map[string]string{}, regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	for _, pkg := range []string{".", "systemtest"} {
+		files, err := filepath.Glob(filepath.Join(root, pkg, "*_test.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range test.FindAllSubmatch(text, -1) {
+				is[string(m[1])] = pkg
+			}
+		}
 	}
+	return is
 }

@@ -24,6 +24,7 @@ import (
 // A job is what the virtual machine is to do.
 type job struct {
 	Args, Env []string
+	Dir       string // of the tests, in the module
 	UID       int
 	Modules   int
 }
@@ -160,14 +161,18 @@ func disk(name string, offset, size int) error {
 }
 
 // initramfs writes the guest's files: this program as init, the job, the test
-// binary, and what surrounds the tests' source, which is in the working directory.
+// binary, and the module, in which the tests find what surrounds their source.
 func initramfs(tmp, root string, args []string) error {
 	_, err := run(".", "go", "build", "-o", tmp+"/init", "github.com/mmarinus/mmap/tools/vmtest")
 	if err != nil {
 		return err
 	}
 	var a archive
-	j := job{Args: args[1:], UID: *uid, Env: []string{"MMAP_TEST_MACHINE=1"}}
+	module, dir, err := surroundings()
+	if err != nil {
+		return err
+	}
+	j := job{Args: args[1:], Dir: dir, UID: *uid, Env: []string{"MMAP_TEST_MACHINE=1"}}
 	for _, v := range os.Environ() {
 		if strings.HasPrefix(v, "MMAP_") || strings.HasPrefix(v, "GODEBUG=") || strings.HasPrefix(v, "GOMAXPROCS=") {
 			j.Env = append(j.Env, v)
@@ -194,7 +199,7 @@ func initramfs(tmp, root string, args []string) error {
 		a.add(name, 0o755, program)
 	}
 	a.add("src", fs.ModeDir|0o755, nil)
-	err = fs.WalkDir(os.DirFS("."), ".", func(path string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(os.DirFS(module), ".", func(path string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil || path == ".":
 			return err
@@ -203,7 +208,7 @@ func initramfs(tmp, root string, args []string) error {
 		case d.IsDir():
 			a.add("src/"+path, fs.ModeDir|0o755, nil)
 		case d.Type().IsRegular() && !strings.HasSuffix(path, ".test"):
-			text, err := os.ReadFile(path)
+			text, err := os.ReadFile(filepath.Join(module, path))
 			if err != nil {
 				return err
 			}
@@ -213,6 +218,23 @@ func initramfs(tmp, root string, args []string) error {
 	})
 	a.add("TRAILER!!!", 0, nil)
 	return errors.Join(err, os.WriteFile(tmp+"/initrd", a.b.Bytes(), 0o600))
+}
+
+// surroundings returns the module around the working directory, where go test runs a
+// test binary, and where in it that is.
+func surroundings() (module, dir string, err error) {
+	here, err := os.Getwd()
+	if err != nil {
+		return "", "", err
+	}
+	for module = here; ; module = filepath.Dir(module) {
+		if _, err := os.Stat(filepath.Join(module, "go.mod")); err == nil {
+			dir, err = filepath.Rel(module, here)
+			return module, dir, err
+		} else if module == filepath.Dir(module) {
+			return "", "", fmt.Errorf("%s is in no module: %w", here, err)
+		}
+	}
 }
 
 func moduleName(i int) string { return "module" + strconv.Itoa(i) }

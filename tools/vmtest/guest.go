@@ -78,7 +78,7 @@ func work(status *int) error {
 	nodes, _ := filepath.Glob("/sys/devices/system/node/node*")
 	fmt.Printf("\n%s%s, %d-byte pages, %d NUMA nodes, %s\n", startLine, unix.ByteSliceToString(u.Release[:]), os.Getpagesize(), len(nodes), persistent)
 	cmd := exec.Command("/test", j.Args...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = "/src", env, os.Stdout, os.Stderr
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = filepath.Join("/src", j.Dir), env, os.Stdout, os.Stderr
 	if j.UID != 0 {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(j.UID), Gid: uint32(j.UID)}}
 	}

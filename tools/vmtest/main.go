@@ -16,9 +16,9 @@
 // MMAP_TEST_VM=1 says. The tests find there what surrounds their source, but no
 // go command. Under an emulated processor MMAP_TEST_EMULATED=1 says that the
 // kernel is not what it seems; the rest is this machine. As emulation is slow,
-// go test gets -short; say -short=false -timeout=2h for the whole. Other packages
-// than "." are named as for go test; programs that execute themselves cannot do so
-// under user emulation.
+// go test gets -short; say -short=false -timeout=2h for the whole. The packages are
+// "." and "./systemtest", or those that are named as for go test, by a path that begins
+// with a dot; programs that execute themselves cannot do so under user emulation.
 package main
 
 import (
@@ -118,6 +118,9 @@ func goTest(t target, args []string) error {
 	}
 	all := slices.Contains(args, "-v")
 	args = slices.DeleteFunc(args, func(arg string) bool { return arg == "-v" }) // which would undo what -json does
+	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, ".") }) {
+		arguments = append(arguments, ".", "./systemtest")
+	}
 	cmd := exec.Command("go", append(arguments, args...)...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+t.arch)
 	cmd.Stderr = os.Stderr

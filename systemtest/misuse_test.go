@@ -1,11 +1,14 @@
 //go:build linux
 
-package mmap_test
+package systemtest
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -140,7 +143,7 @@ var misuses = []misuse{
 	{"Mapping as a constraint", "", "func _[M interface{ mmap.Mapping }](m M) (M, error) { return mmap.Resize(m, 1) }", "(type M) does not satisfy mmap.Handle", "func _[M mmap.Handle](m M) (M, error) { return mmap.Resize(m, 1) }"},
 	{"Handle where Known is needed", "", "func _[M mmap.Handle](m M) error { _, err := mmap.Forget(m); return err }", "M does not satisfy mmap.Known", "func _[M mmap.Known](m M) error { _, err := mmap.Forget(m); return err }"},
 	{"reading any known permission", "", "func _[M mmap.Known](m M) { m.ReadAt(nil, 0) }", "m.ReadAt undefined", "func _[M interface{ mmap.Known; io.ReaderAt }](m M) { m.ReadAt(nil, 0) }"},
-	{"a type with the methods of a Mapping", foreignMapping(), "_, err = mmap.Resize(foreign{}, 1)", "(type foreign) does not satisfy mmap.Handle", "_, err = mmap.Resize(r, 1)"},
+	{"a type with the methods of a Mapping", foreign, "_, err = mmap.Resize(foreign{}, 1)", "(type foreign) does not satisfy mmap.Handle", "_, err = mmap.Resize(r, 1)"},
 	{"a type that embeds to be a Known", "type embeds struct{ mmap.Read }", "_, err = mmap.Map[embeds](s)", "embeds does not satisfy mmap.Known", "m := embeds{}; m.Read, err = mmap.Map[mmap.Read](s)"},
 
 	// What is not exported stays so.
@@ -148,8 +151,8 @@ var misuses = []misuse{
 	{"field of a Spec", "", "_ = s." + hidden[mmap.Spec](), "(cannot refer to unexported field", "_ = s.String()"},
 	{"field of a Pin", "", "_ = pin." + hidden[mmap.Pin](), "(cannot refer to unexported field", "_ = pin.Bytes()"},
 	{"field of a Mapping", "", "_ = any." + hidden[mmap.Mapping](), "(cannot refer to unexported field", "_ = any.Addr()"},
-	{"method of a handle", "", "_ = r." + hidden[mmap.AnyHandle](), "(cannot refer to unexported method", "_ = r.String"},
-	{"method of a Mapping", "", "_ = any." + hidden[mmap.AnyHandle](), "(cannot refer to unexported method", "_ = any.Prot"},
+	{"method of a handle", "", "_ = r." + hiddenMethod, "(cannot refer to unexported method", "_ = r.String"},
+	{"method of a Mapping", "", "_ = any." + hiddenMethod, "(cannot refer to unexported method", "_ = any.Prot"},
 	{"handle by literal", "", "_ = mmap.Read{" + hidden[mmap.Read]() + ": nil}", "cannot refer to unexported field", "_ = mmap.Read{}"},
 	{"Spec by literal", "", "_ = mmap.Spec{" + hidden[mmap.Spec]() + ": 1}", "cannot refer to unexported field", "_ = mmap.Anonymous(1)"},
 	{"Pin by literal", "", "_ = &mmap.Pin{" + hidden[mmap.Pin]() + ": nil}", "cannot refer to unexported field", "_, err = r.Pin()"},
@@ -169,37 +172,63 @@ var misuses = []misuse{
 	{"a size of another type", "n := int64(1)", "_, err = mmap.Resize(r, n)", "as int value in argument", "_, err = mmap.Resize(r, int(n))"},
 }
 
+// hiddenMethod stands in a case for a method of the handles that is not exported.
+const hiddenMethod = "HIDDEN"
+
+// foreign stands in a case for foreignMapping, and begins as what is in the file does.
+const foreign = "func FOREIGN"
+
+// hiddenMethods returns the methods of every handle that are not exported, which only
+// the source tells.
+func hiddenMethods(t *testing.T) (names []string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../typed.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		typ, ok := n.(*ast.TypeSpec)
+		if !ok || typ.Name.Name != "mapping" {
+			return true
+		}
+		for _, method := range typ.Type.(*ast.InterfaceType).Methods.List {
+			for _, name := range method.Names {
+				if !name.IsExported() {
+					names = append(names, name.Name)
+				}
+			}
+		}
+		return false
+	})
+	if len(names) == 0 {
+		t.Fatal("typed.go has no interface mapping with methods of its own")
+	}
+	return names
+}
+
 // foreignMapping returns a type with the methods of Mapping: the exported ones
 // as they are, and its own with the names of the others.
-func foreignMapping() string {
+func foreignMapping(hidden []string) string {
 	src := "func (foreign) own() {}\ntype foreign struct{}\n"
-	t := reflect.TypeFor[mmap.AnyHandle]()
+	t := reflect.TypeFor[mmap.Mapping]()
 	for i := range t.NumMethod() {
 		m := t.Method(i)
-		signature := "()"
-		if m.IsExported() {
-			signature = strings.TrimPrefix(m.Type.String(), "func")
-		}
-		src += fmt.Sprintf("func (foreign) %s%s { panic(0) }\n", m.Name, signature)
+		// Of a type that is no interface the first parameter is the receiver.
+		signature := strings.TrimPrefix(strings.TrimPrefix(m.Type.String(), "func(mmap.Mapping"), ", ")
+		src += fmt.Sprintf("func (foreign) %s(%s { panic(0) }\n", m.Name, signature)
+	}
+	for _, name := range hidden {
+		src += fmt.Sprintf("func (foreign) %s() { panic(0) }\n", name)
 	}
 	return src
 }
 
-// hidden returns the name of a field of T that is not exported; for an
-// interface, of such a method.
+// hidden returns the name of a field of T that is not exported.
 func hidden[T any]() string {
 	t := reflect.TypeFor[T]()
-	if t.Kind() == reflect.Interface {
-		for i := range t.NumMethod() {
-			if m := t.Method(i); !m.IsExported() {
-				return m.Name
-			}
-		}
-	} else {
-		for i := range t.NumField() {
-			if f := t.Field(i); !f.IsExported() && f.Name != "_" {
-				return f.Name
-			}
+	for i := range t.NumField() {
+		if f := t.Field(i); !f.IsExported() && f.Name != "_" {
+			return f.Name
 		}
 	}
 	panic(fmt.Sprintf("all of %v is exported", t))
@@ -207,8 +236,12 @@ func hidden[T any]() string {
 
 // everyMisuse adds to the table what follows from the nine types: each
 // conversion of one into another, and each method that a type must not have.
-func everyMisuse() []misuse {
-	all := slices.Clone(misuses)
+func everyMisuse(t *testing.T) []misuse {
+	all, own := slices.Clone(misuses), hiddenMethods(t)
+	for i := range all {
+		all[i].wrong = strings.ReplaceAll(all[i].wrong, hiddenMethod, own[0])
+		all[i].setup = strings.ReplaceAll(all[i].setup, foreign, foreignMapping(own))
+	}
 	for _, from := range handleKinds {
 		for _, to := range handleKinds {
 			if from == to {
@@ -310,7 +343,7 @@ func program(name string, cases []misuse, pick func(misuse) string) (src []byte,
 // other what should be done instead. A misuse must be rejected with one
 // complaint, the expected one, on the line of the misuse.
 func TestTypesCannotBeConfused(t *testing.T) {
-	cases := everyMisuse()
+	cases := everyMisuse(t)
 	dir := t.TempDir()
 	overlay := struct{ Replace map[string]string }{map[string]string{}}
 	write := func(name string, data []byte) string {
@@ -320,7 +353,7 @@ func TestTypesCannotBeConfused(t *testing.T) {
 		}
 		return path
 	}
-	module, err := os.Getwd()
+	module, err := filepath.Abs("..")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -379,7 +412,7 @@ func goBuild(t *testing.T, args ...string) string {
 	build := func(args ...string) (string, error) {
 		// The other user's checkout may not be one that git would look into.
 		cmd := exec.Command("go", append([]string{"build", "-buildvcs=false"}, args...)...)
-		cmd.Env = env
+		cmd.Dir, cmd.Env = "..", env
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}

@@ -1,13 +1,15 @@
 //go:build linux
 
-package mmap_test
+package systemtest
 
 import (
 	"go/ast"
 	"go/doc"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,7 +19,7 @@ import (
 // pkg.go.dev.
 func documented(t *testing.T) *doc.Package {
 	t.Helper()
-	names, err := os.ReadDir(".")
+	names, err := os.ReadDir("..")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +29,7 @@ func documented(t *testing.T) *doc.Package {
 		if !strings.HasSuffix(name.Name(), ".go") {
 			continue
 		}
-		f, err := parser.ParseFile(fset, name.Name(), nil, parser.ParseComments)
+		f, err := parser.ParseFile(fset, filepath.Join("..", name.Name()), nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +85,7 @@ func TestDocumentation(t *testing.T) {
 	}
 	// Of every example that a method's name promises, go/doc must have found the method.
 	wanted := 0
-	text, err := os.ReadFile("example_test.go")
+	text, err := os.ReadFile("../example_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,5 +97,62 @@ func TestDocumentation(t *testing.T) {
 	}
 	if examples != wanted {
 		t.Errorf("go/doc shows %d examples of methods of handles, and there are %d", examples, wanted)
+	}
+}
+
+// Each test file at the top is named after a source file beside it, or after what runs
+// all of them: fuzz_test.go, or rapid_model_test.go. What looks from outside is here.
+func TestFileNames(t *testing.T) {
+	files, err := filepath.Glob("../*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rooms := map[string]bool{"fuzz": true, "rapid": true, "bench": true, "example": true}
+	var tests []string
+	for _, file := range files {
+		name := strings.TrimSuffix(filepath.Base(file), ".go")
+		if test, ok := strings.CutSuffix(name, "_test"); ok {
+			tests = append(tests, test)
+		} else {
+			rooms[name] = true
+		}
+	}
+	for _, name := range tests {
+		if room, _, _ := strings.Cut(name, "_"); !rooms[room] && name != "export" {
+			t.Errorf("%s_test.go is beside no %s.go: is it a test for systemtest, or of a package below?", name, room)
+		}
+	}
+	if len(tests) < 20 || len(rooms) < 20 {
+		t.Errorf("only %d test files and %d sources", len(tests), len(rooms))
+	}
+}
+
+// What the tests share is no part of the library.
+func TestSharedByTestsOnly(t *testing.T) {
+	const prefix = "github.com/mmarinus/mmap/internal/"
+	shared, files := []string{prefix + "testkit", prefix + "kinds"}, 0
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testkit" || d.Name() == "kinds" || d.Name() != ".." && d.Name()[0] == '.'):
+			return fs.SkipDir
+		case !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		files++
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		for _, i := range f.Imports {
+			if slices.Contains(shared, strings.Trim(i.Path.Value, `"`)) {
+				t.Errorf("%s imports %s, which is for tests", path, i.Path.Value)
+			}
+		}
+		return nil
+	})
+	if err != nil || files < 40 {
+		t.Errorf("%d files: %v", files, err)
 	}
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap_test
+package systemtest
 
 import (
 	"cmp"
@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/kinds"
 	"github.com/mmarinus/mmap/internal/sys"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
@@ -224,7 +225,7 @@ func drawFew(t *rapid.T) mmap.Prot { return rapid.SampledFrom([]mmap.Prot{3, 3, 
 // in its row, is known without any order: a transition's result is
 // the next of the same region.
 type issued struct {
-	h           mmap.AnyHandle
+	h           kinds.AnyHandle
 	kind        *modelKind
 	id          int
 	region, gen int
@@ -293,7 +294,7 @@ func (c *call) String() string {
 		c.verb, on, c.page, c.n, c.prot, c.source, c.err, c.count, c.bytes)
 	for _, h := range c.made {
 		if h != nil {
-			s += fmt.Sprintf("; made #%d, %s of region %d.%d at %#x, %d pages", h.id, h.kind.name, h.region, h.gen, h.addr, h.len)
+			s += fmt.Sprintf("; made #%d, %s of region %d.%d at %#x, %d pages", h.id, h.kind.Name, h.region, h.gen, h.addr, h.len)
 		}
 	}
 	if c.verb == doMove {
@@ -334,7 +335,7 @@ func (r *trial) String() string {
 	fmt.Fprint(&b, r.program)
 	for i := range r.issues.Load() {
 		if h := r.handles[i].Load(); h.gen == 0 {
-			fmt.Fprintf(&b, "#%d: %s, region %d at page %d, %d pages\n", h.id, h.kind.name, h.region, r.number(h.addr), h.len)
+			fmt.Fprintf(&b, "#%d: %s, region %d at page %d, %d pages\n", h.id, h.kind.Name, h.region, r.number(h.addr), h.len)
 		}
 	}
 	for _, c := range all {
@@ -345,7 +346,7 @@ func (r *trial) String() string {
 }
 
 func (r *trial) number(addr uintptr) int64 {
-	return (int64(addr) - int64(r.arena.start)) / int64(onePage)
+	return (int64(addr) - int64(r.arena.Start)) / int64(onePage)
 }
 
 const hangs = "somebody waits for ever"
@@ -392,7 +393,7 @@ func (r *trial) run(seed uint64) string {
 
 // stripe has a mapping's pins counted in several places from now on, by filling
 // up the first.
-func stripe(h mmap.AnyHandle) {
+func stripe(h kinds.AnyHandle) {
 	var pins [1 << 12]*mmap.Pin
 	for i := range pins {
 		pins[i], _ = h.Pin()
@@ -417,12 +418,12 @@ func (r *trial) setUp() *world {
 		r.t.Fatal(err)
 	}
 	for i, s := range r.program.regions {
-		spec := sourceSpec(r.file, s.source, s.index, s.len).At(r.arena.page(s.page))
+		spec := sourceSpec(r.file, s.source, s.index, s.len).At(r.arena.Page(s.page))
 		if s.cap > s.len {
 			spec = spec.Reserve(s.cap * onePage)
 		}
 		kind := modelKinds[3]
-		h, err := kind.create(spec, 0)
+		h, err := kind.Create(spec, 0)
 		if err != nil {
 			r.t.Fatal(err)
 		}
@@ -441,12 +442,12 @@ func (r *trial) setUp() *world {
 		}
 		if s.prot != 3 {
 			kind = modelKinds[s.prot]
-			if h, err = kind.protect(h); err != nil {
+			if h, err = kind.Protect(h); err != nil {
 				r.t.Fatal(err)
 			}
 		}
 		if s.kind == 0 {
-			if h, err = kind.forget(h); err != nil {
+			if h, err = kind.Forget(h); err != nil {
 				r.t.Fatal(err)
 			}
 			kind = unknownKind
@@ -469,7 +470,7 @@ func sourceSpec(f *os.File, source, index, n int) mmap.Spec {
 }
 
 // issue makes a handle known to all.
-func (r *trial) issue(h mmap.AnyHandle, kind *modelKind, region, gen int) *issued {
+func (r *trial) issue(h kinds.AnyHandle, kind *modelKind, region, gen int) *issued {
 	i := &issued{h: h, kind: kind, id: int(r.issues.Add(1)) - 1, region: region, gen: gen, addr: h.Addr(), len: h.Len() / onePage}
 	r.handles[i.id].Store(i)
 	return i
@@ -624,7 +625,7 @@ func (w *worker) use(s step, on *issued) {
 		c.inv = time.Since(w.start)
 		c.count, err = on.h.(io.WriterAt).WriteAt(p, int64(first))
 	case doGrow:
-		err = on.kind.grow(on.h, size)
+		err = on.kind.Grow(on.h, size)
 	case doRegions:
 		var regions []procmaps.Region
 		regions, err = on.h.Regions()
@@ -665,7 +666,7 @@ func (w *worker) use(s step, on *issued) {
 // transition tries one, and issues what it makes.
 func (w *worker) transition(s step, on *issued) {
 	to := modelKinds[s.prot]
-	var right mmap.AnyHandle
+	var right kinds.AnyHandle
 	var spare, size int
 	next, kind := on.h, on.kind
 	with, err := on, error(nil)
@@ -691,35 +692,35 @@ func (w *worker) transition(s step, on *issued) {
 		}
 	}
 	spec := sourceSpec(w.file, s.source, s.page, s.n)
-	addr := w.arena.page(20 + 4*s.page)
+	addr := w.arena.Page(20 + 4*s.page)
 	c := w.begin(s, on)
 	switch s.verb {
 	case doProtect:
-		next, err = to.protect(on.h)
+		next, err = to.Protect(on.h)
 		kind = to
 	case doOver:
-		next, err = to.over(on.h, spec)
+		next, err = to.Over(on.h, spec)
 		kind = to
 	case doForget:
-		next, err = kind.forget(on.h)
+		next, err = kind.Forget(on.h)
 		kind = unknownKind
 	case doAssert:
-		next, err = to.assert(on.h.(mmap.Unknown))
+		next, err = to.Assert(on.h.(mmap.Unknown))
 		kind = to
 	case doRange:
 		err = on.h.(mmap.Unknown).ProtectRange(s.page*onePage, s.n*onePage, s.prot)
 	case doPlace:
 		err = on.h.(mmap.Unknown).Place(s.page*onePage, spec, s.prot)
 	case doResize:
-		next, err = kind.resize(on.h, s.n*onePage)
+		next, err = kind.Resize(on.h, s.n*onePage)
 	case doMove:
 		c.target = w.number(addr)
-		next, err = kind.move(on.h, addr)
+		next, err = kind.Move(on.h, addr)
 	case doSplit:
-		next, right, err = kind.split(on.h, s.n*onePage)
+		next, right, err = kind.Split(on.h, s.n*onePage)
 	case doJoin:
 		c.with = with
-		next, err = kind.join(on.h, with.h)
+		next, err = kind.Join(on.h, with.h)
 	case doRelease:
 		addr, size, err = on.h.Release()
 	}
@@ -734,7 +735,7 @@ func (w *worker) transition(s step, on *issued) {
 	case doRange, doPlace:
 	case doRelease:
 		c := w.begin(step{verb: doAdopt}, on)
-		next, err = unknownKind.adopt(addr, size)
+		next, err = unknownKind.Adopt(addr, size)
 		w.end(c, err)
 		c.made[0] = &issued{kind: unknownKind, region: spare}
 		if err == nil {
@@ -777,7 +778,7 @@ func (w *worker) peek(s step, b []byte, of *issued) {
 		b, of = last.pin.Bytes(), last.began.on
 		guard = func(f func() error) error { return mmap.Guard(f, last.pin) }
 	}
-	if _, ok := of.h.(updater); s.verb == doStore && (!ok || of.kind.unknown) || (s.page+1)*onePage > len(b) {
+	if _, ok := of.h.(updater); s.verb == doStore && (!ok || of.kind.Unknown) || (s.page+1)*onePage > len(b) {
 		return
 	}
 	words, err := mmap.Slice[uint32](b)
@@ -848,9 +849,9 @@ func (r *trial) finish() {
 			w.note(c, at, at+uintptr(onePage), area)
 		})
 	}
-	note(r.arena.start, r.arena.end)
+	note(r.arena.Start, r.arena.End)
 	for _, h := range live {
-		if at := h.h.Addr(); at != 0 && (at < r.arena.start || at >= r.arena.end) {
+		if at := h.h.Addr(); at != 0 && (at < r.arena.Start || at >= r.arena.End) {
 			note(at, at+uintptr(h.h.Cap()))
 		}
 	}
@@ -866,7 +867,7 @@ func (r *trial) finish() {
 	}
 	c = w.begin(step{verb: doTable}, nil)
 	c.pages = map[int64]seen{}
-	note(r.arena.start, r.arena.end)
+	note(r.arena.Start, r.arena.End)
 	w.end(c, nil)
 	r.workers = append(r.workers, w)
 }
@@ -936,7 +937,7 @@ func (c *call) shares(o *call) bool {
 func TestLastUnpin(t *testing.T) {
 	a := newArena(t)
 	for i := range 300 {
-		m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.start))
+		m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.Start))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -976,7 +977,7 @@ func TestLastUnpin(t *testing.T) {
 		}
 		for {
 			last := working.Load() == 0
-			next, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.start))
+			next, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.Start))
 			if err == nil {
 				if all.Wait(); second(next.WriteAt([]byte{1}, 0)) != nil || next.Close() != nil {
 					t.Fatal("a mapping was unmapped with the one before it")
@@ -1050,8 +1051,6 @@ func readBesideChanges(t *testing.T) {
 	readers.Wait()
 }
 
-func second(_ int, err error) error { return err }
-
 // The collector runs all the time, and takes nothing that is in use.
 func TestCollectorBeside(t *testing.T) {
 	a := newArena(t)
@@ -1060,7 +1059,7 @@ func TestCollectorBeside(t *testing.T) {
 	for g := range 3 {
 		all.Go(func() {
 			for i := g; !stop.Load(); i += 3 {
-				m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.page(i % arenaPages)))
+				m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(onePage).At(a.Page(i % arenaPages)))
 				if errors.Is(err, os.ErrExist) {
 					runtime.Gosched() // not collected yet
 					continue
@@ -1103,7 +1102,7 @@ func TestCollectorBeside(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
-	for start := time.Now(); areas(t, table, a.start, a.end) > 0; {
+	for start := time.Now(); areas(t, table, a.Start, a.End) > 0; {
 		if runtime.GC(); time.Since(start) > 10*time.Second {
 			t.Fatal("what is lost was not collected")
 		}

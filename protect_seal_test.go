@@ -490,8 +490,11 @@ func TestSetNameRefused(t *testing.T) {
 	f, _ := scratch(t, int(pageSize))
 	file, other := mapped[Read](t, File(f, 0, 1)), mapped[Read](t, Anonymous(2*int(pageSize)))
 	// By the number of bytes: none is the probe, two pages are the bad name.
-	filtered(t, []rule{{unix.SYS_PRCTL, 3, ^uint32(0), 0, 0}, {unix.SYS_PRCTL, 3, ^uint32(0), uint32(2 * pageSize), unix.EINVAL},
-		{unix.SYS_PRCTL, 0, ^uint32(0), unix.PR_SET_VMA, unix.EBADF}})
+	filtered(t, []rule{
+		{Call: unix.SYS_PRCTL, Arg: 3, Mask: ^uint32(0), Is: 0},
+		{Call: unix.SYS_PRCTL, Arg: 3, Mask: ^uint32(0), Is: uint32(2 * pageSize), Errno: unix.EINVAL},
+		{Call: unix.SYS_PRCTL, Arg: 0, Mask: ^uint32(0), Is: unix.PR_SET_VMA, Errno: unix.EBADF},
+	})
 	check(t, Probe("PR_SET_VMA_ANON_NAME"))
 	for what, c := range map[string]struct {
 		err, want error
@@ -503,4 +506,27 @@ func TestSetNameRefused(t *testing.T) {
 			t.Errorf("%s: %v", what, c.err)
 		}
 	}
+}
+
+// Somebody else's seal in the middle: Discard reports it, and what it has lost.
+func TestLandscapeDiscardSealed(t *testing.T) {
+	if !sealing(t) {
+		return
+	}
+	pg := int(pageSize)
+	u, err := MapUnknown(Anonymous(3*pg).At(spot(t, 3)), ProtRead|ProtWrite)
+	check(t, err)
+	check(t, second(u.WriteAt(bytes.Repeat([]byte{4}, 3*pg), 0)))
+	// The kernel minds discarding what is sealed where it could not be written.
+	check(t, sys.Mprotect(u.Addr()+pageSize, pageSize, unix.PROT_READ))
+	check(t, sys.Mseal(u.Addr()+pageSize, pageSize))
+	wants(t, "discard", u.Discard(0, 3*pg), unix.EPERM, ErrPermission)
+	b := make([]byte, 3)
+	for i := range b {
+		check(t, second(u.ReadAt(b[i:i+1], int64(i*pg))))
+	}
+	if b[1] != 4 || b[2] != 4 {
+		t.Error("discarded from the seal on:", b)
+	}
+	check(t, second(u.ReadAt(b, 0)))
 }

@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap
+package systemtest
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -27,23 +28,23 @@ func TestNoDescriptors(t *testing.T) {
 	f, data := scratch(t, 3*pg)
 	ro := must(os.Open(f.Name()))
 	defer ro.Close()
-	m := mapped[Read](t, File(ro, 0, 3*pg).Shared())
-	rw := mapped[ReadWrite](t, Anonymous(3*pg).Reserve(5*pg))
-	u := must(MapUnknown(Anonymous(3*pg), ProtRead))
+	m := mapped[mmap.Read](t, mmap.File(ro, 0, 3*pg).Shared())
+	rw := mapped[mmap.ReadWrite](t, mmap.Anonymous(3*pg).Reserve(5*pg))
+	u := must(mmap.MapUnknown(mmap.Anonymous(3*pg), mmap.ProtRead))
 	defer u.Close()
-	half := must(MapUnknown(Anonymous(3*pg), ProtRead))
+	half := must(mmap.MapUnknown(mmap.Anonymous(3*pg), mmap.ProtRead))
 	defer half.Close()
-	check(t, half.Place(pg, File(ro, 0, pg).Shared(), ProtRead))
+	check(t, half.Place(pg, mmap.File(ro, 0, pg).Shared(), mmap.ProtRead))
 	to := spot(t, 8)
 	before := map[mapping]string{m: state(t, m), rw: state(t, rw), u: state(t, u), half: state(t, half)}
 	var old unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
 
-	_, err := Protect[ReadWrite](m)
-	for what, err := range map[string]error{"protect": err, "protect, refused half-way": half.Protect(ProtRead | ProtWrite)} {
-		wants(t, what, err, unix.EACCES, ErrPermission)
-		if stopped := (*PartialError)(nil); errors.As(err, &stopped) {
+	_, err := mmap.Protect[mmap.ReadWrite](m)
+	for what, err := range map[string]error{"protect": err, "protect, refused half-way": half.Protect(mmap.ProtRead | mmap.ProtWrite)} {
+		wants(t, what, err, unix.EACCES, mmap.ErrPermission)
+		if stopped := (*mmap.PartialError)(nil); errors.As(err, &stopped) {
 			t.Errorf("%s changes nothing in the end, and yet: %v", what, err)
 		}
 	}
@@ -52,25 +53,26 @@ func TestNoDescriptors(t *testing.T) {
 		t.Error("other contents")
 	}
 	for what, err := range map[string]error{
-		"regions": second(m.Regions()), "assert": second(Assert[Read](u)), "move": second(Move(rw, to)), "path": second(Map[Read](Path(f.Name()))),
-		"adopt": second(UnsafeAdopt[Read](m.Addr(), 3*pg)), "memfd": second(Memfd("none", 0, 0)), "resize of a file": second(Resize(m, 4*pg)),
-		"huge pages": second(Map[Read](Anonymous(1).HugePages(0))), "huge memfd": second(MemfdHuge("none", 1, 0, 0)),
+		"regions": second(m.Regions()), "assert": second(mmap.Assert[mmap.Read](u)), "move": second(mmap.Move(rw, to)), "path": second(mmap.Map[mmap.Read](mmap.Path(f.Name()))),
+		"adopt": second(mmap.UnsafeAdopt[mmap.Read](m.Addr(), 3*pg)), "memfd": second(mmap.Memfd("none", 0, 0)), "resize of a file": second(mmap.Resize(m, 4*pg)),
+		"huge pages": second(mmap.Map[mmap.Read](mmap.Anonymous(1).HugePages(0))),
+		"huge memfd": second(mmap.MemfdHuge("none", 1, 0, 0)),
 	} {
 		if wants(t, what, err, unix.EMFILE); errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("%s: this is not missing: %v", what, err)
 		}
 	}
 	// What needs none goes on.
-	check(t, mapped[ReadWrite](t, Anonymous(pg)).Close())
-	check(t, mapped[Read](t, File(f, 0, pg)).Close())
-	wants(t, "a store", m.View(func(b []byte) error { b[0] = 1; return nil }), ErrFault) // for whatever reason
+	check(t, mapped[mmap.ReadWrite](t, mmap.Anonymous(pg)).Close())
+	check(t, mapped[mmap.Read](t, mmap.File(f, 0, pg)).Close())
+	wants(t, "a store", m.View(func(b []byte) error { b[0] = 1; return nil }), mmap.ErrFault) // for whatever reason
 
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
 	for m, state := range before {
 		kept(t, "all of it", m, state)
 	}
 	unmapped(t, "the place to move to", to, 8)
-	check(t, Grow(rw, 5*pg))
+	check(t, mmap.Grow(rw, 5*pg))
 }
 
 // Of what has stopped half-way, where nobody can say what is left, nothing is
@@ -83,23 +85,23 @@ func TestNoDescriptorsHalfWay(t *testing.T) {
 	f, _ := scratch(t, pg)
 	ro := must(os.Open(f.Name()))
 	defer ro.Close()
-	u := must(MapUnknown(Anonymous(2*pg), ProtRead|ProtExec))
+	u := must(mmap.MapUnknown(mmap.Anonymous(2*pg), mmap.ProtRead|mmap.ProtExec))
 	defer u.Close()
-	check(t, u.Place(pg, File(ro, 0, pg).Shared(), ProtRead))
+	check(t, u.Place(pg, mmap.File(ro, 0, pg).Shared(), mmap.ProtRead))
 	denyExecGain(t)
 	var old unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
-	err := u.Protect(ProtRead | ProtWrite)
+	err := u.Protect(mmap.ProtRead | mmap.ProtWrite)
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
-	stopped := (*PartialError)(nil)
+	stopped := (*mmap.PartialError)(nil)
 	if wants(t, "protect", err, unix.EACCES); !errors.As(err, &stopped) || stopped.Regions != nil {
 		t.Error(err)
 	}
-	if p := u.Prot(); p != ProtNone {
+	if p := u.Prot(); p != mmap.ProtNone {
 		t.Error(p)
 	}
-	wants(t, "read", second(u.ReadAt(make([]byte, 1), int64(pg))), ErrPermission)
+	wants(t, "read", second(u.ReadAt(make([]byte, 1), int64(pg))), mmap.ErrPermission)
 }
 
 // On a file system that is mounted noexec a file cannot be executed by way of a
@@ -123,29 +125,29 @@ func TestNoexecMount(t *testing.T) {
 	defer os.Remove(f.Name())
 	defer f.Close()
 	check(t, f.Truncate(int64(2*pg)))
-	for what, s := range map[string]Spec{"private": File(f, 0, 2*pg), "shared": File(f, 0, 2*pg).Shared(), "path": Path(f.Name())} {
-		_, err := Map[ReadExec](s)
-		wants(t, what, err, unix.EPERM, ErrPermission)
+	for what, s := range map[string]mmap.Spec{"private": mmap.File(f, 0, 2*pg), "shared": mmap.File(f, 0, 2*pg).Shared(), "path": mmap.Path(f.Name())} {
+		_, err := mmap.Map[mmap.ReadExec](s)
+		wants(t, what, err, unix.EPERM, mmap.ErrPermission)
 		at := spot(t, 4)
-		_, err = Map[ReadExec](File(f, 0, pg).Reserve(3 * pg).At(at)) // the reserve could be mapped
-		wants(t, what+" with a reserve", err, ErrPermission)
+		_, err = mmap.Map[mmap.ReadExec](mmap.File(f, 0, pg).Reserve(3 * pg).At(at)) // the reserve could be mapped
+		wants(t, what+" with a reserve", err, mmap.ErrPermission)
 		unmapped(t, what+" with a reserve", at, 4)
-		m := mapped[Read](t, s)
+		m := mapped[mmap.Read](t, s)
 		before := state(t, m)
-		_, err = Protect[ReadExec](m)
-		wants(t, what+" protect", err, unix.EACCES, ErrPermission)
-		u := must(Forget(m))
-		wants(t, what+" protect a range", u.ProtectRange(pg, pg, ProtExec), unix.EACCES)
+		_, err = mmap.Protect[mmap.ReadExec](m)
+		wants(t, what+" protect", err, unix.EACCES, mmap.ErrPermission)
+		u := must(mmap.Forget(m))
+		wants(t, what+" protect a range", u.ProtectRange(pg, pg, mmap.ProtExec), unix.EACCES)
 		kept(t, what, u, before)
 		check(t, u.Close())
 	}
-	m := mapped[ReadWrite](t, Anonymous(2*pg))
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(2*pg))
 	before := state(t, m)
-	_, err = Over[ReadExec](m, File(f, 0, 2*pg))
-	wants(t, "over", err, unix.EPERM, ErrPermission)
-	u := must(Forget(m))
+	_, err = mmap.Over[mmap.ReadExec](m, mmap.File(f, 0, 2*pg))
+	wants(t, "over", err, unix.EPERM, mmap.ErrPermission)
+	u := must(mmap.Forget(m))
 	defer u.Close()
-	wants(t, "place", u.Place(pg, File(f, 0, pg), ProtExec), unix.EPERM, ErrPermission)
+	wants(t, "place", u.Place(pg, mmap.File(f, 0, pg), mmap.ProtExec), unix.EPERM, mmap.ErrPermission)
 	kept(t, "all of it", u, before)
 }
 
@@ -156,10 +158,10 @@ func TestPoisonedPage(t *testing.T) {
 		t.Skip("it takes a page of memory from the whole machine: MMAP_TEST_VM is not set")
 	}
 	pg := int(pageSize)
-	f, err := Memfd("poisoned", int64(3*pg), 0)
+	f, err := mmap.Memfd("poisoned", int64(3*pg), 0)
 	check(t, err)
 	defer f.Close()
-	m := mapped[ReadWrite](t, File(f, 0, 3*pg).Shared())
+	m := mapped[mmap.ReadWrite](t, mmap.File(f, 0, 3*pg).Shared())
 	check(t, second(m.WriteAt(bytes.Repeat([]byte{7}, 3*pg), 0)))
 	// Who poisons a page gets a signal in the middle of the call, which ends a Go
 	// program.
@@ -167,7 +169,7 @@ func TestPoisonedPage(t *testing.T) {
 	if child {
 		f, err := os.OpenFile(os.Getenv("MMAP_TEST_MEMFD"), os.O_RDWR, 0)
 		check(t, err)
-		m := mapped[ReadWrite](t, File(f, 0, 3*pg).Shared())
+		m := mapped[mmap.ReadWrite](t, mmap.File(f, 0, 3*pg).Shared())
 		check(t, second(m.WriteAt([]byte{7}, int64(pg))))
 		t.Log("not poisoned:", sys.Madvise(m.Addr()+pageSize, pageSize, unix.MADV_HWPOISON))
 		return
@@ -184,8 +186,8 @@ func TestPoisonedPage(t *testing.T) {
 		"prefault": func() (int, error) { return pg, m.Prefault(0, 3*pg) },
 	} {
 		n, err := stop()
-		var fault *FaultError
-		if !errors.As(err, &fault) || n != pg || fault.Offset != pg || fault.Err != ErrFault {
+		var fault *mmap.FaultError
+		if !errors.As(err, &fault) || n != pg || fault.Offset != pg || fault.Err != mmap.ErrFault {
 			t.Errorf("%s: %d, %v", what, n, err)
 		}
 	}
@@ -194,7 +196,7 @@ func TestPoisonedPage(t *testing.T) {
 	if check(t, second(m.ReadAt(b, int64(2*pg)))); b[0] != 7 {
 		t.Error("another page: ", b)
 	}
-	m = must(Over[ReadWrite](m, Anonymous(3*pg)))
+	m = must(mmap.Over[mmap.ReadWrite](m, mmap.Anonymous(3*pg)))
 	check(t, second(m.ReadAt(b, int64(pg))))
 	check(t, m.Close())
 }

@@ -1,9 +1,10 @@
 //go:build linux
 
-package mmap
+package systemtest
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +21,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/mmarinus/mmap"
 	"golang.org/x/sys/unix"
 )
 
@@ -107,7 +110,7 @@ const (
 
 // A disk is a mapping whose pages come slowly and one after the other.
 type disk struct {
-	m   ReadWrite
+	m   mmap.ReadWrite
 	buf []byte // a page
 }
 
@@ -123,11 +126,11 @@ func slowDisk(b *testing.B) *disk {
 	}
 	f := os.NewFile(fd, "userfaultfd")
 	defer f.Close()
-	d := &disk{must(Map[ReadWrite](Anonymous(diskPages * int(pageSize)))), make([]byte, pageSize)}
-	b.Cleanup(func() { ok(d.m.Close()) })
+	d := &disk{must(mmap.Map[mmap.ReadWrite](mmap.Anonymous(diskPages * int(pageSize)))), make([]byte, pageSize)}
+	b.Cleanup(func() { check(b, d.m.Close()) })
 	const api, missing = 0xaa, 1 // UFFD_API, UFFDIO_REGISTER_MODE_MISSING
-	ok(uffdIoctl(fd, uffdAPI, &[3]uint64{api}))
-	ok(uffdIoctl(fd, uffdRegister, &[4]uint64{uint64(d.m.Addr()), uint64(d.m.Len()), missing}))
+	check(b, uffdIoctl(fd, uffdAPI, &[3]uint64{api}))
+	check(b, uffdIoctl(fd, uffdRegister, &[4]uint64{uint64(d.m.Addr()), uint64(d.m.Len()), missing}))
 	var said bytes.Buffer
 	cmd := exec.Command(os.Args[0], "-test.run=^$", "-test.bench=^"+b.Name()+"$", "-test.benchtime=1x")
 	cmd.Env = append(os.Environ(), "MMAP_TEST_CHILD="+b.Name())
@@ -297,3 +300,14 @@ func uffdIoctl[T any](fd, nr uintptr, arg *T) error {
 	}
 	return nil
 }
+
+func median[T cmp.Ordered](v []T) T {
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// plainCopy is a call that is not inlined, of a length that the compiler does
+// not know.
+//
+//go:noinline
+func plainCopy(dst, src []byte) int { return copy(dst, src) }

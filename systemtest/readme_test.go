@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap
+package systemtest
 
 import (
 	"go/ast"
@@ -15,13 +15,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/kernel"
 )
 
 // readme returns the README from a heading to the next one of its kind.
 func readme(t *testing.T, heading string) string {
 	t.Helper()
-	text, err := os.ReadFile("README.md")
+	text, err := os.ReadFile("../README.md")
 	check(t, err)
 	_, rest, ok := strings.Cut(string(text), "\n"+heading+"\n")
 	if !ok {
@@ -34,7 +35,7 @@ func readme(t *testing.T, heading string) string {
 // Every constant of mapping that golang.org/x/sys/unix knows, on any processor, is
 // offered or left out on purpose. The version is that of the benchmarks, the newest.
 func TestEveryConstant(t *testing.T) {
-	out, err := exec.Command("go", "list", "-C", "bench", "-f", "{{.Dir}}", "golang.org/x/sys/unix").Output()
+	out, err := exec.Command("go", "list", "-C", "../bench", "-f", "{{.Dir}}", "golang.org/x/sys/unix").Output()
 	if err != nil {
 		t.Skip("the source of golang.org/x/sys/unix is needed: ", err)
 	}
@@ -59,7 +60,7 @@ func TestEveryConstant(t *testing.T) {
 
 // What the table says is there, is there.
 func TestFeatureTable(t *testing.T) {
-	files, err := filepath.Glob("*.go")
+	files, err := filepath.Glob("../*.go")
 	check(t, err)
 	exported := map[string]bool{}
 	for _, name := range files {
@@ -70,8 +71,8 @@ func TestFeatureTable(t *testing.T) {
 		}
 	}
 	types := map[string]reflect.Type{
-		"Spec": reflect.TypeFor[Spec](), "Unknown": reflect.TypeFor[Unknown](),
-		"Read": reflect.TypeFor[Read](), "ReadWrite": reflect.TypeFor[ReadWrite](),
+		"Spec": reflect.TypeFor[mmap.Spec](), "Unknown": reflect.TypeFor[mmap.Unknown](),
+		"Read": reflect.TypeFor[mmap.Read](), "ReadWrite": reflect.TypeFor[mmap.ReadWrite](),
 	}
 	all, _, _ := strings.Cut(readme(t, "## Every mapping feature of Linux, and where it is"), "Left out on purpose")
 	quoted, rows := regexp.MustCompile("`([^`]+)`"), 0

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -52,7 +53,7 @@ func (m *machine) compareAttributes(t *rapid.T) {
 		t.Fatal(err)
 	}
 	var start, end uintptr
-	for lines := bufio.NewScanner(m.smaps); start < m.arena.end && lines.Scan(); {
+	for lines := bufio.NewScanner(m.smaps); start < m.arena.End && lines.Scan(); {
 		line := lines.Bytes()
 		if c := line[0]; '0' <= c && c <= '9' || 'a' <= c && c <= 'f' {
 			head, _, _ := strings.Cut(string(line), " ")
@@ -60,7 +61,7 @@ func (m *machine) compareAttributes(t *rapid.T) {
 			start, end = address(t, from), address(t, to)
 			continue
 		}
-		if end <= m.arena.start || !strings.HasPrefix(string(line), "VmFlags:") {
+		if end <= m.arena.Start || !strings.HasPrefix(string(line), "VmFlags:") {
 			continue
 		}
 		var got attributes
@@ -254,7 +255,7 @@ var lockLimit uint64
 
 // TestLockLimitOperations is [TestOperations] of a user who may lock little memory.
 func TestLockLimitOperations(t *testing.T) {
-	child, output, err := mmap.InChild(t)
+	child, output, err := testkit.InChild(t)
 	if !child {
 		switch {
 		case err != nil:
@@ -268,8 +269,8 @@ func TestLockLimitOperations(t *testing.T) {
 	if err := errors.Join(os.Chmod(dir, 0o777), os.Chmod(filepath.Dir(dir), 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	mmap.Humble(t)
-	lockLimit = mmap.Limit(t, unix.RLIMIT_MEMLOCK, "VmLck", 6*uint64(onePage))
+	testkit.Humble(t)
+	lockLimit = testkit.Limit(t, unix.RLIMIT_MEMLOCK, "VmLck", 6*uint64(onePage))
 	actions := 0
 	for range 4 {
 		rapid.Check(t, operationsAnd(t, nil, &actions))
@@ -349,7 +350,7 @@ func (m *machine) lose(t *rapid.T, r *modelRegion) {
 	base, end := r.base(), r.end()
 	// Outside of the arena somebody else may map what has become free. Collecting
 	// is dear, so this is rare.
-	if r.pin != nil || r.sealed || r.kept || base == end || base < m.arena.start || end > m.arena.end || rapid.IntRange(0, 7).Draw(t, "lose") > 0 {
+	if r.pin != nil || r.sealed || r.kept || base == end || base < m.arena.Start || end > m.arena.End || rapid.IntRange(0, 7).Draw(t, "lose") > 0 {
 		return
 	}
 	m.remove(r)
@@ -389,7 +390,7 @@ func TestSealedOperations(t *testing.T) {
 	if err := mmap.Probe("mseal"); err != nil {
 		t.Skip(err)
 	}
-	child, output, err := mmap.InChild(t)
+	child, output, err := testkit.InChild(t)
 	if !child {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, output)

@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap
+package systemtest
 
 import (
 	"bytes"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -20,7 +21,7 @@ import (
 func TestLandscapeExactly(t *testing.T) {
 	pg := int(pageSize)
 	at := spot(t, 16) + 8*pageSize
-	m := mapped[ReadWrite](t, Anonymous(3*pg).At(at))
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(3*pg).At(at))
 	check(t, second(m.WriteAt(bytes.Repeat([]byte{1}, 3*pg), 0)))
 	was := pictureOf(t, m)
 	for name, c := range map[string]struct {
@@ -31,7 +32,7 @@ func TestLandscapeExactly(t *testing.T) {
 		"its first byte": {-4, 5, false}, "before": {-2, 2, true}, "behind": {3, 2, true},
 	} {
 		to := at + uintptr(c.from)*pageSize
-		n, err := Map[Read](Anonymous(c.pages * pg).At(to))
+		n, err := mmap.Map[mmap.Read](mmap.Anonymous(c.pages * pg).At(to))
 		if c.fits {
 			if check(t, err); n.Addr() != to {
 				t.Errorf("%s: %#x, not %#x", name, n.Addr(), to)
@@ -46,7 +47,7 @@ func TestLandscapeExactly(t *testing.T) {
 	unmapped(t, "behind", at+3*pageSize, 4)
 
 	// UnsafeOnto replaces the page in the middle of three, and no other.
-	middle := mapped[Read](t, Anonymous(pg).UnsafeOnto(at+pageSize))
+	middle := mapped[mmap.Read](t, mmap.Anonymous(pg).UnsafeOnto(at+pageSize))
 	is := picture(t, "self", at, 3)
 	b := []byte{9}
 	if check(t, second(middle.ReadAt(b, 0))); is[0] != was[0] || is[2] != was[2] || b[0] != 0 || !strings.HasPrefix(is[1], "r--p") {
@@ -57,13 +58,13 @@ func TestLandscapeExactly(t *testing.T) {
 // Nothing of the library's is ever on page 0, where nil points; see the bug list.
 func TestLandscapePageZero(t *testing.T) {
 	f, _ := scratch(t, int(pageSize))
-	for name, s := range map[string]Spec{"at": File(f, 7, 1).At(7), "onto": File(f, 7, 1).UnsafeOnto(7), "reserve": File(f, 7, 1).Reserve(99).At(7)} {
-		m, err := Map[Read](s)
+	for name, s := range map[string]mmap.Spec{"at": mmap.File(f, 7, 1).At(7), "onto": mmap.File(f, 7, 1).UnsafeOnto(7), "reserve": mmap.File(f, 7, 1).Reserve(99).At(7)} {
+		m, err := mmap.Map[mmap.Read](s)
 		if wants(t, name, err, os.ErrInvalid); err == nil {
 			check(t, m.Close())
 		}
 	}
-	if m := mapped[Read](t, Anonymous(1).Near(7)); page(m.Addr()) == 0 {
+	if m := mapped[mmap.Read](t, mmap.Anonymous(1).Near(7)); page(m.Addr()) == 0 {
 		t.Error("near 0 is at 0")
 	}
 }
@@ -71,7 +72,7 @@ func TestLandscapePageZero(t *testing.T) {
 // Which files can be mapped how: the way they were opened decides.
 func TestLandscapeOpening(t *testing.T) {
 	pg := int(pageSize)
-	f, err := Memfd("opening", int64(pg), 0) // a file system can forbid executing
+	f, err := mmap.Memfd("opening", int64(pg), 0) // a file system can forbid executing
 	check(t, err)
 	defer f.Close()
 	name := fmt.Sprint("/proc/self/fd/", f.Fd())
@@ -88,33 +89,33 @@ func TestLandscapeOpening(t *testing.T) {
 	for p := range protAll + 1 {
 		for _, shared := range []bool{false, true} {
 			of := func(f *os.File) error {
-				s := File(f, 0, pg)
+				s := mmap.File(f, 0, pg)
 				if shared {
 					s = s.Shared()
 				}
-				u, err := MapUnknown(s, p)
+				u, err := mmap.MapUnknown(s, p)
 				if err == nil {
 					err = u.Close()
 				}
 				return err
 			}
 			what := fmt.Sprintf("%v, shared %v", p, shared)
-			wants(t, what+": write-only", of(wo), ErrPermission, unix.EACCES)
-			if err := of(r); !errors.Is(err, ErrPermission) { // which it can lack besides
+			wants(t, what+": write-only", of(wo), mmap.ErrPermission, unix.EACCES)
+			if err := of(r); !errors.Is(err, mmap.ErrPermission) { // which it can lack besides
 				wants(t, what+": pipe", err, unix.ENODEV, errors.ErrUnsupported)
-			} else if p&ProtExec == 0 && (!shared || p&ProtWrite == 0) {
+			} else if p&mmap.ProtExec == 0 && (!shared || p&mmap.ProtWrite == 0) {
 				t.Errorf("%s: pipe: %v", what, err)
 			}
-			if err := of(ro); !shared || p&ProtWrite == 0 {
+			if err := of(ro); !shared || p&mmap.ProtWrite == 0 {
 				check(t, err)
 			} else {
-				wants(t, what+": read-only", err, ErrPermission, unix.EACCES)
+				wants(t, what+": read-only", err, mmap.ErrPermission, unix.EACCES)
 			}
 			check(t, of(f))
 		}
 	}
 	// Private writing of what is open for reading stays in the mapping.
-	m := mapped[ReadWrite](t, File(ro, 0, pg))
+	m := mapped[mmap.ReadWrite](t, mmap.File(ro, 0, pg))
 	check(t, second(m.WriteAt([]byte{1}, 0)))
 	if b := []byte{9}; second(ro.ReadAt(b, 0)) != nil || b[0] != 0 {
 		t.Error("a private write has reached the file")
@@ -124,19 +125,19 @@ func TestLandscapeOpening(t *testing.T) {
 // The contents survive PROT_NONE, and areas that are alike again are one again.
 func TestLandscapeProtect(t *testing.T) {
 	pg := int(pageSize)
-	u, err := MapUnknown(Anonymous(3*pg).At(spot(t, 3)), ProtRead|ProtWrite)
+	u, err := mmap.MapUnknown(mmap.Anonymous(3*pg).At(spot(t, 3)), mmap.ProtRead|mmap.ProtWrite)
 	check(t, err)
 	defer u.Close()
 	check(t, second(u.WriteAt(bytes.Repeat([]byte{6}, 3*pg), 0)))
 	was := pictureOf(t, u)
-	check(t, u.ProtectRange(pg, pg, ProtNone))
+	check(t, u.ProtectRange(pg, pg, mmap.ProtNone))
 	if n := len(must(u.Regions())); n != 3 {
 		t.Errorf("%d areas, not 3", n)
 	}
-	if n, err := u.ReadAt(make([]byte, 3*pg), 0); n != pg || !errors.Is(err, ErrPermission) {
+	if n, err := u.ReadAt(make([]byte, 3*pg), 0); n != pg || !errors.Is(err, mmap.ErrPermission) {
 		t.Error(n, err)
 	}
-	check(t, u.ProtectRange(pg, pg, ProtRead|ProtWrite))
+	check(t, u.ProtectRange(pg, pg, mmap.ProtRead|mmap.ProtWrite))
 	if n := len(must(u.Regions())); n != 1 {
 		t.Errorf("%d areas, not 1", n)
 	}
@@ -151,9 +152,9 @@ func TestLandscapeProtect(t *testing.T) {
 // kernel then does by half is told as an error, and undone where that goes.
 func TestLandscapeHole(t *testing.T) {
 	pg := int(pageSize)
-	build := func() (Unknown, uintptr) {
+	build := func() (mmap.Unknown, uintptr) {
 		at := spot(t, 16)
-		u, err := MapUnknown(Anonymous(4*pg).At(at), ProtRead|ProtWrite)
+		u, err := mmap.MapUnknown(mmap.Anonymous(4*pg).At(at), mmap.ProtRead|mmap.ProtWrite)
 		check(t, err)
 		check(t, second(u.WriteAt(bytes.Repeat([]byte{3}, 4*pg), 0)))
 		check(t, sys.Munmap(at+2*pageSize, pageSize))
@@ -162,8 +163,9 @@ func TestLandscapeHole(t *testing.T) {
 	u, at := build()
 	was := pictureOf(t, u)
 	for what, f := range map[string]func() error{
-		"protect": func() error { return u.Protect(ProtRead) }, "protect a part": func() error { return u.ProtectRange(pg, 2*pg, ProtNone) },
-		"assert": func() error { return second(Assert[ReadWrite](u)) }, "sync": func() error { return u.Sync(0, 4*pg) },
+		"protect":        func() error { return u.Protect(mmap.ProtRead) },
+		"protect a part": func() error { return u.ProtectRange(pg, 2*pg, mmap.ProtNone) },
+		"assert":         func() error { return second(mmap.Assert[mmap.ReadWrite](u)) }, "sync": func() error { return u.Sync(0, 4*pg) },
 		"prefault": func() error { return u.Prefault(0, 4*pg) }, "residency": func() error { return second(u.Resident(0, 4*pg)) },
 		"discard nothing": func() error { return u.Discard(2*pg, pg) },
 	} {
@@ -174,15 +176,15 @@ func TestLandscapeHole(t *testing.T) {
 			wants(t, what, err, unix.ENOMEM)
 		}
 	}
-	wants(t, "the hole itself", second(u.ReadAt(make([]byte, 1), int64(2*pg))), ErrFault)
+	wants(t, "the hole itself", second(u.ReadAt(make([]byte, 1), int64(2*pg))), mmap.ErrFault)
 	// Advice goes on behind the hole, and says so at the end.
-	wants(t, "advice", u.Advise(0, 4*pg, AdviceDontDump), unix.ENOMEM)
+	wants(t, "advice", u.Advise(0, 4*pg, mmap.AdviceDontDump), unix.ENOMEM)
 	if is := pictureOf(t, u); !strings.Contains(is[0], " dd") || !strings.Contains(is[3], " dd") {
 		t.Errorf("%q", is)
 	}
 	// A move takes along what there is.
 	was = pictureOf(t, u)
-	next, err := Move(u, at+8*pageSize)
+	next, err := mmap.Move(u, at+8*pageSize)
 	check(t, err)
 	unmapped(t, "the old place", at, 4)
 	is := pictureOf(t, next)
@@ -195,8 +197,8 @@ func TestLandscapeHole(t *testing.T) {
 	unmapped(t, "closed", at+8*pageSize, 4)
 
 	u, at = build()
-	mapped[Read](t, Anonymous(1).At(at+4*pageSize))
-	next, err = Resize(u, 8*pg)
+	mapped[mmap.Read](t, mmap.Anonymous(1).At(at+4*pageSize))
+	next, err = mmap.Resize(u, 8*pg)
 	check(t, err)
 	b := make([]byte, 1)
 	if check(t, second(next.ReadAt(b, int64(4*pg)-1))); b[0] != 3 {
@@ -213,36 +215,46 @@ func TestLandscapeDenyWriteExec(t *testing.T) {
 		return
 	}
 	pg := int(pageSize)
-	m := mapped[ReadWrite](t, Anonymous(2*pg))
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(2*pg))
 	denyExecGain(t)
-	_, err := Map[WriteExec](Anonymous(1))
-	wants(t, "write and exec", err, ErrPermission, unix.EACCES)
-	_, err = Map[ReadWriteExec](Anonymous(1).Reserve(2 * pg))
-	wants(t, "with a reserve", err, ErrPermission, unix.EACCES)
-	x := mapped[ReadExec](t, Anonymous(1))
+	_, err := mmap.Map[mmap.WriteExec](mmap.Anonymous(1))
+	wants(t, "write and exec", err, mmap.ErrPermission, unix.EACCES)
+	_, err = mmap.Map[mmap.ReadWriteExec](mmap.Anonymous(1).Reserve(2 * pg))
+	wants(t, "with a reserve", err, mmap.ErrPermission, unix.EACCES)
+	x := mapped[mmap.ReadExec](t, mmap.Anonymous(1))
 	was, wasX := pictureOf(t, m), pictureOf(t, x)
-	_, err = Protect[ReadExec](m)
-	wants(t, "exec gained", err, ErrPermission, unix.EACCES)
-	_, err = Protect[WriteExec](x)
-	wants(t, "write gained by exec", err, ErrPermission, unix.EACCES)
-	_, err = Over[ReadWriteExec](m, Anonymous(2*pg))
-	wants(t, "over", err, ErrPermission, unix.EACCES)
-	u, err := Forget(m)
+	_, err = mmap.Protect[mmap.ReadExec](m)
+	wants(t, "exec gained", err, mmap.ErrPermission, unix.EACCES)
+	_, err = mmap.Protect[mmap.WriteExec](x)
+	wants(t, "write gained by exec", err, mmap.ErrPermission, unix.EACCES)
+	_, err = mmap.Over[mmap.ReadWriteExec](m, mmap.Anonymous(2*pg))
+	wants(t, "over", err, mmap.ErrPermission, unix.EACCES)
+	u, err := mmap.Forget(m)
 	check(t, err)
-	wants(t, "place", u.Place(pg, Anonymous(pg), ProtWrite|ProtExec), ErrPermission, unix.EACCES)
-	wants(t, "a page", u.ProtectRange(pg, pg, ProtExec), ErrPermission, unix.EACCES)
+	wants(t, "place", u.Place(pg, mmap.Anonymous(pg), mmap.ProtWrite|mmap.ProtExec), mmap.ErrPermission, unix.EACCES)
+	wants(t, "a page", u.ProtectRange(pg, pg, mmap.ProtExec), mmap.ErrPermission, unix.EACCES)
 	samePicture(t, "refused", was, pictureOf(t, u))
 	samePicture(t, "refused", wasX, pictureOf(t, x))
-	check(t, u.Place(pg, Anonymous(pg), ProtRead|ProtExec))
+	check(t, u.Place(pg, mmap.Anonymous(pg), mmap.ProtRead|mmap.ProtExec))
 }
 
 // A reserve and a page and a byte: every page goes.
 func TestLandscapeUnmap(t *testing.T) {
 	pg := int(pageSize)
-	for _, s := range []Spec{Anonymous(1), Anonymous(pg), Anonymous(pg + 1), Anonymous(0).Reserve(1), Anonymous(1).Reserve(3*pg + 1)} {
+	for _, c := range []struct {
+		spec mmap.Spec
+		most int
+	}{
+		{mmap.Anonymous(1), 1},
+		{mmap.Anonymous(pg), pg},
+		{mmap.Anonymous(pg + 1), pg + 1},
+		{mmap.Anonymous(0).Reserve(1), 1},
+		{mmap.Anonymous(1).Reserve(3*pg + 1), 3*pg + 1},
+	} {
+		s := c.spec
 		at := spot(t, 8)
-		m := mapped[Read](t, s.At(at))
-		pages := max(1, (max(s.size, s.reserve)+pg-1)/pg)
+		m := mapped[mmap.Read](t, s.At(at))
+		pages := max(1, (c.most+pg-1)/pg)
 		if n := len(must(regionsOf(at, at+8*pageSize))); n == 0 || !isMapped(t, at+uintptr(pages-1)*pageSize) || isMapped(t, at+uintptr(pages)*pageSize) {
 			t.Errorf("%v is not %d pages", s, pages)
 		}
@@ -255,7 +267,8 @@ func TestLandscapeUnmap(t *testing.T) {
 func TestLandscapeEndOfFile(t *testing.T) {
 	pg := int(pageSize)
 	f, data := scratch(t, pg+100)
-	shared, private := mapped[ReadWrite](t, File(f, 0, 3*pg).Shared()), mapped[ReadWrite](t, File(f, 0, 3*pg))
+	shared := mapped[mmap.ReadWrite](t, mmap.File(f, 0, 3*pg).Shared())
+	private := mapped[mmap.ReadWrite](t, mmap.File(f, 0, 3*pg))
 	b := make([]byte, pg)
 	if check(t, second(shared.ReadAt(b[:pg-100], int64(pg+100)))); !bytes.Equal(b, make([]byte, pg)) {
 		t.Error("the tail of the last page is not zero")
@@ -268,19 +281,19 @@ func TestLandscapeEndOfFile(t *testing.T) {
 	}
 	// and a page past the end is a fault, as is a page that was written and cut off.
 	check(t, second(private.WriteAt([]byte{0x99}, int64(pg))))
-	for name, m := range map[string]ReadWrite{"shared": shared, "private": private} {
-		wants(t, name, second(m.ReadAt(b, int64(2*pg))), ErrFault, ErrTruncated)
+	for name, m := range map[string]mmap.ReadWrite{"shared": shared, "private": private} {
+		wants(t, name, second(m.ReadAt(b, int64(2*pg))), mmap.ErrFault, mmap.ErrTruncated)
 	}
 	check(t, f.Truncate(50))
-	for name, m := range map[string]ReadWrite{"shared": shared, "private, written": private} {
+	for name, m := range map[string]mmap.ReadWrite{"shared": shared, "private, written": private} {
 		n, err := m.ReadAt(make([]byte, 2*pg), 0)
-		if wants(t, name, err, ErrFault, ErrTruncated); n != pg {
+		if wants(t, name, err, mmap.ErrFault, mmap.ErrTruncated); n != pg {
 			t.Errorf("%s: %d bytes", name, n)
 		}
 	}
 	// Grown again: zeros.
 	check(t, f.Truncate(int64(3*pg)))
-	for name, m := range map[string]ReadWrite{"shared": shared, "private": private} {
+	for name, m := range map[string]mmap.ReadWrite{"shared": shared, "private": private} {
 		got := bytes.Repeat([]byte{1}, 3*pg)
 		check(t, second(m.ReadAt(got, 0)))
 		if !bytes.Equal(got[:50], data[:50]) || !bytes.Equal(got[50:], make([]byte, 3*pg-50)) {
@@ -296,32 +309,9 @@ func TestLandscapeEndOfFile(t *testing.T) {
 	}
 }
 
-// Somebody else's seal in the middle: Discard reports it, and what it has lost.
-func TestLandscapeDiscardSealed(t *testing.T) {
-	if !sealing(t) {
-		return
-	}
-	pg := int(pageSize)
-	u, err := MapUnknown(Anonymous(3*pg).At(spot(t, 3)), ProtRead|ProtWrite)
-	check(t, err)
-	check(t, second(u.WriteAt(bytes.Repeat([]byte{4}, 3*pg), 0)))
-	// The kernel minds discarding what is sealed where it could not be written.
-	check(t, sys.Mprotect(u.Addr()+pageSize, pageSize, unix.PROT_READ))
-	check(t, sys.Mseal(u.Addr()+pageSize, pageSize))
-	wants(t, "discard", u.Discard(0, 3*pg), unix.EPERM, ErrPermission)
-	b := make([]byte, 3)
-	for i := range b {
-		check(t, second(u.ReadAt(b[i:i+1], int64(i*pg))))
-	}
-	if b[1] != 4 || b[2] != 4 {
-		t.Error("discarded from the seal on:", b)
-	}
-	check(t, second(u.ReadAt(b, 0)))
-}
-
 // Secret memory counts as locked, against the limit of an ordinary user.
 func TestLandscapeSecretLimit(t *testing.T) {
-	if err := Probe("memfd_secret"); err != nil {
+	if err := mmap.Probe("memfd_secret"); err != nil {
 		t.Skip(err)
 	}
 	if !byItself(t) {
@@ -340,37 +330,14 @@ func TestLandscapeSecretLimit(t *testing.T) {
 			t.Skip("this kernel does not hold secret memory against RLIMIT_MEMLOCK")
 		}
 	}
-	m := mapped[ReadWrite](t, Secret(2*pg).Reserve(3*pg))
-	check(t, Grow(m, 3*pg))
-	wants(t, "beyond its size", Grow(m, 4*pg), ErrCapacity)
-	for name, s := range map[string]Spec{"size": Secret(5 * pg), "capacity": Secret(1).Reserve(5 * pg)} {
-		_, err := Map[ReadWrite](s)
+	m := mapped[mmap.ReadWrite](t, mmap.Secret(2*pg).Reserve(3*pg))
+	check(t, mmap.Grow(m, 3*pg))
+	wants(t, "beyond its size", mmap.Grow(m, 4*pg), mmap.ErrCapacity)
+	for name, s := range map[string]mmap.Spec{"size": mmap.Secret(5 * pg), "capacity": mmap.Secret(1).Reserve(5 * pg)} {
+		_, err := mmap.Map[mmap.ReadWrite](s)
 		if wants(t, name, err, unix.EAGAIN); !strings.Contains(fmt.Sprint(err), "RLIMIT_MEMLOCK is ") {
 			t.Errorf("%s: %v does not name the limit", name, err)
 		}
 	}
-	mapped[ReadWrite](t, Secret(pg))
-}
-
-// A part of a huge page can be neither protected, cut off, nor replaced.
-func TestLandscapeHugeParts(t *testing.T) {
-	huge, pg := int(withHugePages(t, 2)), int(pageSize)
-	u, err := MapUnknown(Anonymous(2*huge).HugePages(0), ProtRead|ProtWrite)
-	check(t, err)
-	defer func() { u.Close() }()
-	before := table(t, u)
-	for what, err := range map[string]error{
-		"protect": u.ProtectRange(0, pg, ProtRead), "place": u.Place(0, Anonymous(pg), ProtRead), "discard": u.Discard(pg, huge-pg),
-		"split": second(0, func() error { _, _, err := Split(u, pg); return err }()),
-	} {
-		wants(t, what, err, os.ErrInvalid, unix.EINVAL)
-	}
-	if is := table(t, u); is != before {
-		t.Errorf("was\n%s\nis\n%s", before, is)
-	}
-	check(t, u.ProtectRange(0, huge, ProtRead))
-	u, err = Resize(u, huge+1) // rounds up
-	if check(t, err); !isMapped(t, u.Addr()+uintptr(2*huge)-1) {
-		t.Error("a part of the huge page is gone")
-	}
+	mapped[mmap.ReadWrite](t, mmap.Secret(pg))
 }

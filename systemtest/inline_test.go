@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap
+package systemtest
 
 import (
 	"os/exec"
@@ -14,6 +14,7 @@ func TestInlined(t *testing.T) {
 		t.Skip("the compiler is needed: ", err)
 	}
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-gcflags=-m", ".")
+	cmd.Dir = ".."
 	if !usable(t) {
 		cmd.Env = append(cmd.Environ(), "GOCACHE="+t.TempDir())
 	}

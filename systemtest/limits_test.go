@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap
+package systemtest
 
 import (
 	"bytes"
@@ -8,85 +8,15 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"testing"
 	"unsafe"
 
-	"github.com/mmarinus/mmap/internal/place"
+	"github.com/mmarinus/mmap"
+	placement "github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
-	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
-
-// alone reports whether this is a child process that runs nothing but this
-// test. What it does to its limits ends with it.
-func alone(t *testing.T) bool {
-	t.Helper()
-	child := byItself(t)
-	if child {
-		debug.SetGCPercent(-1) // the runtime wants nothing for itself at a limit
-	}
-	return child
-}
-
-// counted returns what the kernel counts for a limit, in bytes.
-func counted(t testing.TB, key string) uint64 {
-	t.Helper()
-	_, rest, ok := strings.Cut(content("/proc/self/status"), key+":")
-	if !ok {
-		t.Fatal("no ", key)
-	}
-	return kilobytes(rest)
-}
-
-// limit sets a limit of this process to slack bytes more than what it uses.
-func limit(t testing.TB, resource int, key string, slack uint64) uint64 {
-	t.Helper()
-	most := counted(t, key) + slack
-	check(t, unix.Setrlimit(resource, &unix.Rlimit{Cur: most, Max: most}))
-	return most
-}
-
-// explained fails unless err matches errno, and says all the parts.
-func explained(t testing.TB, what string, err, errno error, parts ...string) {
-	t.Helper()
-	wants(t, what, err, errno)
-	for _, part := range parts {
-		if err != nil && !strings.Contains(err.Error(), part) {
-			t.Errorf("%s: %q does not say %q", what, err, part)
-		}
-	}
-}
-
-// state returns the kernel's table of m, without the lines between pages that
-// are alike.
-func state(t testing.TB, m mapping) string {
-	t.Helper()
-	var lines []string
-	var last procmaps.Region
-	for _, r := range must(m.Regions()) {
-		joined, end := r, last.End
-		joined.Start = last.Start
-		if r.Inode != 0 {
-			joined.Offset -= r.Start - last.Start
-		}
-		last.End = r.End
-		if len(lines) > 0 && r.Start == end && joined == last {
-			r, lines = joined, lines[:len(lines)-1]
-		}
-		last, lines = r, append(lines, r.String())
-	}
-	return strings.Join(lines, "\n")
-}
-
-// kept fails unless m is what it was when before was its state.
-func kept(t testing.TB, what string, m mapping, before string) {
-	t.Helper()
-	if after := state(t, m); after != before {
-		t.Errorf("%s has failed, and made\n%s\ninto\n%s", what, before, after)
-	}
-}
 
 const mib = 1 << 20
 
@@ -95,40 +25,41 @@ func TestAddressSpaceLimit(t *testing.T) {
 		return
 	}
 	f, _ := scratch(t, 1)
-	large := mapped[ReadWrite](t, Anonymous(200*mib).NoReserve())
-	reserve := mapped[ReadWrite](t, Anonymous(1).Reserve(200*mib))
-	u := must(MapUnknown(Anonymous(200*mib+2*int(pageSize)).NoReserve(), ProtRead))
-	divided, rest := func() (Unknown, Unknown) { l, r, err := Split(u, 200*mib); check(t, err); return l, r }()
-	check(t, divided.ProtectRange(0, mib, ProtNone)) // two areas, and no room behind them
-	check(t, rest.Protect(ProtExec))
-	small := mapped[ReadWrite](t, Anonymous(1))
+	large := mapped[mmap.ReadWrite](t, mmap.Anonymous(200*mib).NoReserve())
+	reserve := mapped[mmap.ReadWrite](t, mmap.Anonymous(1).Reserve(200*mib))
+	u := must(mmap.MapUnknown(mmap.Anonymous(200*mib+2*int(pageSize)).NoReserve(), mmap.ProtRead))
+	divided, rest, err := mmap.Split(u, 200*mib)
+	check(t, err)
+	check(t, divided.ProtectRange(0, mib, mmap.ProtNone)) // two areas, and no room behind them
+	check(t, rest.Protect(mmap.ProtExec))
+	small := mapped[mmap.ReadWrite](t, mmap.Anonymous(1))
 	free := nowhere(t, 200*mib/int(pageSize))
 	says := fmt.Sprintf("RLIMIT_AS is %d", limit(t, unix.RLIMIT_AS, "VmSize", 100*mib))
 	used := counted(t, "VmSize")
-	for what, s := range map[string]Spec{
-		"map": Anonymous(300 * mib), "no-reserve": Anonymous(300 * mib).NoReserve(), "shared": Anonymous(300 * mib).Shared(), "file": File(f, 0, 300*mib),
-		"reserve": Anonymous(1).Reserve(300 * mib), "align": Anonymous(1).Align(512 * mib), "locked": Anonymous(300 * mib).Lock(), "near": Anonymous(300 * mib).Near(free),
+	for what, s := range map[string]mmap.Spec{
+		"map": mmap.Anonymous(300 * mib), "no-reserve": mmap.Anonymous(300 * mib).NoReserve(), "shared": mmap.Anonymous(300 * mib).Shared(), "file": mmap.File(f, 0, 300*mib),
+		"reserve": mmap.Anonymous(1).Reserve(300 * mib), "align": mmap.Anonymous(1).Align(512 * mib), "locked": mmap.Anonymous(300 * mib).Lock(), "near": mmap.Anonymous(300 * mib).Near(free),
 	} {
-		_, err := Map[Read](s)
+		_, err := mmap.Map[mmap.Read](s)
 		explained(t, what, err, unix.ENOMEM, says)
 	}
 	before := state(t, large)
-	_, err := Resize(large, 400*mib)
+	_, err = mmap.Resize(large, 400*mib)
 	explained(t, "resize", err, unix.ENOMEM, says, "resize to 419430400 bytes")
-	_, err = Over[Read](large, Anonymous(200*mib).NoReserve()) // stages the new pages
+	_, err = mmap.Over[mmap.Read](large, mmap.Anonymous(200*mib).NoReserve()) // stages the new pages
 	explained(t, "over", err, unix.ENOMEM, says)
-	_, err = Move(large, free)
+	_, err = mmap.Move(large, free)
 	explained(t, "move", err, unix.ENOMEM, says)
 	kept(t, "all of it", large, before)
 	before = state(t, divided)
-	explained(t, "place", divided.Place(0, Anonymous(200*mib), ProtRead), unix.ENOMEM, says)
-	_, err = Resize(divided, 200*mib+1)
+	explained(t, "place", divided.Place(0, mmap.Anonymous(200*mib), mmap.ProtRead), unix.ENOMEM, says)
+	_, err = mmap.Resize(divided, 200*mib+1)
 	explained(t, "resize of two areas, which moves", err, unix.ENOMEM, says)
 	kept(t, "all of it", divided, before)
 	// What is held already is not asked for again.
-	check(t, Grow(reserve, 200*mib))
+	check(t, mmap.Grow(reserve, 200*mib))
 	check(t, second(reserve.WriteAt([]byte{1}, 200*mib-1)))
-	small, err = Resize(small, mib)
+	small, err = mmap.Resize(small, mib)
 	check(t, err)
 	check(t, second(small.WriteAt([]byte{1}, mib-1)))
 	if now := counted(t, "VmSize"); now > used+50*mib {
@@ -143,96 +74,37 @@ func TestDataLimit(t *testing.T) {
 	zero := must(os.OpenFile("/dev/zero", os.O_RDWR, 0))
 	defer zero.Close()
 	says := fmt.Sprintf("RLIMIT_DATA is %d", limit(t, unix.RLIMIT_DATA, "VmData", 100*mib))
-	for what, s := range map[string]Spec{
-		"map": Anonymous(300 * mib), "device": File(zero, 0, 300*mib), "align": Anonymous(300 * mib).Align(2 * mib),
-		"with a reserve": Anonymous(300 * mib).Reserve(301 * mib), "no-reserve": Anonymous(300 * mib).NoReserve(),
+	for what, s := range map[string]mmap.Spec{
+		"map": mmap.Anonymous(300 * mib), "device": mmap.File(zero, 0, 300*mib),
+		"align":          mmap.Anonymous(300 * mib).Align(2 * mib),
+		"with a reserve": mmap.Anonymous(300 * mib).Reserve(301 * mib), "no-reserve": mmap.Anonymous(300 * mib).NoReserve(),
 	} {
-		_, err := Map[ReadWrite](s)
+		_, err := mmap.Map[mmap.ReadWrite](s)
 		explained(t, what, err, unix.ENOMEM, says)
 	}
 	// It counts private memory that can be written.
-	ro := mapped[Read](t, Anonymous(300*mib))
-	mapped[ReadWrite](t, Anonymous(300*mib).Shared())
+	ro := mapped[mmap.Read](t, mmap.Anonymous(300*mib))
+	mapped[mmap.ReadWrite](t, mmap.Anonymous(300*mib).Shared())
 	before := state(t, ro)
-	_, err := Protect[ReadWrite](ro)
+	_, err := mmap.Protect[mmap.ReadWrite](ro)
 	explained(t, "protect", err, unix.ENOMEM, says)
-	_, err = Over[ReadWrite](ro, Anonymous(300*mib))
+	_, err = mmap.Over[mmap.ReadWrite](ro, mmap.Anonymous(300*mib))
 	explained(t, "over", err, unix.ENOMEM, says)
-	u := must(Forget(ro))
-	explained(t, "protect a range", u.ProtectRange(0, 299*mib, ProtRead|ProtWrite), unix.ENOMEM, says)
-	explained(t, "place", u.Place(0, Anonymous(299*mib), ProtRead|ProtWrite), unix.ENOMEM, says)
+	u := must(mmap.Forget(ro))
+	explained(t, "protect a range", u.ProtectRange(0, 299*mib, mmap.ProtRead|mmap.ProtWrite), unix.ENOMEM, says)
+	explained(t, "place", u.Place(0, mmap.Anonymous(299*mib), mmap.ProtRead|mmap.ProtWrite), unix.ENOMEM, says)
 	kept(t, "all of it", u, before)
-	m := mapped[ReadWrite](t, Anonymous(1).Reserve(300*mib))
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(1).Reserve(300*mib))
 	before = state(t, m)
-	explained(t, "grow", Grow(m, 300*mib), unix.ENOMEM, says, "grow to 314572800 bytes")
+	explained(t, "grow", mmap.Grow(m, 300*mib), unix.ENOMEM, says, "grow to 314572800 bytes")
 	kept(t, "grow", m, before)
-	_, err = Resize(m, 400*mib)
+	_, err = mmap.Resize(m, 400*mib)
 	explained(t, "resize", err, unix.ENOMEM, says)
-	_, err = Resize(m, 299*mib)
+	_, err = mmap.Resize(m, 299*mib)
 	explained(t, "resize within the reserve", err, unix.ENOMEM, says)
 	kept(t, "resize", m, before)
-	if check(t, Grow(m, mib)); m.Len() != mib {
+	if check(t, mmap.Grow(m, mib)); m.Len() != mib {
 		t.Error(m)
-	}
-}
-
-// Without a free descriptor the kernel's table cannot be asked. What needs it
-// says so, and leaves everything as it was.
-func TestDescriptorLimit(t *testing.T) {
-	if !alone(t) {
-		return
-	}
-	pg := int(pageSize)
-	f, _ := scratch(t, 3*pg)
-	u := patchwork(t)
-	known := mapped[Read](t, File(f, 0, 3*pg))
-	foreign := must(Map[Read](Anonymous(pg)))
-	addr, size, err := foreign.Release()
-	check(t, err)
-	to, before := nowhere(t, 8), state(t, u)
-	check(t, f.Truncate(0))
-	var old unix.Rlimit
-	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
-	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
-	_, mapPath := Map[Read](Path(f.Name()))
-	_, assert := Assert[ReadWrite](u)
-	_, regions := u.Regions()
-	_, move := Move(u, to)
-	_, adopt := UnsafeAdopt[Unknown](addr, size)
-	_, memfd := Memfd("none", 1, 0)
-	_, secret := Map[ReadWrite](Secret(1))
-	_, fault := known.ReadAt(make([]byte, 1), 0)
-	resident := second(known.Resident(0, 3*pg))
-	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
-	for what, err := range map[string]error{"map": mapPath, "assert": assert, "regions": regions, "move": move, "adopt": adopt, "memfd": memfd} {
-		wants(t, what, err, unix.EMFILE)
-	}
-	explained(t, "assert", assert, unix.EMFILE, "assert rw-: /proc/self/maps cannot be read")
-	explained(t, "adopt", adopt, unix.EMFILE, fmt.Sprintf("adopt %d bytes at %#x", size, addr))
-	if Probe("memfd_secret") == nil {
-		wants(t, "secret", secret, unix.EMFILE)
-	}
-	var cause *FaultError
-	if !errors.As(fault, &cause) || cause.Err != ErrFault {
-		t.Errorf("a fault without a proof: %#v", fault)
-	}
-	check(t, resident)
-	kept(t, "all of it", u, before)
-	if isMapped(t, to) {
-		t.Error("the place that a move was to have is held on")
-	}
-	u, err = Move(u, to)
-	check(t, err)
-	check(t, u.Close())
-}
-
-// humble gives up every privilege, as an ordinary user has none.
-func humble(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		check(t, unix.Setresgid(65534, 65534, 65534))
-		check(t, unix.Setresuid(65534, 65534, 65534))
-		check(t, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)) // or /proc/self is root's
 	}
 }
 
@@ -254,37 +126,37 @@ func TestLockLimit(t *testing.T) {
 		}
 	}
 	if secret {
-		m := mapped[ReadWrite](t, Secret(pg))
+		m := mapped[mmap.ReadWrite](t, mmap.Secret(pg))
 		if secret = counted(t, "VmLck") > 0; !secret {
 			t.Log("not tested: secret memory: this kernel does not count it")
 		}
 		check(t, m.Close())
 	}
 	at := nowhere(t, 18)
-	for what, s := range map[string]Spec{
-		"map": Anonymous(17 * pg).Lock(), "on fault": Anonymous(16*pg + 1).LockOnFault(), "shared": Anonymous(17 * pg).Shared().Lock(), "reserve": Anonymous(17 * pg).Reserve(18 * pg).Lock(),
+	for what, s := range map[string]mmap.Spec{
+		"map": mmap.Anonymous(17 * pg).Lock(), "on fault": mmap.Anonymous(16*pg + 1).LockOnFault(), "shared": mmap.Anonymous(17 * pg).Shared().Lock(), "reserve": mmap.Anonymous(17 * pg).Reserve(18 * pg).Lock(),
 	} {
-		_, err := Map[ReadWrite](s.At(at))
+		_, err := mmap.Map[mmap.ReadWrite](s.At(at))
 		if explained(t, what, err, unix.ENOMEM, says(0)); isMapped(t, at) {
 			t.Errorf("%s: and yet it is mapped", what)
 		}
 		locked(what, 0)
 	}
 	if secret {
-		_, err := Map[ReadWrite](Secret(17 * pg))
+		_, err := mmap.Map[mmap.ReadWrite](mmap.Secret(17 * pg))
 		explained(t, "secret", err, unix.EAGAIN, says(0))
-		_, err = Map[ReadWrite](Secret(1).Reserve(17 * pg))
+		_, err = mmap.Map[mmap.ReadWrite](mmap.Secret(1).Reserve(17 * pg))
 		explained(t, "secret with its capacity", err, unix.EAGAIN, says(0))
-		m := mapped[ReadWrite](t, Secret(16*pg))
+		m := mapped[mmap.ReadWrite](t, mmap.Secret(16*pg))
 		locked("secret", 16)
 		check(t, m.Close())
 	}
 	// As much as there is, and not a page more.
-	full := mapped[ReadWrite](t, Anonymous(16*pg).Lock())
+	full := mapped[mmap.ReadWrite](t, mmap.Anonymous(16*pg).Lock())
 	locked("full", 16)
 	check(t, full.Lock(0, 16*pg)) // again: it counts once
 	check(t, full.Unlock(4*pg, 12*pg))
-	other := mapped[ReadWrite](t, Anonymous(32*pg))
+	other := mapped[mmap.ReadWrite](t, mmap.Anonymous(32*pg))
 	before := state(t, other)
 	for what, err := range map[string]error{"lock": other.Lock(pg, 13*pg), "lock on fault": other.LockOnFault(pg, 13*pg)} {
 		explained(t, what, err, unix.ENOMEM, says(4), fmt.Sprintf("of %d bytes at %d", 13*pg, pg))
@@ -292,32 +164,32 @@ func TestLockLimit(t *testing.T) {
 		kept(t, what, other, before)
 		flagged(t, what, other, "", "lo")
 	}
-	_, err := Over[ReadWrite](other, Anonymous(32*pg).Lock())
+	_, err := mmap.Over[mmap.ReadWrite](other, mmap.Anonymous(32*pg).Lock())
 	explained(t, "over", err, unix.ENOMEM, says(4))
-	u := must(Forget(other))
-	explained(t, "place", u.Place(0, Anonymous(13*pg).LockOnFault(), ProtRead), unix.ENOMEM, says(4))
+	u := must(mmap.Forget(other))
+	explained(t, "place", u.Place(0, mmap.Anonymous(13*pg).LockOnFault(), mmap.ProtRead), unix.ENOMEM, says(4))
 	kept(t, "all of it", u, before)
 	locked("all of it", 4)
 	// Growth by Grow and by Resize locks what it adds, or adds nothing.
-	for what, s := range map[string]Spec{"grow": Anonymous(4 * pg).Lock(), "grow on fault": Anonymous(4 * pg).LockOnFault()} {
-		m := mapped[ReadWrite](t, s.Reserve(32*pg))
+	for what, s := range map[string]mmap.Spec{"grow": mmap.Anonymous(4 * pg).Lock(), "grow on fault": mmap.Anonymous(4 * pg).LockOnFault()} {
+		m := mapped[mmap.ReadWrite](t, s.Reserve(32*pg))
 		before := state(t, m)
-		if explained(t, what, Grow(m, 12*pg+1), unix.ENOMEM, says(8)); m.Len() != 4*pg {
+		if explained(t, what, mmap.Grow(m, 12*pg+1), unix.ENOMEM, says(8)); m.Len() != 4*pg {
 			t.Errorf("%s: grown to %d", what, m.Len())
 		}
 		kept(t, what, m, before)
-		_, err := Resize(m, 13*pg)
+		_, err := mmap.Resize(m, 13*pg)
 		explained(t, what+", resize in the reserve", err, unix.ENOMEM, says(8))
 		kept(t, what+", resize in the reserve", m, before)
 		locked(what, 8)
-		check(t, Grow(m, 12*pg))
+		check(t, mmap.Grow(m, 12*pg))
 		locked(what, 16)
 		check(t, m.Close())
-		m = mapped[ReadWrite](t, s)
-		_, err = Resize(m, 13*pg)
+		m = mapped[mmap.ReadWrite](t, s)
+		_, err = mmap.Resize(m, 13*pg)
 		explained(t, what+", resize", err, unix.EAGAIN, says(8))
 		locked(what, 8)
-		m, err = Resize(m, 12*pg)
+		m, err = mmap.Resize(m, 12*pg)
 		check(t, err)
 		locked(what, 16)
 		check(t, m.Close())
@@ -326,16 +198,16 @@ func TestLockLimit(t *testing.T) {
 	// None at all is EPERM.
 	check(t, full.Close())
 	most = limit(t, unix.RLIMIT_MEMLOCK, "VmLck", 0)
-	m := mapped[ReadWrite](t, Anonymous(pg))
-	_, err = Map[ReadWrite](Anonymous(1).Lock())
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(pg))
+	_, err = mmap.Map[mmap.ReadWrite](mmap.Anonymous(1).Lock())
 	for what, err := range map[string]error{"map": err, "lock": m.Lock(0, pg), "lock on fault": m.LockOnFault(0, pg), "a byte": m.Lock(5, 1)} {
 		explained(t, what, err, unix.EPERM, "RLIMIT_MEMLOCK is 0, and 0 are in use: ")
-		wants(t, what, err, ErrPermission)
+		wants(t, what, err, mmap.ErrPermission)
 	}
 	check(t, m.Lock(0, 0))
 	check(t, m.Unlock(0, pg))
 	if secret {
-		_, err = Map[ReadWrite](Secret(1))
+		_, err = mmap.Map[mmap.ReadWrite](mmap.Secret(1))
 		explained(t, "secret", err, unix.EAGAIN, "RLIMIT_MEMLOCK is 0")
 	}
 }
@@ -351,14 +223,14 @@ func crowd(t testing.TB, odd uintptr) (most int, free func(n int)) {
 	heap := bytes.Repeat([]byte{1}, 64*mib) // for the runtime, which ends the program
 	runtime.KeepAlive(heap)
 	runtime.GC() // at a limit, instead of making do
-	base := must(Map[None](Anonymous((most + 64) * int(pageSize)))).Addr()
+	base := must(mmap.Map[mmap.None](mmap.Anonymous((most + 64) * int(pageSize)))).Addr()
 	pairs, single := 0, 0
 	pair := func(prot int) error { return sys.Mprotect(base+uintptr(1+2*pairs)*pageSize, pageSize, prot) }
 	return most, func(n int) {
 		for ; pair(unix.PROT_READ) == nil; pairs++ {
 		}
 		more := func() bool {
-			_, err := sys.Mmap(odd+2*uintptr(single)*pageSize, pageSize, unix.PROT_EXEC, place.Holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
+			_, err := sys.Mmap(odd+2*uintptr(single)*pageSize, pageSize, unix.PROT_EXEC, placement.Holding|unix.MAP_FIXED_NOREPLACE, -1, 0)
 			return err == nil
 		}
 		for ; more(); single++ {
@@ -386,12 +258,12 @@ func TestAreaLimit(t *testing.T) {
 	f, _ := scratch(t, 3*pg)
 	far := nowhere(t, 64)
 	spare, alone, odd := far+pageSize, far+8*pageSize, far+16*pageSize
-	block := func() (left, middle, right ReadWrite) {
-		m := mapped[ReadWrite](t, Anonymous(9*pg).At(hole(t, 11)+pageSize))
+	block := func() (left, middle, right mmap.ReadWrite) {
+		m := mapped[mmap.ReadWrite](t, mmap.Anonymous(9*pg).At(hole(t, 11)+pageSize))
 		check(t, m.LockOnFault(0, 9*pg)) // which nothing around it is, nor what others map
-		l, rest, err := Split(m, 3*pg)
+		l, rest, err := mmap.Split(m, 3*pg)
 		check(t, err)
-		middle, right, err = Split(rest, 3*pg)
+		middle, right, err = mmap.Split(rest, 3*pg)
 		check(t, err)
 		return l, middle, right
 	}
@@ -399,8 +271,8 @@ func TestAreaLimit(t *testing.T) {
 	_, moving, _ := block() // these two do not merge with their neighbours again
 	_, over, _ := block()
 	_, lost, _ := block()
-	u := must(MapUnknown(Anonymous(9*pg), ProtRead))
-	growing := mapped[ReadWrite](t, Anonymous(0).Reserve(4*pg).At(alone))
+	u := must(mmap.MapUnknown(mmap.Anonymous(9*pg), mmap.ProtRead))
+	growing := mapped[mmap.ReadWrite](t, mmap.Anonymous(0).Reserve(4*pg).At(alone))
 	room, free := 12, func(int) {}
 	undo := func(err error, back func() error) error {
 		if err == nil {
@@ -412,35 +284,39 @@ func TestAreaLimit(t *testing.T) {
 	}
 	ops := map[string]func() error{
 		"map": func() error {
-			m, err := Map[WriteExec](Anonymous(pg).At(spare))
+			m, err := mmap.Map[mmap.WriteExec](mmap.Anonymous(pg).At(spare))
 			return undo(err, m.Close)
 		},
 		"align": func() error {
-			m, err := Map[WriteExec](Anonymous(pg).Align(mib))
+			m, err := mmap.Map[mmap.WriteExec](mmap.Anonymous(pg).Align(mib))
 			return undo(err, m.Close)
 		},
 		"reserve": func() error {
-			m, err := Map[WriteExec](Anonymous(pg).Reserve(2 * pg).At(spare))
+			m, err := mmap.Map[mmap.WriteExec](mmap.Anonymous(pg).Reserve(2 * pg).At(spare))
 			return undo(err, m.Close)
 		},
 		"protect a range": func() error {
-			return undo(u.ProtectRange(3*pg, 3*pg, ProtExec), func() error { return u.ProtectRange(3*pg, 3*pg, ProtRead) })
+			back := func() error { return u.ProtectRange(3*pg, 3*pg, mmap.ProtRead) }
+			return undo(u.ProtectRange(3*pg, 3*pg, mmap.ProtExec), back)
 		},
 		"place": func() error {
-			return undo(u.Place(3*pg, File(f, 0, 3*pg), ProtRead), func() error { return u.Place(3*pg, Anonymous(3*pg), ProtRead) })
+			return undo(u.Place(3*pg, mmap.File(f, 0, 3*pg), mmap.ProtRead), func() error { return u.Place(3*pg, mmap.Anonymous(3*pg), mmap.ProtRead) })
 		},
 		"protect": func() error {
-			next, err := Protect[Read](m)
-			return undo(err, func() (err error) { m, err = Protect[ReadWrite](next); return err })
+			next, err := mmap.Protect[mmap.Read](m)
+			return undo(err, func() (err error) { m, err = mmap.Protect[mmap.ReadWrite](next); return err })
 		},
 		"over": func() error {
-			next, err := Over[Read](over, File(f, 0, 3*pg))
-			return undo(err, func() (err error) { over, err = Over[ReadWrite](next, Anonymous(3*pg).LockOnFault()); return err })
+			next, err := mmap.Over[mmap.Read](over, mmap.File(f, 0, 3*pg))
+			return undo(err, func() (err error) {
+				over, err = mmap.Over[mmap.ReadWrite](next, mmap.Anonymous(3*pg).LockOnFault())
+				return err
+			})
 		},
 		"move": func() error {
 			was := moving.Addr()
-			next, err := Move(moving, spare)
-			return undo(err, func() (err error) { moving, err = Move(next, was); return err })
+			next, err := mmap.Move(moving, spare)
+			return undo(err, func() (err error) { moving, err = mmap.Move(next, was); return err })
 		},
 		"unlock": func() error { return undo(m.Unlock(0, 3*pg), func() error { return m.LockOnFault(0, 3*pg) }) },
 		"lock":   func() error { return undo(u.Lock(3*pg, 3*pg), func() error { return u.Unlock(3*pg, 3*pg) }) },
@@ -448,26 +324,29 @@ func TestAreaLimit(t *testing.T) {
 			return undo(u.LockOnFault(3*pg, 3*pg), func() error { return u.Unlock(3*pg, 3*pg) })
 		},
 		"advise": func() error {
-			return undo(m.Advise(0, 3*pg, AdviceDontFork), func() error { return m.Advise(0, 3*pg, AdviceDoFork) })
+			return undo(m.Advise(0, 3*pg, mmap.AdviceDontFork), func() error { return m.Advise(0, 3*pg, mmap.AdviceDoFork) })
 		},
 		"wipe on fork": func() error {
-			return undo(m.WipeOnFork(0, 3*pg), func() error { return m.Advise(0, 3*pg, AdviceKeepOnFork) })
+			return undo(m.WipeOnFork(0, 3*pg), func() error { return m.Advise(0, 3*pg, mmap.AdviceKeepOnFork) })
 		},
 		"policy": func() error {
-			return undo(m.SetPolicy(0, 3*pg, PolicyBind, 0), func() error { return m.SetPolicy(0, 3*pg, PolicyDefault) })
+			back := func() error { return m.SetPolicy(0, 3*pg, mmap.PolicyDefault) }
+			return undo(m.SetPolicy(0, 3*pg, mmap.PolicyBind, 0), back)
 		},
 		"name": func() error {
 			return undo(m.SetName("middle"), func() error { return m.SetName("") })
 		},
 		"grow": func() error {
-			return undo(Grow(growing, pg), func() (err error) {
+			return undo(mmap.Grow(growing, pg), func() (err error) {
 				check(t, growing.Close())
-				growing, err = Map[ReadWrite](Anonymous(0).Reserve(4 * pg).At(alone))
+				growing, err = mmap.Map[mmap.ReadWrite](mmap.Anonymous(0).Reserve(4 * pg).At(alone))
 				return err
 			})
 		},
 	}
-	for name, missing := range map[string]error{"policy": Probe("mbind"), "name": Probe("PR_SET_VMA_ANON_NAME")} {
+	for name, missing := range map[string]error{
+		"policy": mmap.Probe("mbind"), "name": mmap.Probe("PR_SET_VMA_ANON_NAME"),
+	} {
 		if missing != nil {
 			t.Logf("not tested: %s: %v", name, missing)
 			delete(ops, name)
@@ -530,9 +409,9 @@ func TestAreaLimit(t *testing.T) {
 	// What cannot be undone comes last.
 	free(0)
 	explained(t, "close", lost.Close(), unix.ENOMEM, says)
-	_, err := Resize(lost, pg)
+	_, err := mmap.Resize(lost, pg)
 	explained(t, "shrink", err, unix.ENOMEM, says)
-	if Probe("mseal") == nil {
+	if mmap.Probe("mseal") == nil {
 		explained(t, "seal", lost.Seal(), unix.ENOMEM, says)
 	}
 	kept(t, "close", lost, before["close"])
@@ -544,9 +423,9 @@ func TestAreaLimit(t *testing.T) {
 // A mapping at the end of the address space can be made longer than what lies
 // behind it: it moves.
 func TestResizeAtTop(t *testing.T) {
-	m := mapped[ReadWrite](t, Anonymous(1))
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(1))
 	check(t, second(m.WriteAt([]byte{7}, 0)))
-	m, err := Resize(m, 256*mib)
+	m, err := mmap.Resize(m, 256*mib)
 	if err != nil {
 		t.Fatalf("from %#x: %v", m.Addr(), err)
 	}
@@ -582,31 +461,32 @@ func TestOvercommit(t *testing.T) {
 	case "2":
 		value = "in use" // of which there is less
 	}
-	for what, s := range map[string]Spec{"map": Anonymous(large), "shared": Anonymous(large).Shared(), "with a reserve": Anonymous(large).Reserve(large + pg), "align": Anonymous(large).Align(mib)} {
-		_, err := Map[ReadWrite](s)
+	for what, s := range map[string]mmap.Spec{"map": mmap.Anonymous(large), "shared": mmap.Anonymous(large).Shared(), "with a reserve": mmap.Anonymous(large).Reserve(large + pg), "align": mmap.Anonymous(large).Align(mib)} {
+		_, err := mmap.Map[mmap.ReadWrite](s)
 		explained(t, what, err, unix.ENOMEM, says, value)
 	}
-	m := mapped[ReadWrite](t, Anonymous(1).Reserve(large))
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(1).Reserve(large))
 	before := state(t, m)
-	explained(t, "grow", Grow(m, large), unix.ENOMEM, says, value)
-	_, err := Resize(m, large)
+	explained(t, "grow", mmap.Grow(m, large), unix.ENOMEM, says, value)
+	_, err := mmap.Resize(m, large)
 	explained(t, "resize in the reserve", err, unix.ENOMEM, says, value)
-	_, err = Resize(m, large+pg)
+	_, err = mmap.Resize(m, large+pg)
 	explained(t, "resize", err, unix.ENOMEM, says, value)
 	kept(t, "all of it", m, before)
-	ro := mapped[Read](t, Anonymous(large))
+	ro := mapped[mmap.Read](t, mmap.Anonymous(large))
 	before = state(t, ro)
-	_, err = Protect[ReadWrite](ro)
+	_, err = mmap.Protect[mmap.ReadWrite](ro)
 	explained(t, "protect", err, unix.ENOMEM, says, value)
-	_, err = Over[ReadWrite](ro, Anonymous(large))
+	_, err = mmap.Over[mmap.ReadWrite](ro, mmap.Anonymous(large))
 	explained(t, "over", err, unix.ENOMEM, says, value)
-	u := must(Forget(ro))
+	u := must(mmap.Forget(ro))
 	defer u.Close()
-	explained(t, "place", u.Place(0, Anonymous(large), ProtRead|ProtWrite), unix.ENOMEM, says, value)
-	explained(t, "protect a range", u.ProtectRange(0, large-large%pg, ProtRead|ProtWrite), unix.ENOMEM, says, value)
+	explained(t, "place", u.Place(0, mmap.Anonymous(large), mmap.ProtRead|mmap.ProtWrite), unix.ENOMEM, says, value)
+	explained(t, "protect a range", u.ProtectRange(0, large-large%pg, mmap.ProtRead|mmap.ProtWrite),
+		unix.ENOMEM, says, value)
 	kept(t, "all of it", u, before)
 	if mode == "0" {
-		m := mapped[ReadWrite](t, Anonymous(large).NoReserve())
+		m := mapped[mmap.ReadWrite](t, mmap.Anonymous(large).NoReserve())
 		check(t, second(m.WriteAt([]byte{1}, int64(large)-1)))
 	}
 }
@@ -619,17 +499,17 @@ func TestLimitNotBlamed(t *testing.T) {
 	}
 	huge := 1 << (unsafe.Sizeof(0)*8 - 3)
 	f, _ := scratch(t, 1)
-	for what, s := range map[string]Spec{
-		"read-only": Anonymous(huge), "no-reserve": Anonymous(huge).NoReserve(), "reserve": Anonymous(1).Reserve(huge), "file": File(f, 0, huge),
-		"shared no-reserve": Anonymous(huge).Shared().NoReserve(),
+	for what, s := range map[string]mmap.Spec{
+		"read-only": mmap.Anonymous(huge), "no-reserve": mmap.Anonymous(huge).NoReserve(), "reserve": mmap.Anonymous(1).Reserve(huge), "file": mmap.File(f, 0, huge),
+		"shared no-reserve": mmap.Anonymous(huge).Shared().NoReserve(),
 	} {
-		_, err := Map[Read](s)
+		_, err := mmap.Map[mmap.Read](s)
 		if wants(t, what, err, unix.ENOMEM); strings.Contains(fmt.Sprint(err), "overcommit") || strings.Contains(fmt.Sprint(err), "RLIMIT") {
 			t.Errorf("%s: nothing of this is charged: %v", what, err)
 		}
 	}
-	if Probe("MAP_DROPPABLE") == nil {
-		_, err := Map[ReadWrite](Anonymous(huge).Droppable())
+	if mmap.Probe("MAP_DROPPABLE") == nil {
+		_, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(huge).Droppable())
 		if wants(t, "droppable", err, unix.ENOMEM); strings.Contains(fmt.Sprint(err), "overcommit") {
 			t.Errorf("droppable: nothing of this is charged: %v", err)
 		}

@@ -34,11 +34,6 @@ func pools(t testing.TB) map[int]int {
 	return free
 }
 
-func content(file string) string {
-	b, _ := os.ReadFile(file)
-	return strings.TrimSpace(string(b))
-}
-
 // Too many huge pages are an error with how many, how many there are, and where
 // to have more; a size that the kernel does not have is another one.
 func TestHugePageErrors(t *testing.T) {
@@ -575,3 +570,26 @@ func movesWhole(t *testing.T, what string, u Unknown, from uintptr, huge int) {
 }
 
 func third[A, B any](_ A, _ B, err error) error { return err }
+
+// A part of a huge page can be neither protected, cut off, nor replaced.
+func TestLandscapeHugeParts(t *testing.T) {
+	huge, pg := int(withHugePages(t, 2)), int(pageSize)
+	u, err := MapUnknown(Anonymous(2*huge).HugePages(0), ProtRead|ProtWrite)
+	check(t, err)
+	defer func() { u.Close() }()
+	before := table(t, u)
+	for what, err := range map[string]error{
+		"protect": u.ProtectRange(0, pg, ProtRead), "place": u.Place(0, Anonymous(pg), ProtRead), "discard": u.Discard(pg, huge-pg),
+		"split": second(0, func() error { _, _, err := Split(u, pg); return err }()),
+	} {
+		wants(t, what, err, os.ErrInvalid, unix.EINVAL)
+	}
+	if is := table(t, u); is != before {
+		t.Errorf("was\n%s\nis\n%s", before, is)
+	}
+	check(t, u.ProtectRange(0, huge, ProtRead))
+	u, err = Resize(u, huge+1) // rounds up
+	if check(t, err); !isMapped(t, u.Addr()+uintptr(2*huge)-1) {
+		t.Error("a part of the huge page is gone")
+	}
+}

@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap_test
+package systemtest
 
 import (
 	"cmp"

@@ -1,6 +1,6 @@
 //go:build linux
 
-package mmap
+package systemtest
 
 import (
 	"bytes"
@@ -13,6 +13,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"github.com/mmarinus/mmap"
 	"golang.org/x/sys/unix"
 )
 
@@ -24,11 +25,11 @@ func TestZeroDevice(t *testing.T) {
 	check(t, err)
 	defer zero.Close()
 	for _, size := range []int{0, 1, pg - 1, pg, 3*pg + 5} {
-		for name, s := range map[string]Spec{
-			"private": File(zero, 0, size), "shared": File(zero, 0, size).Shared(), "offset": File(zero, 7, size),
-			"descriptor": FD(int(zero.Fd()), 0, size), "far": File(zero, 1<<40+3, size), "populated": File(zero, 0, size).Populate().Lock(),
+		for name, s := range map[string]mmap.Spec{
+			"private": mmap.File(zero, 0, size), "shared": mmap.File(zero, 0, size).Shared(), "offset": mmap.File(zero, 7, size),
+			"descriptor": mmap.FD(int(zero.Fd()), 0, size), "far": mmap.File(zero, 1<<40+3, size), "populated": mmap.File(zero, 0, size).Populate().Lock(),
 		} {
-			m := mapped[ReadWrite](t, s)
+			m := mapped[mmap.ReadWrite](t, s)
 			got := bytes.Repeat([]byte{0xee}, size)
 			if n, err := m.ReadAt(got, 0); n != size || err != nil || !bytes.Equal(got, make([]byte, size)) {
 				t.Errorf("%s, %d bytes: %d, %v, or no zeros", name, size, n, err)
@@ -45,24 +46,27 @@ func TestZeroDevice(t *testing.T) {
 		}
 	}
 	// Two mappings of it have nothing in common, not even if they are shared.
-	a, b := mapped[ReadWrite](t, File(zero, 0, pg).Shared()), mapped[Read](t, File(zero, 0, pg).Shared())
+	a := mapped[mmap.ReadWrite](t, mmap.File(zero, 0, pg).Shared())
+	b := mapped[mmap.Read](t, mmap.File(zero, 0, pg).Shared())
 	check(t, second(a.WriteAt([]byte{1}, 0)))
 	p := make([]byte, 1)
 	if check(t, second(b.ReadAt(p, 0))); p[0] != 0 {
 		t.Error("another mapping's byte")
 	}
 	// A private one can be longer, a shared one has the size that it got.
-	for name, s := range map[string]Spec{"private": File(zero, 0, pg), "shared": File(zero, 0, pg).Shared()} {
-		m := mapped[ReadWrite](t, s.Reserve(4*pg))
+	for name, s := range map[string]mmap.Spec{
+		"private": mmap.File(zero, 0, pg), "shared": mmap.File(zero, 0, pg).Shared(),
+	} {
+		m := mapped[mmap.ReadWrite](t, s.Reserve(4*pg))
 		check(t, second(m.WriteAt([]byte{9}, int64(pg)-1)))
-		check(t, Grow(m, 3*pg))
+		check(t, mmap.Grow(m, 3*pg))
 		check(t, second(m.WriteAt([]byte{8}, int64(3*pg)-1)))
 		p := make([]byte, 2)
 		if check(t, second(m.ReadAt(p, int64(pg)-1))); p[0] != 9 || p[1] != 0 {
 			t.Errorf("%s: grown, it has %v", name, p)
 		}
 		before := table(t, m)
-		m, err = Resize(m, 8*pg)
+		m, err = mmap.Resize(m, 8*pg)
 		if name == "shared" {
 			if wants(t, "resize", err, os.ErrInvalid); table(t, m) != before {
 				t.Errorf("resized: %s", table(t, m))
@@ -75,14 +79,14 @@ func TestZeroDevice(t *testing.T) {
 	wo, err := os.OpenFile("/dev/zero", os.O_WRONLY, 0)
 	check(t, err)
 	defer wo.Close()
-	_, err = Map[Write](File(wo, 0, pg))
-	wants(t, "opened for writing", err, ErrPermission, unix.EACCES)
+	_, err = mmap.Map[mmap.Write](mmap.File(wo, 0, pg))
+	wants(t, "opened for writing", err, mmap.ErrPermission, unix.EACCES)
 	ro, err := os.Open("/dev/zero")
 	check(t, err)
 	defer ro.Close()
-	_, err = Map[ReadWrite](File(ro, 0, pg).Shared())
-	wants(t, "shared, opened for reading", err, ErrPermission)
-	check(t, second(mapped[ReadWrite](t, File(ro, 0, pg)).WriteAt(p, 0)))
+	_, err = mmap.Map[mmap.ReadWrite](mmap.File(ro, 0, pg).Shared())
+	wants(t, "shared, opened for reading", err, mmap.ErrPermission)
+	check(t, second(mapped[mmap.ReadWrite](t, mmap.File(ro, 0, pg)).WriteAt(p, 0)))
 }
 
 // What has no memory to map is an error that says so.
@@ -111,22 +115,22 @@ func TestNoMemory(t *testing.T) {
 		fds[name] = int(f.Fd())
 	}
 	for name, fd := range fds {
-		for _, s := range []Spec{FD(fd, 0, 1), FD(fd, 0, 1).Shared(), FD(fd, int64(pageSize), 5).Reserve(3 * int(pageSize)).Populate()} {
-			_, err := Map[Read](s)
+		for _, s := range []mmap.Spec{mmap.FD(fd, 0, 1), mmap.FD(fd, 0, 1).Shared(), mmap.FD(fd, int64(pageSize), 5).Reserve(3 * int(pageSize)).Populate()} {
+			_, err := mmap.Map[mmap.Read](s)
 			wants(t, name, err, unix.ENODEV, errors.ErrUnsupported)
 		}
-		check(t, mapped[Read](t, FD(fd, 0, 0)).Close())
-		m := mapped[Read](t, Anonymous(1))
+		check(t, mapped[mmap.Read](t, mmap.FD(fd, 0, 0)).Close())
+		m := mapped[mmap.Read](t, mmap.Anonymous(1))
 		before := table(t, m)
-		_, err := Over[Read](m, FD(fd, 0, 1))
+		_, err := mmap.Over[mmap.Read](m, mmap.FD(fd, 0, 1))
 		if wants(t, name+" over", err, unix.ENODEV); table(t, m) != before {
 			t.Errorf("%s: over has failed, and left %s", name, table(t, m))
 		}
 	}
-	_, err = Map[Read](FD(ofPath, 0, 1))
+	_, err = mmap.Map[mmap.Read](mmap.FD(ofPath, 0, 1))
 	wants(t, "O_PATH", err, unix.EBADF)
 	for _, name := range []string{"/dev/zero", "/dev/null", "/dev/full"} {
-		_, err := Map[Read](Path(name))
+		_, err := mmap.Map[mmap.Read](mmap.Path(name))
 		if wants(t, name, err, unix.ENODEV, errors.ErrUnsupported); err == nil || !strings.Contains(err.Error(), "File with a size") {
 			t.Errorf("Path(%q) does not say what to use: %v", name, err)
 		}
@@ -149,17 +153,17 @@ func TestBlockDevice(t *testing.T) {
 		}
 		want := make([]byte, 2*pageSize)
 		check(t, second(f.ReadAt(want, 1024)))
-		m := mapped[Read](t, File(f, 1024, len(want)).Shared())
+		m := mapped[mmap.Read](t, mmap.File(f, 1024, len(want)).Shared())
 		got := make([]byte, len(want))
 		if check(t, second(m.ReadAt(got, 0))); !bytes.Equal(got, want) {
 			t.Error("other contents than read(2) has")
 		}
 		last := (end - 1) &^ int64(pageSize-1)
-		past := mapped[Read](t, File(f, last, 2*int(pageSize)))
-		if n, err := past.ReadAt(make([]byte, 2*pageSize), 0); n != int(pageSize) || !errors.Is(err, ErrFault) {
+		past := mapped[mmap.Read](t, mmap.File(f, last, 2*int(pageSize)))
+		if n, err := past.ReadAt(make([]byte, 2*pageSize), 0); n != int(pageSize) || !errors.Is(err, mmap.ErrFault) {
 			t.Errorf("%s of %d bytes: read %d, %v past the end", f.Name(), end, n, err)
 		}
-		_, err = Map[Read](Path(f.Name()))
+		_, err = mmap.Map[mmap.Read](mmap.Path(f.Name()))
 		wants(t, "Path", err, unix.ENODEV)
 		return
 	}
@@ -179,21 +183,21 @@ func TestDeviceInPlace(t *testing.T) {
 	zero, err := os.OpenFile("/dev/zero", os.O_RDWR, 0)
 	check(t, err)
 	defer zero.Close()
-	u := must(MapUnknown(Anonymous(4*pg), ProtNone))
-	full := must(MapUnknown(Anonymous(4*pg), ProtRead|ProtWrite))
+	u := must(mmap.MapUnknown(mmap.Anonymous(4*pg), mmap.ProtNone))
+	full := must(mmap.MapUnknown(mmap.Anonymous(4*pg), mmap.ProtRead|mmap.ProtWrite))
 	check(t, second(full.WriteAt([]byte{7}, int64(pg))))
-	none := mapped[None](t, Anonymous(2*pg))
-	over := mapped[ReadWrite](t, Anonymous(2*pg))
+	none := mapped[mmap.None](t, mmap.Anonymous(2*pg))
+	over := mapped[mmap.ReadWrite](t, mmap.Anonymous(2*pg))
 	refuseElsewhere(t, uint32(zero.Fd()))
 
-	_, err = Map[ReadWrite](File(zero, 0, pg))
+	_, err = mmap.Map[mmap.ReadWrite](mmap.File(zero, 0, pg))
 	wants(t, "elsewhere", err, unix.EACCES)
-	check(t, u.Place(pg, File(zero, 0, 2*pg), ProtRead|ProtWrite))
+	check(t, u.Place(pg, mmap.File(zero, 0, 2*pg), mmap.ProtRead|mmap.ProtWrite))
 	check(t, second(u.WriteAt([]byte{1, 2, 3}, int64(2*pg))))
-	if _, err := u.ReadAt(make([]byte, 1), 0); !errors.Is(err, ErrPermission) {
+	if _, err := u.ReadAt(make([]byte, 1), 0); !errors.Is(err, mmap.ErrPermission) {
 		t.Error("before it:", err)
 	}
-	check(t, u.Place(2*pg, File(zero, 0, pg), ProtRead)) // over the same device
+	check(t, u.Place(2*pg, mmap.File(zero, 0, pg), mmap.ProtRead)) // over the same device
 	got := []byte{9}
 	if check(t, second(u.ReadAt(got, int64(2*pg)))); got[0] != 0 {
 		t.Error("it is the old page")
@@ -202,16 +206,16 @@ func TestDeviceInPlace(t *testing.T) {
 		t.Error(got)
 	}
 	before := state(t, full)
-	explained(t, "something to lose", full.Place(pg, File(zero, 0, pg), ProtRead), unix.EBUSY, "place anonymous memory as None there first")
+	explained(t, "something to lose", full.Place(pg, mmap.File(zero, 0, pg), mmap.ProtRead), unix.EBUSY, "place anonymous memory as None there first")
 	kept(t, "something to lose", full, before)
-	check(t, full.Place(pg, Anonymous(pg), ProtNone))
-	check(t, full.Place(pg, File(zero, 0, pg), ProtRead))
+	check(t, full.Place(pg, mmap.Anonymous(pg), mmap.ProtNone))
+	check(t, full.Place(pg, mmap.File(zero, 0, pg), mmap.ProtRead))
 
-	rw, err := Over[ReadWrite](none, File(zero, 0, 2*pg))
+	rw, err := mmap.Over[mmap.ReadWrite](none, mmap.File(zero, 0, 2*pg))
 	check(t, err)
 	check(t, second(rw.WriteAt([]byte{1}, int64(pg))))
 	before = state(t, over)
-	_, err = Over[ReadWrite](over, File(zero, 0, 2*pg))
+	_, err = mmap.Over[mmap.ReadWrite](over, mmap.File(zero, 0, 2*pg))
 	explained(t, "over something to lose", err, unix.EBUSY, "place anonymous memory as None there first")
 	kept(t, "over something to lose", over, before)
 	for _, err := range []error{u.Close(), full.Close(), rw.Close()} {
@@ -229,9 +233,9 @@ func TestDeviceLockLimit(t *testing.T) {
 	defer zero.Close()
 	humble(t)
 	check(t, unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{}))
-	u := must(MapUnknown(Anonymous(int(pageSize)), ProtNone))
+	u := must(mmap.MapUnknown(mmap.Anonymous(int(pageSize)), mmap.ProtNone))
 	before := state(t, u)
-	wants(t, "place", u.Place(0, File(zero, 0, int(pageSize)).Lock(), ProtRead), unix.EPERM)
+	wants(t, "place", u.Place(0, mmap.File(zero, 0, int(pageSize)).Lock(), mmap.ProtRead), unix.EPERM)
 	kept(t, "place", u, before)
 	check(t, u.Close())
 }
@@ -274,9 +278,9 @@ func TestDeviceRefuses(t *testing.T) {
 	defer mem.Close()
 	pg := int(pageSize)
 	const nowhere = 1 << 62 // no physical address
-	u := must(MapUnknown(Anonymous(3*pg), ProtNone))
-	check(t, u.ProtectRange(0, pg, ProtRead))
-	err = u.Place(pg, File(mem, nowhere, pg).Shared(), ProtRead)
+	u := must(mmap.MapUnknown(mmap.Anonymous(3*pg), mmap.ProtNone))
+	check(t, u.ProtectRange(0, pg, mmap.ProtRead))
+	err = u.Place(pg, mmap.File(mem, nowhere, pg).Shared(), mmap.ProtRead)
 	if err == nil {
 		t.Fatal("it is mapped")
 	}

@@ -1,0 +1,91 @@
+//go:build linux
+
+// Package testkit is what the tests at the top and those in systemtest share: files
+// and free addresses, children, limits of the process, filters of system calls, and
+// what the kernel says of pages. It knows nothing of package mmap, so that the tests
+// inside that package can import it. Only tests do.
+package testkit
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mmarinus/mmap/internal/kernel"
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// Check ends the test on an error.
+func Check(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Must returns v, and panics on an error.
+func Must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// Second returns the error of a call with two results.
+func Second[T any](_ T, err error) error { return err }
+
+// Wants fails unless err matches every one of the targets.
+func Wants(t testing.TB, what string, err error, targets ...error) {
+	t.Helper()
+	for _, target := range targets {
+		if !errors.Is(err, target) {
+			t.Errorf("%s: got %v, want one that matches %v", what, err, target)
+		}
+	}
+}
+
+// Explained fails unless err matches errno, and says all the parts.
+func Explained(t testing.TB, what string, err, errno error, parts ...string) {
+	t.Helper()
+	Wants(t, what, err, errno)
+	for _, part := range parts {
+		if err != nil && !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: %q does not say %q", what, err, part)
+		}
+	}
+}
+
+// Scratch makes a file with n bytes that differ from page to page.
+func Scratch(t testing.TB, n int) (*os.File, []byte) {
+	t.Helper()
+	data := make([]byte, n)
+	for i := range data {
+		data[i] = byte(i + i/int(kernel.PageSize) + 1)
+	}
+	name := filepath.Join(t.TempDir(), "scratch")
+	Check(t, os.WriteFile(name, data, 0o600))
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	Check(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f, data
+}
+
+// Content returns what a file has, without space around it; "" if it cannot be read.
+func Content(file string) string {
+	b, _ := os.ReadFile(file)
+	return strings.TrimSpace(string(b))
+}
+
+// HasSecret reports whether there is secret memory.
+func HasSecret(t testing.TB) bool {
+	fd, err := sys.MemfdSecret(0)
+	if err != nil {
+		t.Log("no secret memory here: ", err)
+		return false
+	}
+	unix.Close(fd)
+	return true
+}

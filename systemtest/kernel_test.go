@@ -1,0 +1,227 @@
+//go:build linux
+
+package systemtest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// A use is a way to use a feature, and the version that its error names.
+type use struct {
+	since string
+	use   func() error
+}
+
+func uses(t testing.TB) map[string]use {
+	pg := int(pageSize)
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(2*pg))
+	none := mapped[mmap.None](t, mmap.Anonymous(2*pg))
+	huge := mapped[mmap.ReadWrite](t, mmap.Anonymous(4<<20).Align(2<<20))
+	shut := func(m mapping, err error) error {
+		if err == nil {
+			m.Close()
+		}
+		return err
+	}
+	memfd := func(seals mmap.Seal) func() error {
+		return func() error {
+			f, err := mmap.Memfd("uses", int64(pg), seals)
+			if err == nil {
+				f.Close()
+			}
+			return err
+		}
+	}
+	return map[string]use{
+		"MADV_HUGEPAGE":        {"2.6.38", func() error { return m.Advise(0, pg, mmap.AdviceHugePage) }},
+		"MADV_MERGEABLE":       {"2.6.32", func() error { return m.Advise(0, pg, mmap.AdviceMergeable) }},
+		"mbind":                {"2.6.18", func() error { return m.SetPolicy(0, pg, mmap.PolicyDefault) }},
+		"memfd_create":         {"3.17", memfd(0)},
+		"MLOCK_ONFAULT":        {"4.4", func() error { return none.LockOnFault(0, pg) }},
+		"MADV_FREE":            {"4.5", func() error { return m.Free(0, pg) }},
+		"MADV_WIPEONFORK":      {"4.14", func() error { return m.WipeOnFork(0, pg) }},
+		"F_SEAL_FUTURE_WRITE":  {"5.1", memfd(mmap.SealFutureWrite)},
+		"MADV_COLD":            {"5.4", func() error { return m.Advise(0, pg, mmap.AdviceCold) }},
+		"memfd_secret":         {"5.14", func() error { return shut(mmap.Map[mmap.Read](mmap.Secret(pg))) }},
+		"MADV_POPULATE_READ":   {"5.14", func() error { return m.Prefault(0, pg) }},
+		"PR_SET_VMA_ANON_NAME": {"5.17", func() error { return m.SetName("uses") }},
+		"MADV_DONTNEED_LOCKED": {"5.18", func() error { return m.DiscardLocked(0, pg) }},
+		"MADV_COLLAPSE":        {"6.1", func() error { return huge.Collapse(0, huge.Len()) }},
+		"MFD_NOEXEC_SEAL":      {"6.3", memfd(mmap.SealExec)},
+		"mseal":                {"6.10", func() error { return mapped[mmap.None](t, mmap.Anonymous(pg)).Seal() }},
+		"MAP_DROPPABLE":        {"6.11", func() error { return shut(mmap.Map[mmap.Read](mmap.Anonymous(pg).Droppable())) }},
+		"MADV_GUARD_INSTALL":   {"6.13", func() error { return mapped[mmap.ReadWrite](t, mmap.Anonymous(pg)).InstallGuardPages(0, pg) }},
+	}
+}
+
+// Probe says what using the feature says. It seals a page, so it is apart.
+func TestFeatures(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	testFeatures(t)
+}
+
+func testFeatures(t *testing.T) (missing int) {
+	for name, c := range uses(t) {
+		err, want := c.use(), mmap.Probe(name)
+		if want == nil {
+			// Whether pages can be made huge is up to chance.
+			if err != nil && (name != "MADV_COLLAPSE" || errors.Is(err, errors.ErrUnsupported)) {
+				t.Errorf("%s is there and does not work: %v", name, err)
+			}
+			continue
+		}
+		missing++
+		t.Log(want)
+		for _, err := range []error{want, err} {
+			wants(t, name, err, errors.ErrUnsupported)
+			if text := fmt.Sprint(err); !strings.Contains(text, name+" is of Linux "+c.since) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if again := mmap.Probe(name); again == nil || again.Error() != want.Error() {
+			t.Errorf("%s: %v and then %v", name, want, again)
+		}
+	}
+	// Two names of one feature have one answer, by the name that was asked for.
+	for one, other := range map[string]string{
+		"MADV_MERGEABLE": "MADV_UNMERGEABLE", "MADV_HUGEPAGE": "MADV_NOHUGEPAGE", "mbind": "move_pages", "MADV_WIPEONFORK": "MADV_KEEPONFORK",
+		"MADV_COLD": "MADV_PAGEOUT", "MADV_POPULATE_READ": "MADV_POPULATE_WRITE", "MADV_GUARD_INSTALL": "MADV_GUARD_REMOVE",
+	} {
+		if a, b := mmap.Probe(one), mmap.Probe(other); (a == nil) != (b == nil) || b != nil && !strings.HasPrefix(b.Error(), other+" is of Linux") {
+			t.Errorf("%s: %v; %s: %v", one, a, other, b)
+		}
+	}
+	for _, name := range []string{"", " ", "mse", "MSEAL", "mseal ", "MADV_COLD MADV_PAGEOUT", "MADV_COLD ", "MADV_DONTNEED", "mseal\x00"} {
+		err := mmap.Probe(name)
+		if wants(t, name, err, os.ErrInvalid, unix.EINVAL); errors.Is(err, errors.ErrUnsupported) || !strings.Contains(fmt.Sprint(err), "probe "+name) {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	return missing
+}
+
+// asOld makes this process, which is a child of a test, run as on Linux 4.3: all
+// that is newer fails as it did then.
+func asOld(t testing.TB) {
+	t.Helper()
+	const all = ^uint32(0)
+	rules := []rule{
+		{Call: unix.SYS_MLOCK2, Errno: unix.ENOSYS}, {Call: unix.SYS_MBIND, Errno: unix.ENOSYS},
+		{Call: unix.SYS_MOVE_PAGES, Errno: unix.ENOSYS},
+		{Call: 447, Errno: unix.ENOSYS}, {Call: 462, Errno: unix.ENOSYS}, // memfd_secret, mseal
+		{Call: unix.SYS_PRCTL, Arg: 0, Mask: all, Is: unix.PR_SET_VMA, Errno: unix.EINVAL}, noQuery,
+	}
+	lacksBits := func(call, arg uintptr, bits uint32) {
+		rules = append(rules, rule{Call: call, Arg: arg, Mask: bits, Is: bits, Errno: unix.EINVAL})
+	}
+	lacksBits(unix.SYS_MREMAP, 3, unix.MREMAP_DONTUNMAP)
+	lacksBits(unix.SYS_MEMFD_CREATE, 1, unix.MFD_NOEXEC_SEAL)
+	lacksBits(unix.SYS_MEMFD_CREATE, 1, unix.MFD_EXEC)
+	for _, a := range []uint32{
+		unix.MADV_HUGEPAGE, unix.MADV_NOHUGEPAGE, unix.MADV_MERGEABLE, unix.MADV_UNMERGEABLE, unix.MADV_FREE,
+		unix.MADV_WIPEONFORK, unix.MADV_COLD, unix.MADV_PAGEOUT, unix.MADV_POPULATE_READ, unix.MADV_POPULATE_WRITE,
+		unix.MADV_DONTNEED_LOCKED, unix.MADV_COLLAPSE, sys.MADV_GUARD_INSTALL, sys.MADV_GUARD_REMOVE,
+	} {
+		rules = append(rules, rule{Call: unix.SYS_MADVISE, Arg: 2, Mask: all, Is: a, Errno: unix.EINVAL})
+	}
+	// Of mmap2 and fcntl64 on 32-bit; on s390x the arguments are in memory.
+	mmap, fcntl := mmapNumber, uintptr(unix.SYS_FCNTL)
+	if unsafe.Sizeof(0) == 4 {
+		fcntl = 221
+	}
+	if mmap == 0 {
+		t.Skip("a filter cannot see the arguments of mmap(2) on ", runtime.GOARCH)
+	}
+	for _, kind := range []uint32{unix.MAP_SHARED_VALIDATE, unix.MAP_DROPPABLE} {
+		rules = append(rules, rule{Call: mmap, Arg: 3, Mask: unix.MAP_TYPE, Is: kind, Errno: unix.EINVAL})
+	}
+	const future = unix.F_SEAL_FUTURE_WRITE
+	rules = append(rules, rule{Call: fcntl, Arg: 2, Mask: future | ^uint32(0x3f), Is: future, Errno: unix.EINVAL})
+	filtered(t, rules)
+}
+
+// On a kernel of 2015 every feature is missing and says so, and the rest works.
+func TestOldKernel(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	asOld(t)
+	if n := testFeatures(t); n != len(uses(t))-1 { // memfd_create itself is there
+		t.Errorf("%d features are missing", n)
+	}
+	pg := int(pageSize)
+	f, err := mmap.Memfd("old", int64(pg), mmap.SealShrink)
+	check(t, err)
+	defer f.Close()
+	_, err = mmap.Memfd(strings.Repeat("too long", 40), 0, mmap.SealShrink)
+	if wants(t, "long name", err, unix.EINVAL); errors.Is(err, errors.ErrUnsupported) {
+		t.Error("nothing is missing here:", err)
+	}
+	_, err = mmap.Map[mmap.Read](mmap.File(f, 0, pg).Shared().Synchronous())
+	wants(t, "MAP_SYNC", err, errors.ErrUnsupported)
+	// An Unknown of two areas, the kernel's table read as text.
+	u, err := mmap.MapUnknown(mmap.Anonymous(2*pg).At(spot(t, 8)), mmap.ProtRead|mmap.ProtWrite)
+	check(t, err)
+	check(t, second(u.WriteAt([]byte{5}, 0)))
+	check(t, u.ProtectRange(pg, pg, mmap.ProtRead))
+	_, err = mmap.Assert[mmap.ReadWrite](u)
+	wants(t, "assert", err, mmap.ErrPermission)
+	was := pictureOf(t, u)
+	// Without MREMAP_DONTUNMAP there would be no way back: refused, unchanged.
+	_, err = mmap.Move(u, spot(t, 8))
+	wants(t, "move of two areas", err, unix.EINVAL)
+	mapped[mmap.Read](t, mmap.Anonymous(1).At(u.Addr()+2*pageSize))
+	_, err = mmap.Resize(u, 5*pg)
+	wants(t, "resize of two areas", err, unix.EINVAL)
+	samePicture(t, "refused", was, pictureOf(t, u))
+	check(t, u.Protect(mmap.ProtRead))
+	ro, err := mmap.Assert[mmap.Read](u)
+	check(t, err)
+	ro, err = mmap.Resize(ro, 5*pg)
+	check(t, err)
+	ro, err = mmap.Move(ro, spot(t, 8))
+	check(t, err)
+	_, err = ro.Nodes(0, pg)
+	wants(t, "nodes", err, errors.ErrUnsupported)
+	// Lock does without the prefault that tells why it would fail.
+	err = ro.Lock(0, pg)
+	if err != nil {
+		wants(t, "lock", err, errors.ErrUnsupported)
+	}
+	b := make([]byte, 1)
+	if check(t, second(ro.ReadAt(b, 0))); b[0] != 5 {
+		t.Error(b)
+	}
+	check(t, ro.Close())
+}
+
+// What a limit has refused may be there: the answer is not kept.
+func TestProbeAtLimit(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	if errors.Is(mmap.Probe("memfd_secret"), errors.ErrUnsupported) {
+		t.Skip("this kernel has no memfd_secret(2)")
+	}
+	var old unix.Rlimit
+	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
+	_, err := mmap.Memfd("none", 0, 0)
+	if wants(t, "no more descriptors", err, unix.EMFILE); errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	check(t, mmap.Probe("memfd_create"))
+}
