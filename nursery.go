@@ -31,7 +31,7 @@ var nursery struct {
 	leaving []*region                      // on their way from young to old
 	old     map[int32]weak.Pointer[region] // that have their finalizer, by their seats
 	last    int32                          // the seat of the last of those
-	kept    map[*region]struct{}           // that nobody has any more, and the collector left mapped
+	kept    map[*region]struct{}           // that the collector leaves alone: lent, sealed, a pin was lost
 }
 
 // Where a region sits, if it does not sit among the young ones: a lower number is its seat
@@ -63,6 +63,16 @@ func (r *region) track() {
 // collector has unmapped it.
 func (r *region) untrack(collected bool) {
 	nursery.Lock()
+	r.standUp()
+	nursery.Unlock()
+	index.remove(r)
+	if id := r.birth(); id != 0 {
+		birth.Watching.Load().Gone(id, collected)
+	}
+}
+
+// standUp takes a region from its seat.
+func (r *region) standUp() {
 	switch {
 	case r.seat >= 0:
 		end := len(nursery.young) - 1
@@ -75,11 +85,6 @@ func (r *region) untrack(collected bool) {
 		delete(nursery.old, r.seat)
 	}
 	r.seat = seatNone
-	nursery.Unlock()
-	index.remove(r)
-	if id := r.birth(); id != 0 {
-		birth.Watching.Load().Gone(id, collected)
-	}
 }
 
 // graduate gives every region of the nursery its finalizer.
@@ -128,8 +133,8 @@ func freeSeat() int32 {
 
 // collect unmaps a region that no handle and no live Pin refers to.
 func (r *region) collect() {
-	if !r.Idle() || r.is(isLent) || r.is(isSealed) {
-		r.keep() // if it is not unmapped already: it is sealed, or somebody may have a slice of it
+	if !r.Idle() {
+		r.keep() // if it is not unmapped already: a pin was lost, and somebody may have its slice
 		return
 	}
 	switch err := r.unmap(); {
@@ -144,12 +149,14 @@ func (r *region) collect() {
 	}
 }
 
-// keep has the register know of a region that nobody has any more.
+// keep has the register hold a region, which the collector then leaves alone: its memory
+// can be in use when nobody has a handle. To wait for the finalizer with it would be too
+// late: from the collection to then nobody would know of the region.
 func (r *region) keep() {
 	nursery.Lock()
 	owns := r.seat != seatNone
 	if owns {
-		delete(nursery.old, r.seat)
+		r.standUp()
 		if nursery.kept == nil {
 			nursery.kept = map[*region]struct{}{}
 		}

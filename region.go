@@ -56,7 +56,11 @@ const (
 
 func (r *region) is(mark uint32) bool { return r.marks.Load()&mark != 0 }
 
-func (r *region) mark(mark uint32) { r.marks.Or(mark) }
+func (r *region) mark(mark uint32) {
+	if old := r.marks.Or(mark); mark&^old&(isLent|isSealed) != 0 {
+		r.keep()
+	}
+}
 
 // birth returns the number by which package live knows the region, 0 if it does not.
 func (r *region) birth() uint32 { return r.marks.Load() >> birthShift }

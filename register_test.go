@@ -190,3 +190,44 @@ func TestFind(t *testing.T) {
 	}
 	lost("closed", bytes)
 }
+
+// What is lent is known also in the moment when a collection has found that nobody has a
+// handle, and no finalizer has run yet.
+func TestLentIsKnown(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	for _, late := range []bool{false, true} {
+		f, _ := scratch(t, int(pageSize))
+		lent := func() []byte {
+			m := must(Map[Read](File(f, 0, int(pageSize))))
+			if late {
+				runtime.GC() // it gets its finalizer before
+				runtime.GC()
+			}
+			b := m.UnsafeBytes()
+			if !late {
+				runtime.GC()
+				runtime.GC()
+			}
+			return b
+		}()
+		// The finalizers run one after the other: one that waits holds up the others.
+		stopped, goOn := make(chan struct{}), make(chan struct{})
+		runtime.SetFinalizer(&struct{ _ [64]byte }{}, func(*struct{ _ [64]byte }) { close(stopped); <-goOn })
+		runtime.GC()
+		<-stopped
+		runtime.GC()
+		h, _, ok := Find(lent)
+		if !ok {
+			t.Fatal("it is not found")
+		}
+		check(t, f.Truncate(0))
+		err := GuardAll(func() error { lent[0]++; return nil })
+		if !errors.Is(err, ErrFault) {
+			t.Errorf("a fault is %v", err)
+		}
+		close(goOn)
+		check(t, h.Close())
+	}
+}
