@@ -4,6 +4,7 @@ package mmap_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/kinds"
@@ -89,6 +91,7 @@ func operationsAnd(tb testing.TB, more func(m *machine) (name string, action fun
 			"forget":     m.on(known, m.forget),
 			"assert":     m.on(unknown, m.assert),
 			"adopt":      m.on(anyKind, m.releaseAndAdopt),
+			"drain":      m.on(anyKind, m.drain),
 			"close":      m.on(anyKind, m.close),
 			"pin":        m.on(anyKind, m.pin),
 			"unpin":      m.unpin,
@@ -1026,6 +1029,29 @@ func (m *machine) releaseAndAdopt(t *rapid.T, r *modelRegion) {
 	r.h, r.kind = next, k
 }
 
+// drain does a transition within Drain, which waits for a pin.
+func (m *machine) drain(t *rapid.T, r *modelRegion) {
+	if r.pin != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Microsecond)
+		defer cancel()
+		err := r.h.Drain(ctx, func() error { t.Fatal("it runs beside a pin"); return nil })
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("beside a pin: %v", err)
+		}
+		return
+	}
+	transitions := []func(*rapid.T, *modelRegion){m.protect, m.over, m.resize, m.move, m.split, m.releaseAndAdopt, m.close, m.forget}
+	if r.kind.Unknown {
+		transitions[len(transitions)-1] = m.assert
+		transitions = append(transitions, m.protectRange, m.place, m.deny)
+	}
+	transition := rapid.SampledFrom(transitions).Draw(t, "transition")
+	runs := 0
+	if err := r.h.Drain(context.Background(), func() error { runs++; transition(t, r); return os.ErrExist }); err != os.ErrExist || runs != 1 {
+		t.Fatalf("%d runs: %v", runs, err)
+	}
+}
+
 func (m *machine) close(t *rapid.T, r *modelRegion) {
 	var reasons []error
 	because(&reasons, r.sealed, mmap.ErrSealed)
@@ -1267,6 +1293,9 @@ func (m *machine) useStale(t *rapid.T) {
 		return
 	}
 	s := m.stale[rapid.IntRange(0, len(m.stale)-1).Draw(t, "stale")]
+	if err := s.h.Drain(context.Background(), func() error { t.Fatal("it runs"); return nil }); !errors.Is(err, s.err) {
+		t.Fatalf("Drain of a stale handle: %v, want %v", err, s.err)
+	}
 	for op, err := range s.kind.Transitions(s.h, mmap.Anonymous(0)) {
 		if !errors.Is(err, s.err) {
 			t.Fatalf("%s on a stale handle: %v, want %v", op, err, s.err)

@@ -28,7 +28,7 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	end := int(max(0, min(int64(len(p)), int64(g.r.len.Load())-off)))
 	var refused error
 	if checked && !Prot(g.r.prot.Load()).allows(need) {
-		end, refused = g.r.allowedPart(int(off), end, need)
+		end, refused = g.r.allowedPart(int(off), end, len(p), need)
 	}
 	start := g.r.addr.Load() + uintptr(off)
 	g.enter()

@@ -3,6 +3,7 @@
 package mmap
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -103,6 +104,7 @@ type mapping interface {
 	Close() error
 	Pin() (*Pin, error)
 	Release() (addr uintptr, size int, err error)
+	Drain(ctx context.Context, fn func() error) error
 	Regions() ([]procmaps.Region, error)
 	Advise(off, n int, a Advice) error
 	Prefault(off, n int) error

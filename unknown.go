@@ -3,6 +3,8 @@
 package mmap
 
 import (
+	"fmt"
+
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
@@ -84,13 +86,14 @@ func (u Unknown) ProtOf(off, n int) Prot {
 }
 
 // allowedPart returns how many of the n bytes at off come before the first page that does
-// not allow need, and the error if there is one.
-func (r *region) allowedPart(off, n int, need Prot) (int, error) {
+// not allow need. If there is one, the error says so of all bytes that were asked for.
+func (r *region) allowedPart(off, n, asked int, need Prot) (int, error) {
 	at, has, no := r.refuses(off, n, need)
 	if !no {
 		return n, nil
 	}
-	return max(int(at), off) - off, named(unix.EACCES, "%s at %d: %v page at offset %d", verbs[need], off, has, at)
+	op := fmt.Sprintf("%s of %v at %d", verbs[need], fail.Count(asked), off)
+	return max(int(at), off) - off, fail.Named(fail.Hint(unix.EACCES, "%v page at offset %d", has, at), op)
 }
 
 // refuses returns the first byte of a range whose page does not allow need, the

@@ -4,6 +4,7 @@ package systemtest
 
 import (
 	"cmp"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -116,6 +117,7 @@ const (
 	doRelease
 	// The rest.
 	doClose
+	doDrain // that has come to nothing; otherwise it is the transitions that it tried
 	doLen
 	doProt
 	doLoad  // within a hold
@@ -128,7 +130,7 @@ const (
 
 var verbNames = [...]string{"view", "update", "pin", "read", "write", "grow", "regions", "advise", "lock", "unlock", "sync", "prefault", "discard",
 	"protect", "over", "forget", "assert", "protect range", "place", "resize", "move", "split", "join", "release",
-	"close", "len", "prot", "load", "store", "wait", "end", "adopt", "table"}
+	"close", "drain", "len", "prot", "load", "store", "wait", "end", "adopt", "table"}
 
 func (v verb) String() string   { return verbNames[v] }
 func (v verb) accesses() bool   { return v <= doDiscard }
@@ -138,7 +140,9 @@ func (v verb) transition() bool { return v >= doProtect && v <= doRelease }
 var verbs = append([]verb{doRead, doRead, doWrite, doWrite, doView, doView, doUpdate, doUpdate, doPin, doPin, doEnd, doGrow, doClose,
 	doProtect, doProtect, doOver, doOver, doRange, doPlace, doMove, doJoin, doForget}, func() (all []verb) {
 	for v := doView; v <= doEnd; v++ {
-		all = append(all, v)
+		if v != doDrain {
+			all = append(all, v)
+		}
 	}
 	return all
 }()...)
@@ -152,10 +156,15 @@ type step struct {
 	span       int // the next steps that happen within a view
 	prot       mmap.Prot
 	source     int
+	drain      bool // a transition waits for those who hold the region
 }
 
 func (s step) String() string {
-	return fmt.Sprintf("%v(%d %d: %d+%d %v from %d, span %d)", s.verb, s.pick, s.with, s.page, s.n, s.prot, s.source, s.span)
+	text := fmt.Sprintf("%v(%d %d: %d+%d %v from %d, span %d)", s.verb, s.pick, s.with, s.page, s.n, s.prot, s.source, s.span)
+	if s.drain {
+		text = "drain and " + text
+	}
+	return text
 }
 
 // Sources are private and shared memory, and a private and a shared mapping of
@@ -213,6 +222,7 @@ func drawProgram(t *rapid.T) *script {
 			p.threads[i] = append(p.threads[i], step{
 				verb: rapid.SampledFrom(some).Draw(t, "verb"), pick: n("pick", 0, 11), with: n("with", 0, 3),
 				page: few("page", 0, 0, 0, 1, 1, 2), n: few("n", 1, 1, 1, 2, 2, 3, 4), span: n("span", 0, 4), prot: drawFew(t), source: n("source", 0, 3),
+				drain: n("drain", 0, 3) == 3,
 			})
 		}
 	}
@@ -593,11 +603,33 @@ func (w *worker) take(s step, b []byte, of *issued) {
 	on := w.pick(s.pick, usable)
 	if on == nil || s.verb.transition() && int(w.issues.Load()) > mostHandles-2*mostThreads {
 		return
+	} else if s.verb.transition() && s.drain {
+		w.drain(s, on)
 	} else if s.verb.transition() {
 		w.transition(s, on)
 	} else {
 		w.use(s, on)
 	}
+}
+
+// drain tries a transition when nobody holds the region, and again where it is refused. It
+// gives up after a while, for the goroutine itself may hold it.
+func (w *worker) drain(s step, on *issued) {
+	c, tried := &call{step: step{verb: doDrain}, thread: w.thread, on: on, inv: time.Since(w.start)}, false
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Millisecond)
+	defer cancel()
+	err := on.h.Drain(ctx, func() error {
+		tried = true
+		return w.transition(s, on)
+	})
+	if tried {
+		return
+	}
+	w.calls = append(w.calls, c)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	w.end(c, err)
 }
 
 // use does what a step says with a handle.
@@ -664,7 +696,7 @@ func (w *worker) use(s step, on *issued) {
 }
 
 // transition tries one, and issues what it makes.
-func (w *worker) transition(s step, on *issued) {
+func (w *worker) transition(s step, on *issued) error {
 	to := modelKinds[s.prot]
 	var right kinds.AnyHandle
 	var spare, size int
@@ -675,7 +707,7 @@ func (w *worker) transition(s step, on *issued) {
 		s.n = max(1, on.h.Len()/onePage)
 	case doSplit:
 		if s.n = min(s.n, on.h.Len()/onePage-1); s.n < 1 {
-			return
+			return nil
 		}
 	case doJoin:
 		with = w.pick(s.with*3+1, func(k *modelKind) bool { return k == kind })
@@ -688,7 +720,7 @@ func (w *worker) transition(s step, on *issued) {
 	}
 	if s.verb == doSplit || s.verb == doRelease {
 		if spare = int(w.regions.Add(1)) - 1; spare >= mostRegions {
-			return
+			return nil
 		}
 	}
 	spec := sourceSpec(w.file, s.source, s.page, s.n)
@@ -729,7 +761,7 @@ func (w *worker) transition(s step, on *issued) {
 		c.got = strange // the handle is lost
 	}
 	if err != nil {
-		return
+		return err
 	}
 	switch s.verb {
 	case doRange, doPlace:
@@ -754,6 +786,7 @@ func (w *worker) transition(s step, on *issued) {
 			c.target = w.number(c.made[0].addr)
 		}
 	}
+	return nil
 }
 
 // unpin ends the goroutine's last pin.

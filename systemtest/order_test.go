@@ -135,6 +135,8 @@ func (w *world) next(c *call, step int) (fits, ends bool) {
 			want = int(all)
 		}
 		return c.count == want, true
+	case doDrain:
+		return c.got == done || c.got == why, true
 	case doClose:
 		if why == done {
 			r.closed, r.owned = true, r.pins > 0

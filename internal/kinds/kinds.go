@@ -5,6 +5,7 @@
 package kinds
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -24,6 +25,7 @@ type AnyHandle interface {
 	Close() error
 	Pin() (*mmap.Pin, error)
 	Release() (addr uintptr, size int, err error)
+	Drain(ctx context.Context, fn func() error) error
 	Regions() ([]procmaps.Region, error)
 	Advise(off, n int, a mmap.Advice) error
 	Prefault(off, n int) error
