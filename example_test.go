@@ -4,6 +4,7 @@ package mmap_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -918,6 +919,40 @@ func ExampleMapping_Seal() {
 	_, err = mmap.Protect[mmap.ReadWrite](ro)
 	fmt.Println(errors.Is(err, mmap.ErrSealed), errors.Is(ro.Close(), mmap.ErrSealed))
 	// Output: true true
+}
+
+// Readers that never pause would keep a transition from its turn: Drain holds them back
+// while it waits.
+func ExampleMapping_Drain() {
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(4096))
+	if err != nil {
+		log.Fatal(err)
+	}
+	pin, err := m.Pin() // a reader
+	if err != nil {
+		log.Fatal(err)
+	}
+	go func() {
+		fmt.Println("the reader ends")
+		pin.Unpin()
+	}()
+	var ro mmap.Read
+	err = m.Drain(context.Background(), func() (err error) {
+		fmt.Println("nobody reads")
+		ro, err = mmap.Protect[mmap.Read](m)
+		return err
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(ro.Prot())
+	// A Close that waits for the last reader.
+	fmt.Println(ro.Drain(context.Background(), ro.Close))
+	// Output:
+	// the reader ends
+	// nobody reads
+	// r--
+	// <nil>
 }
 
 func ExampleMapping_SetPolicy() {

@@ -26,7 +26,7 @@
 // handle, and every copy of the old one returns [ErrMoved], or [ErrClosed] after Close.
 // On failure the old one stays valid, and the mapping is unchanged, unless the error is a
 // [*PartialError]. An access, a view or a [Pin] pins the mapping: meanwhile transitions
-// return [ErrBusy], and Close takes effect afterwards.
+// return [ErrBusy], and Close takes effect afterwards. [Mapping.Drain] waits for them.
 //
 // What this cannot cover is in the README under "What safe does not cover".
 // A program that must also run elsewhere than on Linux, or that reads its files once
