@@ -314,11 +314,9 @@ func (s *Spec) back(fd int) (backing, error) {
 	b.Device = st.Mode&unix.S_IFMT == unix.S_IFCHR
 	// Only a file system of huge pages has blocks that are larger than a page
 	// and pages as large as its blocks.
-	if block := uintptr(st.Blksize); block > kernel.PageSize {
-		var fs unix.Statfs_t
-		if unix.Fstatfs(fd, &fs) == nil && uint32(fs.Type) == unix.HUGETLBFS_MAGIC {
-			b.Granule = block
-		}
+	block := uintptr(st.Blksize)
+	if block > kernel.PageSize && uint32(kernel.FileSystem(fd).Type) == unix.HUGETLBFS_MAGIC {
+		b.Granule = block
 	}
 	b.Offset = s.offset &^ int64(b.Granule-1)
 	b.lead = uintptr(s.offset - b.Offset)
