@@ -158,14 +158,8 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 // refusal leaves a hole, it is filled with inaccessible pages, and the error is a
 // [*PartialError].
 func (u Unknown) Place(off int, s Spec, p Prot) error {
-	err := s.checkInside(p)
-	if err == nil {
-		err = u.change(func(*region) error { return nil }) // before anything is opened
-	}
-	if err == nil {
-		err = s.open(p, 0, func(b backing) error { return u.place(off, s, b, p) })
-	}
-	return named(err, "place %v at %d as %v", s, off, p)
+	spot := func(r *region, b backing) (site, error) { return r.spot(off, b) }
+	return named(u.exchange(s, p, 0, spot, u.change), "place %v at %d as %v", s, off, p)
 }
 
 // change runs a transition that keeps the ticket.
