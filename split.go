@@ -4,7 +4,6 @@ package mmap
 
 import (
 	"github.com/mmarinus/mmap/internal/fail"
-	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 )
 
@@ -87,36 +86,26 @@ func join(a, b ticket) (ticket, error) {
 		}
 		return ticket{}, ErrMoved
 	}
-	if a.r == nil || b.r == nil {
-		err := a.acquire(0)
-		if err == nil {
-			a.giveUp()
-			err = b.acquire(0)
-		}
-		return ticket{}, err
-	}
 	// Both sides are taken in one order, so that of two calls with the same
 	// mappings one wins.
 	first, second := a, b
-	if b.r.before(a.r) {
+	if b.r != nil && b.r.before(a.r) {
 		first, second = b, a
 	}
-	answer := latch.AcquireBoth(&first.r.Latch, first.state, &second.r.Latch, second.state)
-	if answer != latch.OK {
-		if broken := second.r.broken.Load(); answer == latch.Broken && first.r.broken.Load() == nil {
-			return ticket{}, broken
-		}
-		return ticket{}, first.refused(answer)
+	err := first.acquire(0)
+	if err != nil {
+		return ticket{}, err
+	}
+	if err = second.acquire(0); err != nil {
+		first.giveUp()
+		return ticket{}, err
 	}
 	left, right := a, b
 	if !adjoin(a.r, b.r) {
 		left, right = b, a
 	}
-	err := error(nil)
 	if !adjoin(left.r, right.r) {
 		err = fail.Bad("", "they are no neighbours, or there is a reserve between them")
-	} else if left.r.is(isLost) || right.r.is(isLost) {
-		err = errLost
 	} else if left.r.is(isSealed) != right.r.is(isSealed) {
 		err = fail.Hint(ErrSealed, "one side only")
 	}
