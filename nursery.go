@@ -42,9 +42,6 @@ const (
 	seatKept
 )
 
-// sentinel is garbage from the start: its finalizer tells of a collection.
-type sentinel struct{ _ *sentinel }
-
 // track puts a new region into the collector's care.
 func (r *region) track() {
 	nursery.Lock()
@@ -52,7 +49,7 @@ func (r *region) track() {
 	nursery.young = append(nursery.young, r)
 	if !nursery.armed {
 		nursery.armed = true
-		runtime.SetFinalizer(new(sentinel), func(*sentinel) { graduate() })
+		leftover.AfterCollection(graduate)
 	}
 	nursery.Unlock()
 	index.put(r)
