@@ -106,20 +106,6 @@ func addSeals(fd int, seals Seal) error {
 	return err
 }
 
-// newSecret returns the descriptor of secret memory of size bytes.
-func newSecret(size int) (int, error) {
-	fd, err := sys.MemfdSecret(unix.O_CLOEXEC)
-	if err != nil {
-		return -1, err
-	}
-	// Its size can be set once, and must be before it is touched.
-	if err = truncate(fd, int64(size)); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
 func truncate(fd int, size int64) error {
 	return sys.Retry(func() error { return unix.Ftruncate(fd, size) })
 }

@@ -34,7 +34,6 @@
 package mmap
 
 import (
-	"cmp"
 	"fmt"
 
 	"github.com/mmarinus/mmap/internal/fail"
@@ -95,7 +94,7 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, kind)), nil
 	}
 	var runs []perms.Run
-	at, cut, uneven := addr, uintptr(0), false
+	at, cut := addr, uintptr(0)
 	err = kernel.Survey(addr, addr+n, func(a kernel.Area) bool {
 		switch {
 		case a.Start != at:
@@ -106,7 +105,6 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 		}
 		at = a.End
 		runs = perms.Append(runs, a.End-addr, perms.Kind{Prot: a.Prot, Granule: a.PageSize, Flags: a.Flags})
-		uneven = uneven || Prot(a.Prot) != known
 		return true
 	})
 	if len(runs) > 0 && at == addr+n {
@@ -121,8 +119,10 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 		return t, fail.Bad(op, "the range cuts a huge page of %d bytes", cut)
 	case at != addr+n:
 		return t, &fail.Error{Op: op, Hint: fmt.Sprintf("nothing is mapped at %#x", at), Err: unix.ENOMEM}
-	case promises && uneven:
-		return t, cmp.Or(named(kernel.Differs(addr, n, perms.Prot(known)), "%s", op), error(unix.EACCES))
+	case promises:
+		if err = kernel.Differs(addr, n, perms.Prot(known)); err != nil {
+			return t, named(err, "%s", op)
+		}
 	}
 	pages := perms.Uniform(addr, n, 0, runs[len(runs)-1].Kind)
 	pages.SetRuns(runs)

@@ -346,11 +346,15 @@ func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
 		defer f.Close()
 		return control(f, withFD)
 	case secret:
-		fd, err := newSecret(max(capacity, s.size))
+		fd, err := sys.MemfdSecret(unix.O_CLOEXEC)
 		if err != nil {
 			return kernel.Blame("memfd_secret", err)
 		}
 		defer unix.Close(fd)
+		// Its size can be set once, and must be before it is touched.
+		if err = truncate(fd, int64(max(capacity, s.size))); err != nil {
+			return err
+		}
 		return withFD(fd)
 	}
 	return withFD(-1)

@@ -197,12 +197,9 @@ func (m Mapping) String() string {
 	return "closed mapping"
 }
 
-// severalProts returns the permissions of the pages, "" if there are no two.
+// severalProts returns the permissions of the pages, each once, "" if there are none.
 func (t ticket) severalProts() (several string) {
 	t.pinned(func(r *region) error {
-		if r.IsUniform() {
-			return nil
-		}
 		var names []string
 		r.growing.Lock()
 		defer r.growing.Unlock()
