@@ -73,15 +73,10 @@ func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 // bytes, for a range that is not within Len, and on a handle that is no longer good.
 func (u Unknown) ProtOf(off, n int) Prot {
 	all := perms.Prot(0)
-	u.pinned(func(r *region) error {
-		r.growing.Lock()
-		defer r.growing.Unlock()
-		start, end, err := r.pages(off, n, false)
-		if err == nil && start < end {
-			all = perms.All
-			r.Each(start, end, func(_, _ uintptr, k perms.Kind) { all &= k.Prot })
-		}
-		return err
+	u.within("", off, n, false, func(r *region, addr, size uintptr) error {
+		all = perms.All
+		r.Each(addr-r.Base, addr-r.Base+size, func(_, _ uintptr, k perms.Kind) { all &= k.Prot })
+		return nil
 	})
 	return Prot(all)
 }
