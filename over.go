@@ -50,7 +50,7 @@ type site struct {
 func (t ticket) exchange(s Spec, p Prot, capacity int, find func(r *region, b backing) (site, error),
 	run func(f func(r *region) error) error) error {
 	err := s.check(p)
-	if err == nil && (s.placement != place.Anywhere || s.aligned || s.reserved || s.low) {
+	if err == nil && (s.wish.Where != place.Anywhere || s.aligned || s.reserved || s.low) {
 		err = fail.Bad("", "the place is given already: no placement, alignment or reserve")
 	}
 	if err == nil {
@@ -73,7 +73,7 @@ func (t ticket) exchange(s Spec, p Prot, capacity int, find func(r *region, b ba
 		// its time.
 		staged := uintptr(0)
 		if at.start < at.end {
-			staged, err = s.wish().Map(b.ToReplace(), 0, at.data-at.start, at.end-at.start, perms.Prot(p))
+			staged, err = s.wish.Map(b.ToReplace(), 0, at.data-at.start, at.end-at.start, perms.Prot(p))
 		}
 		inPlace := err != nil && b.RefusedElsewhere(at.data-at.start, perms.Prot(p))
 		switch {
@@ -97,7 +97,7 @@ func (t ticket) exchange(s Spec, p Prot, capacity int, find func(r *region, b ba
 				err = r.replace(staged, at, b.Kind(perms.Prot(p)))
 			}
 			if err == nil {
-				r.replaced(at, b.Kind(perms.Prot(p)), s.lock)
+				r.replaced(at, b.Kind(perms.Prot(p)), s.wish.Lock)
 			}
 			return err
 		})
@@ -167,7 +167,7 @@ func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) erro
 	if err := b.OverDevice(at, size, k.Prot); err != nil {
 		return r.mend(start, end, err)
 	}
-	if err := s.lock.Later().Apply(place.Stretch{Addr: at, Size: size, Kind: k}); err != nil {
+	if err := s.wish.Lock.Later().Apply(place.Stretch{Addr: at, Size: size, Kind: k}); err != nil {
 		r.setKind(start, end, k)
 		return r.stopped(err, errHalfReplaced)
 	}
