@@ -234,24 +234,24 @@ func (r *region) extend(data, want uintptr) (base uintptr, err error) {
 	if r.At(data).Granule > kernel.PageSize {
 		return 0, fail.Hint(err, "huge pages do not grow")
 	}
-	if base, err = place.Hold(want); err == nil {
-		err = r.relocate(data, base, want)
-	}
-	return base, err
+	return r.relocate(data, 0, want)
 }
 
-// relocate moves the first size bytes of the region to address space that is held at to,
-// and makes them want bytes long.
-func (r *region) relocate(size, to, want uintptr) error {
+// relocate moves the first size bytes of the region to a free place, anywhere if it is 0,
+// and makes them want bytes long. It returns where they are.
+func (r *region) relocate(size, to, want uintptr) (uintptr, error) {
 	huge := func(addr uintptr) bool { return r.At(addr-r.Base).Granule > kernel.PageSize }
-	err := place.Relocate(r.Base, size, to, want, huge)
+	to, err := place.Hold(to, want)
+	if err == nil {
+		err = place.Relocate(r.Base, size, to, want, huge)
+	}
 	if stuck, ok := err.(*place.Stuck); ok {
 		if stuck.Lost {
 			r.mark(isLost)
 		}
-		return r.stopped(stuck.Err, stuck.Back)
+		err = r.stopped(stuck.Err, stuck.Back)
 	}
-	return err
+	return to, err
 }
 
 // Move moves the mapping, and its reserve, so that its first byte is at addr;
@@ -274,11 +274,7 @@ func (r *region) moveTo(addr uintptr) error {
 	case inRaceWindow(to, r.Size):
 		return fail.Bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	case r.Size > 0:
-		err := place.HoldAt(to, r.Size)
-		if err == nil {
-			err = r.relocate(r.Size, to, r.Size)
-		}
-		if err != nil {
+		if _, err := r.relocate(r.Size, to, r.Size); err != nil {
 			return err
 		}
 	}

@@ -228,16 +228,14 @@ func (w Wish) Stage(b Backing, size, to uintptr, p perms.Prot) error {
 // Holding are the flags of address space that is held and never touched.
 const Holding = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
 
-// HoldAt holds address space exactly there, where nothing may be mapped.
-func HoldAt(base, size uintptr) error {
-	_, err := Wish{Where: Exactly}.mapAt(onlySpace, base, size, 0, 0, Holding)
-	return err
-}
-
-// Hold holds address space anywhere.
-func Hold(size uintptr) (uintptr, error) {
-	base, err := sys.Mmap(0, size, unix.PROT_NONE, Holding, -1, 0)
-	return base, kernel.Scarce(err, kernel.Demand{Space: size})
+// Hold holds address space: anywhere, or, if base is not 0, exactly there, where nothing
+// may be mapped.
+func Hold(base, size uintptr) (uintptr, error) {
+	where := Anywhere
+	if base != 0 {
+		where = Exactly
+	}
+	return Wish{Where: where}.mapAt(onlySpace, base, size, 0, 0, Holding)
 }
 
 var onlySpace = Backing{FD: -1, Granule: kernel.PageSize}
