@@ -23,7 +23,9 @@ import (
 // mappings are closed before the next garbage collection, which is the first that
 // could find them lost. So new regions wait in the nursery, and those still there
 // when a collection has run get their finalizer then.
-var nursery struct {
+var nursery = newborns{old: map[int32]weak.Pointer[region]{}, kept: map[*region]struct{}{}, last: seatKept}
+
+type newborns struct {
 	sync.Mutex
 	young []*region
 	armed bool // a collection will call graduate
@@ -88,10 +90,6 @@ func graduate() {
 	for _, r := range old {
 		r.seat = seatLeaving
 	}
-	if nursery.old == nil {
-		nursery.old = map[int32]weak.Pointer[region]{}
-		nursery.last = seatKept
-	}
 	nursery.Unlock()
 	for part := range slices.Chunk(old, 64) { // for others want to map meanwhile
 		nursery.Lock()
@@ -147,9 +145,6 @@ func (r *region) keep() {
 	owns := r.seat != seatNone
 	if owns {
 		delete(nursery.old, r.seat)
-		if nursery.kept == nil {
-			nursery.kept = map[*region]struct{}{}
-		}
 		nursery.kept[r], r.seat = struct{}{}, seatKept
 	}
 	nursery.Unlock()
