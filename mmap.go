@@ -91,13 +91,9 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, kind)), nil
 	}
 	var runs []perms.Run
-	at, cut := addr, uintptr(0)
+	at := addr
 	err = kernel.Survey(addr, addr+n, func(a kernel.Area) bool {
-		switch {
-		case a.Start != at:
-			return false
-		case a.Start&(a.PageSize-1) != 0:
-			cut = a.PageSize
+		if a.Start != at {
 			return false
 		}
 		at = a.End
@@ -112,8 +108,8 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	switch {
 	case err != nil:
 		return t, err
-	case cut > 0:
-		return t, fail.Bad("", "the range cuts a huge page of %d bytes", cut)
+	case len(runs) > 0 && addr&(runs[0].Granule-1) != 0:
+		return t, fail.Bad("", "the range cuts a huge page of %d bytes", runs[0].Granule)
 	case at != addr+n:
 		return t, fail.Hint(unix.ENOMEM, "nothing is mapped at %#x", at)
 	case promises:
