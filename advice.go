@@ -46,19 +46,21 @@ var adviceNames = [...]string{
 func (a Advice) known() bool { return uint(a) < uint(len(adviceNames)) && adviceNames[a] != "" }
 
 // String returns the name in madvise(2).
-func (a Advice) String() string {
-	if !a.known() {
-		return fmt.Sprintf("Advice(%d)", int(a))
+func (a Advice) String() string { return nameIn(adviceNames[:], "Advice", int(a)) }
+
+// nameIn returns the name of a constant of a type.
+func nameIn(names []string, kind string, n int) string {
+	if uint(n) >= uint(len(names)) || names[n] == "" {
+		return fmt.Sprintf("%s(%d)", kind, n)
 	}
-	return adviceNames[a]
+	return names[n]
 }
 
-// whyNot explains why madvise(2) fails; hint is for EINVAL.
-func whyNot(err error, name, hint string) error {
-	if err == unix.EINVAL {
-		if err = kernel.Blame(name, err); err == unix.EINVAL {
-			err = &fail.Error{Hint: hint, Err: err}
-		}
+// whyNot explains why a call that needs a feature fails; hint is for what the kernel
+// refuses of this memory.
+func whyNot(err error, feature, hint string) error {
+	if err = kernel.Blame(feature, err); err == unix.EINVAL || err == unix.EBADF {
+		err = &fail.Error{Hint: hint, Err: err}
 	}
 	return kernel.Scarce(err, kernel.Demand{})
 }

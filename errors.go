@@ -62,9 +62,6 @@ func named(err error, format string, args ...any) error {
 	return fail.Named(err, op)
 }
 
-// errClosedFile is a closed *os.File given to a Spec.
-var errClosedFile = fmt.Errorf("%w (%w)", os.ErrClosed, unix.EBADF)
-
 // errLost refuses to change a range that is no longer all the library's own.
 var errLost = errors.New("another mapping has taken a part of the range")
 

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mmarinus/mmap/procmaps"
+	"github.com/mmarinus/mmap/internal/perms"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,7 +29,7 @@ func (p Prot) String() string {
 	if p&^protAll != 0 {
 		return fmt.Sprintf("Prot(%#x)", uint8(p))
 	}
-	return procmaps.Perms(p).String()[:3] // which has the same bits
+	return perms.Prot(p).String()
 }
 
 // isInt32 reports whether n keeps its value as the int of a system call: of a wider

@@ -5,7 +5,6 @@ package mmap
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"math/bits"
 	"os"
 
@@ -47,9 +46,6 @@ func MemfdHuge(name string, size int64, seals Seal, hugePage int) (f *os.File, e
 }
 
 func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (*os.File, error) {
-	if !isInt32(int(seals)) {
-		return nil, fail.Bad("", "no such seals")
-	}
 	// Without either flag Linux 6.3 logs a complaint; before it, both are
 	// EINVAL.
 	flags |= unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
@@ -106,20 +102,6 @@ func addSeals(fd int, seals Seal) error {
 	return err
 }
 
-// newSecret returns the descriptor of secret memory of size bytes.
-func newSecret(size int) (int, error) {
-	fd, err := sys.MemfdSecret(unix.O_CLOEXEC)
-	if err != nil {
-		return -1, err
-	}
-	// Its size can be set once, and must be before it is touched.
-	if err = truncate(fd, int64(size)); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
-}
-
 func truncate(fd int, size int64) error {
 	return sys.Retry(func() error { return unix.Ftruncate(fd, size) })
 }
@@ -133,14 +115,13 @@ func truncate(fd int, size int64) error {
 // full one answers ENOSPC, and a file that is not open for writing EBADF. f is used
 // without changing its mode.
 func Allocate(f *os.File, offset, size int64) error {
-	op := fmt.Sprintf("allocate %v at offset %d", fail.Count(size), offset)
 	err := control(f, func(fd int) error {
 		if size == 0 && offset >= 0 {
 			return nil // which fallocate refuses
 		}
 		return sys.Retry(func() error { return unix.Fallocate(fd, 0, offset, size) })
 	})
-	return named(err, "%s", op)
+	return named(err, "allocate %v at offset %d", fail.Count(size), offset)
 }
 
 // hugeFlags returns the size of huge pages of so many bytes, 0 for the kernel's

@@ -34,9 +34,6 @@
 package mmap
 
 import (
-	"cmp"
-	"fmt"
-
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/perms"
@@ -77,36 +74,30 @@ func UnsafeAdopt[M Handle](addr uintptr, size int) (M, error) {
 	var m M
 	known, promises := m.known()
 	t, err := adopt(addr, size, known, promises)
-	return handleOf[M](t), err
+	return handleOf[M](t), named(err, "adopt %v at %#x", fail.Count(size), addr)
 }
 
 func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err error) {
-	op := fmt.Sprintf("adopt %v at %#x", fail.Count(size), addr)
 	n, fits := kernel.Round(uintptr(size), kernel.PageSize)
 	switch {
 	case size < 0:
-		return ticket{}, fail.Bad(op, "negative size")
+		return ticket{}, fail.Bad("", "negative size")
 	case kernel.Page(addr) != addr:
-		return ticket{}, fail.Bad(op, "address is no multiple of the page size %d", kernel.PageSize)
+		return ticket{}, fail.Bad("", "address is no multiple of the page size %d", kernel.PageSize)
 	case !fits || addr+n < addr:
-		return ticket{}, fail.Bad(op, "beyond the address space")
+		return ticket{}, fail.Bad("", "beyond the address space")
 	case n == 0:
 		kind := perms.Kind{Prot: perms.Prot(known), Granule: kernel.PageSize}
 		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, kind)), nil
 	}
 	var runs []perms.Run
-	at, cut, uneven := addr, uintptr(0), false
+	at := addr
 	err = kernel.Survey(addr, addr+n, func(a kernel.Area) bool {
-		switch {
-		case a.Start != at:
-			return false
-		case a.Start&(a.PageSize-1) != 0:
-			cut = a.PageSize
+		if a.Start != at {
 			return false
 		}
 		at = a.End
 		runs = perms.Append(runs, a.End-addr, perms.Kind{Prot: a.Prot, Granule: a.PageSize, Flags: a.Flags})
-		uneven = uneven || Prot(a.Prot) != known
 		return true
 	})
 	if len(runs) > 0 && at == addr+n {
@@ -116,13 +107,15 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	}
 	switch {
 	case err != nil:
-		return t, named(err, "%s", op)
-	case cut > 0:
-		return t, fail.Bad(op, "the range cuts a huge page of %d bytes", cut)
+		return t, err
+	case len(runs) > 0 && addr&(runs[0].Granule-1) != 0:
+		return t, fail.Bad("", "the range cuts a huge page of %d bytes", runs[0].Granule)
 	case at != addr+n:
-		return t, &fail.Error{Op: op, Hint: fmt.Sprintf("nothing is mapped at %#x", at), Err: unix.ENOMEM}
-	case promises && uneven:
-		return t, cmp.Or(named(kernel.Differs(addr, n, perms.Prot(known)), "%s", op), error(unix.EACCES))
+		return t, fail.Hint(unix.ENOMEM, "nothing is mapped at %#x", at)
+	case promises:
+		if err = kernel.Differs(addr, n, perms.Prot(known)); err != nil {
+			return t, err
+		}
 	}
 	pages := perms.Uniform(addr, n, 0, runs[len(runs)-1].Kind)
 	pages.SetRuns(runs)
@@ -173,9 +166,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 		return ticket{}, err
 	}
 	if whole > 0 {
-		wish := s.wish()
-		wish.Where, wish.Align = s.placement, uintptr(s.align)
-		if base, err = wish.Map(b.Backing, base, data, whole, perms.Prot(p)); err != nil {
+		if base, err = s.wish.Map(b.Backing, base, data, whole, perms.Prot(p)); err != nil {
 			if f, ok := err.(*place.Fault); ok {
 				err = faulted(err, 0, f.Base+b.lead)
 			}
@@ -183,8 +174,8 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 		}
 	}
 	t := newRegion(base+b.lead, b.size, capacity, perms.Uniform(base, whole, whole-data, b.Kind(perms.Prot(p))))
-	t.r.lock = s.lock
-	if s.placement == place.Onto {
+	t.r.lock = s.wish.Lock
+	if s.wish.Where == place.Onto {
 		t.r.mark(isLent) // unmapped, it could be a hole in the Go heap
 	}
 	return t, nil
@@ -193,15 +184,15 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 // base returns the page where the Spec's placement puts size bytes of b: 0 for
 // anywhere.
 func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
-	align, lead := uintptr(s.align), b.lead
+	align, lead := s.wish.Align, b.lead
 	if s.aligned && lead&(align-1) != 0 {
 		return 0, fail.Bad("", "a file offset that is %d past a page cannot be aligned to %d", lead, align)
 	}
 	base := s.addr - lead
 	switch {
-	case s.placement == place.Anywhere:
+	case s.wish.Where == place.Anywhere:
 		return 0, nil
-	case s.placement == place.Near:
+	case s.wish.Where == place.Near:
 		base = kernel.Page(s.addr)
 	case base == 0:
 		return 0, fail.Bad("", "nothing can be mapped at address 0")
@@ -210,7 +201,7 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 	case s.aligned && s.addr&(align-1) != 0:
 		return 0, fail.Bad("", "address %#x is no multiple of %d", s.addr, align)
 	}
-	if s.placement != place.Onto && inRaceWindow(base, size) {
+	if s.wish.Where != place.Onto && inRaceWindow(base, size) {
 		return 0, fail.Bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	}
 	return base, nil

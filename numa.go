@@ -3,7 +3,6 @@
 package mmap
 
 import (
-	"cmp"
 	"fmt"
 	"math/bits"
 
@@ -34,12 +33,7 @@ var policyNames = [...]string{
 }
 
 // String returns the name in mbind(2).
-func (p Policy) String() string {
-	if p < 0 || int(p) >= len(policyNames) || policyNames[p] == "" {
-		return fmt.Sprintf("Policy(%d)", int(p))
-	}
-	return policyNames[p]
-}
+func (p Policy) String() string { return nameIn(policyNames[:], "Policy", int(p)) }
 
 // SetPolicy says from which NUMA nodes the pages of n bytes at off, widened to
 // whole pages, are taken; mbind(2). It is for pages that come: those that are in
@@ -60,14 +54,8 @@ func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 			}
 			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
 		}
-		feature := map[Policy]string{
-			PolicyPreferredMany: "MPOL_PREFERRED_MANY", PolicyWeightedInterleave: "MPOL_WEIGHTED_INTERLEAVE",
-		}[p]
-		err := kernel.Blame(cmp.Or(feature, "mbind"), sys.Mbind(addr, size, int(p), mask[:]))
-		if err == unix.EINVAL {
-			err = fail.Hint(err, "no such policy, or not with these nodes")
-		}
-		return kernel.Scarce(err, kernel.Demand{})
+		err := kernel.Blame("mbind", sys.Mbind(addr, size, int(p), mask[:]))
+		return whyNot(err, p.String(), "no such policy, or not with these nodes")
 	})
 }
 

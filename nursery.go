@@ -23,7 +23,9 @@ import (
 // mappings are closed before the next garbage collection, which is the first that
 // could find them lost. So new regions wait in the nursery, and those still there
 // when a collection has run get their finalizer then.
-var nursery struct {
+var nursery = newborns{old: map[int32]weak.Pointer[region]{}, kept: map[*region]struct{}{}, last: seatKept}
+
+type newborns struct {
 	sync.Mutex
 	young []*region
 	armed bool // a collection will call graduate
@@ -42,9 +44,6 @@ const (
 	seatKept
 )
 
-// sentinel is garbage from the start: its finalizer tells of a collection.
-type sentinel struct{ _ *sentinel }
-
 // track puts a new region into the collector's care.
 func (r *region) track() {
 	nursery.Lock()
@@ -52,7 +51,7 @@ func (r *region) track() {
 	nursery.young = append(nursery.young, r)
 	if !nursery.armed {
 		nursery.armed = true
-		runtime.SetFinalizer(new(sentinel), func(*sentinel) { graduate() })
+		leftover.AfterCollection(graduate)
 	}
 	nursery.Unlock()
 	index.put(r)
@@ -95,10 +94,6 @@ func graduate() {
 	nursery.young, nursery.leaving = nil, append(nursery.leaving, old...)
 	for _, r := range old {
 		r.seat = seatLeaving
-	}
-	if nursery.old == nil {
-		nursery.old = map[int32]weak.Pointer[region]{}
-		nursery.last = seatKept
 	}
 	nursery.Unlock()
 	for part := range slices.Chunk(old, 64) { // for others want to map meanwhile
@@ -157,9 +152,6 @@ func (r *region) keep() {
 	owns := r.seat != seatNone
 	if owns {
 		r.standUp()
-		if nursery.kept == nil {
-			nursery.kept = map[*region]struct{}{}
-		}
 		nursery.kept[r], r.seat = struct{}{}, seatKept
 	}
 	nursery.Unlock()

@@ -30,170 +30,135 @@ func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 
 func (t ticket) over(s Spec, p Prot, known bool) (next ticket, err error) {
 	name := func(err error) error { return named(err, "map %v over as %v", s, p) }
-	if err = s.checkInside(p); err == nil {
-		err = t.change(func(*region) error { return nil }) // before anything is opened
-	}
-	if err == nil {
-		err = s.open(p, Mapping{t}.Cap(), func(b backing) error {
-			next, err = t.overlay(s, b, p, known, name)
-			return err
-		})
-	}
-	if err != nil {
-		return ticket{}, name(err)
-	}
-	return next, nil
-}
-
-// checkInside returns what is wrong with a Spec that is to be mapped inside an
-// existing mapping.
-func (s *Spec) checkInside(p Prot) error {
-	if err := s.check(p); err != nil {
-		return err
-	}
-	if s.placement != place.Anywhere || s.aligned || s.reserved || s.low {
-		return fail.Bad("", "the place is given already: no placement, alignment or reserve")
-	}
-	return nil
-}
-
-// An extent is where the pages of a region are, of which some are reserve.
-type extent struct{ addr, base, data, whole uintptr }
-
-// extentFor returns the region's extent, if the pages of b can take its place.
-func (r *region) extentFor(b backing) (extent, error) {
-	e := extent{r.addr.Load(), r.Base, r.Data(), r.Size}
-	if size := r.len.Load(); b.size != size {
-		return e, fail.Bad("", "the size is %d, the mapping has %d bytes", b.size, size)
-	}
-	if e.whole > 0 && (e.addr-b.lead != e.base || (e.base|e.data|e.whole)&(b.Granule-1) != 0) {
-		return e, fail.Bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", e.addr, b.Granule)
-	}
-	return e, nil
-}
-
-// overlay replaces all pages of the mapping, and its reserve. The new pages are
-// mapped elsewhere first, because MAP_FIXED that fails can leave a hole, into which a
-// stranger may be mapped. The region is not held meanwhile, for storage may take
-// its time.
-func (t ticket) overlay(s Spec, b backing, p Prot, known bool, name func(error) error) (ticket, error) {
-	var old extent
-	err := t.change(func(r *region) (err error) {
-		old, err = r.extentFor(b)
+	err = t.exchange(s, p, Mapping{t}.Cap(), (*region).allPages, func(f func(r *region) error) error {
+		next, err = t.transit(known, f, name)
 		return err
 	})
-	staged := uintptr(0)
-	if err == nil && old.whole > 0 {
-		staged, err = s.wish().Map(b.ToReplace(), 0, old.data, old.whole, perms.Prot(p))
+	return next, name(err)
+}
+
+// A site is where pages are replaced: [start, end), of which those from data on are
+// reserve.
+type site struct {
+	addr, base       uintptr // of the region
+	start, data, end uintptr // offsets from base
+	all              bool    // pages of the region
+}
+
+// exchange maps s over the pages that find returns. run runs the transition that puts
+// them in their place.
+func (t ticket) exchange(s Spec, p Prot, capacity int, find func(r *region, b backing) (site, error),
+	run func(f func(r *region) error) error) error {
+	err := s.check(p)
+	if err == nil && (s.wish.Where != place.Anywhere || s.aligned || s.reserved || s.low) {
+		err = fail.Bad("", "the place is given already: no placement, alignment or reserve")
 	}
-	inPlace := err != nil && b.RefusedElsewhere(old.data, perms.Prot(p))
-	if inPlace && old.data < old.whole {
-		inPlace = false
-		err = fail.Hint(err, "the device accepts no other address, and a mapping with a reserve is mapped elsewhere first")
+	if err == nil {
+		err = t.look(func(*region) error { return nil }) // before anything is opened
 	}
-	if err != nil && !inPlace {
-		return ticket{}, faulted(err, old.base, old.addr)
+	if err != nil {
+		return err
 	}
-	moved := inPlace
-	next, err := t.transit(known, func(r *region) error {
-		now, err := r.extentFor(b)
-		if err == nil && now != old {
-			err = ErrBusy
-		}
+	return s.open(p, capacity, func(b backing) error {
+		var at site
+		err := t.look(func(r *region) (err error) {
+			at, err = find(r, b)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		switch moved = true; {
-		case inPlace:
-			if err = s.mapInPlace(r, b, 0, now.data, p); err != nil {
-				return err
-			}
-		case now.whole > 0:
-			if err = r.replace(staged, now.data, now.whole, b.Kind(perms.Prot(p))); err != nil {
-				return err
-			}
-		default:
-			r.Base = r.addr.Load() &^ (b.Granule - 1) // where pages would begin
+		// Elsewhere first, because MAP_FIXED that fails can leave a hole, into which a
+		// stranger may be mapped. The region is not held meanwhile, for storage may take
+		// its time.
+		staged := uintptr(0)
+		if at.start < at.end {
+			staged, err = s.wish.Map(b.ToReplace(), 0, at.data-at.start, at.end-at.start, perms.Prot(p))
 		}
-		r.lock = s.lock
-		r.SetAll(b.Kind(perms.Prot(p)))
-		r.account()
-		return nil
-	}, name)
-	if !moved {
-		leftover.Abandon(staged, old.whole)
-	}
-	return next, err
+		inPlace := err != nil && b.RefusedElsewhere(at.data-at.start, perms.Prot(p))
+		switch {
+		case inPlace && at.data < at.end:
+			return fail.Hint(err, "the device accepts no other address, and a mapping with a reserve is mapped elsewhere first")
+		case err != nil && !inPlace:
+			return faulted(err, at.base+at.start, at.addr)
+		}
+		moved := inPlace
+		err = run(func(r *region) error {
+			now, err := find(r, b)
+			if err == nil && now != at {
+				err = ErrBusy
+			}
+			if err != nil {
+				return err
+			}
+			if moved = true; inPlace {
+				err = s.mapInPlace(r, b, at.start, at.end, p)
+			} else {
+				err = r.replace(staged, at, b.Kind(perms.Prot(p)))
+			}
+			if err == nil {
+				r.replaced(at, b.Kind(perms.Prot(p)), s.wish.Lock)
+			}
+			return err
+		})
+		if !moved {
+			leftover.Abandon(staged, at.end-at.start)
+		}
+		return err
+	})
 }
 
-// replace moves staged pages, of which some are reserve, into the place of the
-// region's. Each move is of one kernel area: a move of several can fail after the
-// first.
-func (r *region) replace(staged, data, whole uintptr, k perms.Kind) error {
+// allPages returns all pages of a region, and its reserve, for b to take their place.
+func (r *region) allPages(b backing) (site, error) {
+	at := site{r.addr.Load(), r.Base, 0, r.Data(), r.Size, true}
+	if size := r.len.Load(); b.size != size {
+		return at, fail.Bad("", "the size is %d, the mapping has %d bytes", b.size, size)
+	}
+	if at.end > 0 && (at.addr-b.lead != at.base || (at.base|at.data|at.end)&(b.Granule-1) != 0) {
+		return at, fail.Bad("", "address %#x, the size or the file offset does not fit pages of %d bytes", at.addr, b.Granule)
+	}
+	return at, nil
+}
+
+// replace moves staged pages to their site. Each move is of one kernel area: a move of
+// several can fail after the first.
+func (r *region) replace(staged uintptr, at site, k perms.Kind) error {
+	data, room := at.data-at.start, at.end-at.data
 	if data > 0 {
-		if err := place.Move(staged, data, r.Base); err != nil {
-			leftover.Abandon(staged, whole)
-			return r.mend(0, data, err)
+		if err := place.Move(staged, data, r.Base+at.start); err != nil {
+			leftover.Abandon(staged, data+room)
+			return r.mend(at.start, at.data, err)
 		}
 	}
-	if whole > data {
-		if err := place.Move(staged+data, whole-data, r.Base+data); err != nil {
-			leftover.Abandon(staged+data, whole-data)
+	if room > 0 {
+		if err := place.Move(staged+data, room, r.Base+at.data); err != nil {
+			leftover.Abandon(staged+data, room)
 			k.Flags &^= unix.MAP_ANONYMOUS // of the reserve nothing can be made
 			r.SetAll(k)
 			r.account()
-			r.fill(data, whole)
+			r.fill(at.data, at.end)
 			return r.stopped(err, errHalfReplaced)
 		}
 	}
 	return nil
 }
 
-var errHalfReplaced = errors.New("the old pages are gone")
-
-// place maps b inside the mapping, at the bytes from off on. As in overlay, the
-// region is not held while the pages are mapped elsewhere.
-func (u Unknown) place(off int, s Spec, b backing, p Prot) error {
-	var start, end, base, first uintptr
-	err := u.change(func(r *region) (err error) {
-		start, end, err = r.spot(off, b)
-		base, first = r.Base, r.addr.Load()
-		return err
-	})
-	if err != nil || start == end {
-		return err
+// replaced notes what is at a site now.
+func (r *region) replaced(at site, k perms.Kind, l place.Locking) {
+	switch {
+	case at.all:
+		if at.end == 0 {
+			r.Base = at.addr &^ (k.Granule - 1) // where pages would begin
+		}
+		r.lock = l
+		r.SetAll(k)
+		r.account()
+	case at.start < at.end:
+		r.setKind(at.start, at.end, k)
 	}
-	staged, err := s.wish().Map(b.ToReplace(), 0, end-start, end-start, perms.Prot(p))
-	inPlace := err != nil && b.RefusedElsewhere(end-start, perms.Prot(p))
-	if err != nil && !inPlace {
-		return faulted(err, base+start, first)
-	}
-	moved := inPlace
-	err = u.change(func(r *region) error {
-		from, to, err := r.spot(off, b)
-		if err == nil && (from != start || to != end) {
-			err = ErrBusy
-		}
-		if err != nil {
-			return err
-		}
-		if moved = true; inPlace {
-			err = s.mapInPlace(r, b, start, end, p)
-		} else if err = place.Move(staged, end-start, base+start); err != nil {
-			leftover.Abandon(staged, end-start)
-			err = r.mend(start, end, err)
-		}
-		if err != nil {
-			return err
-		}
-		r.setKind(start, end, b.Kind(perms.Prot(p)))
-		return nil
-	})
-	if !moved {
-		leftover.Abandon(staged, end-start)
-	}
-	return err
 }
+
+var errHalfReplaced = errors.New("the old pages are gone")
 
 // mapInPlace maps a device over pages [start, end) of a region. Nothing is faulted in, as
 // the region is held: a lock takes its pages when they are touched.
@@ -202,37 +167,35 @@ func (s *Spec) mapInPlace(r *region, b backing, start, end uintptr, p Prot) erro
 	if err := b.OverDevice(at, size, k.Prot); err != nil {
 		return r.mend(start, end, err)
 	}
-	if err := s.lock.Later().Apply(place.Stretch{Addr: at, Size: size, Kind: k}); err != nil {
+	if err := s.wish.Lock.Later().Apply(place.Stretch{Addr: at, Size: size, Kind: k}); err != nil {
 		r.setKind(start, end, k)
 		return r.stopped(err, errHalfReplaced)
 	}
 	return nil
 }
 
-// spot returns the pages, as offsets from base, that b replaces at the bytes from
-// off on.
-func (r *region) spot(off int, b backing) (start, end uintptr, err error) {
+// spot returns the pages that b replaces at the bytes from off on.
+func (r *region) spot(off int, b backing) (at site, err error) {
 	size := int(r.len.Load())
 	if off < 0 || off > size || b.size > uintptr(size-off) {
-		return 0, 0, fail.Bad("", "the mapping has %v", fail.Count(size))
+		return at, fail.Bad("", "the mapping has %v", fail.Count(size))
 	}
 	if b.size == 0 {
-		return 0, 0, nil
+		return at, nil
 	}
-	start, end = r.offset(off)-b.lead, r.Data()
+	start, end := r.offset(off)-b.lead, r.Data()
 	if r.offset(off) < b.lead || (r.Base+start)&(b.Granule-1) != 0 || !r.Boundary(start) {
 		granule := max(b.Granule, r.At(r.offset(off)).Granule)
 		const hint = "address %#x and the file offset differ modulo the page size %d"
-		return 0, 0, fail.Bad("", hint, r.addr.Load()+uintptr(off), granule)
+		return at, fail.Bad("", hint, r.addr.Load()+uintptr(off), granule)
 	}
 	if off+int(b.size) != size {
 		end = r.offset(off) + b.size
 	}
 	if (r.Base+end)&(b.Granule-1) != 0 || end < r.Data() && !r.Boundary(end) {
-		granule := max(b.Granule, r.At(end).Granule)
-		return 0, 0, fail.Bad("", noBoundary, granule, size)
+		return at, fail.Bad("", noBoundary, max(b.Granule, r.At(end).Granule), size)
 	}
-	return start, end, nil
+	return site{r.addr.Load(), r.Base, start, end, end, false}, nil
 }
 
 // mend looks at the pages [start, end) after a move onto them has failed with

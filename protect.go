@@ -6,12 +6,10 @@ import (
 	"cmp"
 	"errors"
 
-	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/sys"
-	"golang.org/x/sys/unix"
 )
 
 // Protect gives the mapping the permissions of M; mprotect(2). It consumes m: on
@@ -176,11 +174,8 @@ func (m Mapping) Seal() error {
 // empty one takes the name away.
 func (m Mapping) SetName(name string) error {
 	err := m.pinned(func(r *region) error {
-		err := kernel.Blame("PR_SET_VMA_ANON_NAME", sys.SetName(r.Base, r.Size, name))
-		if err == unix.EBADF || err == unix.EINVAL {
-			err = fail.Hint(err, "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]")
-		}
-		return kernel.Scarce(err, kernel.Demand{})
+		const hint = "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]"
+		return whyNot(sys.SetName(r.Base, r.Size, name), "PR_SET_VMA_ANON_NAME", hint)
 	})
 	return named(err, "name %q", name)
 }

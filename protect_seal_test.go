@@ -136,7 +136,7 @@ func TestSealRefuses(t *testing.T) {
 
 // s0 is the Spec without its placement and reserve, as Over wants it.
 func s0(s Spec) Spec {
-	s.placement, s.addr, s.reserved, s.reserve = place.Anywhere, 0, false, 0
+	s.wish.Where, s.addr, s.reserved, s.reserve = place.Anywhere, 0, false, 0
 	return s
 }
 

@@ -172,22 +172,10 @@ func (r *region) resize(size int) error {
 	if want > data {
 		runs = perms.Append(runs, want, grown)
 	}
-	switch {
-	case want <= data:
-		if err := r.cut(want); err != nil {
-			return err
-		}
-	case want <= r.Size:
-		if err := r.open(data, want, r.lock.Later()); err != nil {
-			return err
-		}
-		leftover.Abandon(r.Base+want, r.Size-want)
-		r.Size, r.Room = want, 0
-	default:
-		if err := r.extend(data, want); err != nil {
-			return err
-		}
+	if err := r.repage(data, want); err != nil {
+		return err
 	}
+	r.Size, r.Room = want, 0
 	r.SetRuns(runs)
 	r.account()
 	r.len.Store(uintptr(size))
@@ -195,71 +183,75 @@ func (r *region) resize(size int) error {
 	return nil
 }
 
-// cut unmaps everything from want on.
-func (r *region) cut(want uintptr) error {
-	if want < r.Size {
+// repage makes the pages of the region, of which so many bytes are data, want bytes long.
+// Nothing of the reserve is left.
+func (r *region) repage(data, want uintptr) error {
+	switch {
+	case want == r.Size && want <= data:
+	case want <= data:
 		if err := sys.Munmap(r.Base+want, r.Size-want); err != nil {
 			return kernel.Undivided(r.Base+want, r.Size-want, kernel.Scarce(err, kernel.Demand{}))
 		}
+	case want <= r.Size:
+		if err := r.open(data, want, r.lock.Later()); err != nil {
+			return err
+		}
+		leftover.Abandon(r.Base+want, r.Size-want)
+	default:
+		base, err := r.extend(data, want)
+		if err != nil {
+			more := want - data
+			return kernel.Scarce(kernel.Unextended(err), kernel.Demand{Space: more, Data: more, Charged: more})
+		}
+		leftover.Abandon(r.Base+data, r.Room)
+		lead := r.addr.Load() - r.Base
+		r.Base = base
+		r.setAddr(base + lead)
 	}
-	r.Size, r.Room = want, 0
 	return nil
 }
 
-// extend makes the data pages, and with them the region, want bytes long. The
-// reserve is too short for that, and goes.
-func (r *region) extend(data, want uintptr) error {
-	lead, room, base, err := r.addr.Load()-r.Base, r.Room, r.Base, error(nil)
+// extend makes the data pages want bytes long, for which the reserve is too short, and
+// returns where they are then.
+func (r *region) extend(data, want uintptr) (base uintptr, err error) {
+	k := r.Plain()
 	switch {
-	case data == 0 && r.Plain().Flags&unix.MAP_ANONYMOUS == 0:
-		return fail.Bad("", "an empty mapping has no source to grow from")
+	case data == 0 && k.Flags&unix.MAP_ANONYMOUS == 0:
+		return 0, fail.Bad("", "an empty mapping has no source to grow from")
 	case data == 0:
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
-		b := place.Backing{FD: -1, Granule: r.Plain().Granule, Flags: int(r.Plain().Flags)}
-		base, err = place.Wish{Lock: r.lock.Later()}.Map(b, 0, want, want, r.Plain().Prot)
-	default:
-		if err = r.extendable(data); err == nil {
-			base, err = sys.Mremap(r.Base, data, want, unix.MREMAP_MAYMOVE, 0)
-		}
-		if err == unix.EFAULT || err == unix.EINVAL {
-			base, err = r.extendParts(data, want, err)
-		}
+		b := place.Backing{FD: -1, Granule: k.Granule, Flags: int(k.Flags)}
+		return place.Wish{Lock: r.lock.Later()}.Map(b, 0, want, want, k.Prot)
 	}
-	if err != nil {
-		more := want - data
-		return kernel.Scarce(kernel.Unextended(err), kernel.Demand{Space: more, Data: more, Charged: more})
+	if err = r.extendable(data); err == nil {
+		base, err = sys.Mremap(r.Base, data, want, unix.MREMAP_MAYMOVE, 0)
 	}
-	leftover.Abandon(r.Base+data, room)
-	r.Base, r.Size, r.Room = base, want, 0
-	r.setAddr(base + lead)
-	return nil
-}
-
-// extendParts extends several kernel areas, which mremap(2) refuses.
-func (r *region) extendParts(data, want uintptr, reason error) (uintptr, error) {
+	if err != unix.EFAULT && err != unix.EINVAL {
+		return base, err
+	}
+	// mremap(2) refuses to extend several kernel areas.
 	if r.At(data).Granule > kernel.PageSize {
-		return 0, fail.Hint(reason, "huge pages do not grow")
+		return 0, fail.Hint(err, "huge pages do not grow")
 	}
-	to, err := place.Hold(want)
-	if err == nil {
-		err = r.relocate(data, to, want)
-	}
-	return to, err
+	return r.relocate(data, 0, want)
 }
 
-// relocate moves the first size bytes of the region to address space that is held at to,
-// and makes them want bytes long.
-func (r *region) relocate(size, to, want uintptr) error {
+// relocate moves the first size bytes of the region to a free place, anywhere if it is 0,
+// and makes them want bytes long. It returns where they are.
+func (r *region) relocate(size, to, want uintptr) (uintptr, error) {
 	huge := func(addr uintptr) bool { return r.At(addr-r.Base).Granule > kernel.PageSize }
-	err := place.Relocate(r.Base, size, to, want, huge)
+	to, err := place.Hold(to, want)
+	if err == nil {
+		err = place.Relocate(r.Base, size, to, want, huge)
+	}
 	if stuck, ok := err.(*place.Stuck); ok {
 		if stuck.Lost {
 			r.mark(isLost)
 		}
-		return r.stopped(stuck.Err, stuck.Back)
+		err = r.stopped(stuck.Err, stuck.Back)
 	}
-	return err
+	return to, err
 }
 
 // Move moves the mapping, and its reserve, so that its first byte is at addr;
@@ -282,11 +274,7 @@ func (r *region) moveTo(addr uintptr) error {
 	case inRaceWindow(to, r.Size):
 		return fail.Bad("", "within the Go heap of a race build, %#x-%#x", uint64(raceStart), uint64(raceEnd))
 	case r.Size > 0:
-		err := place.HoldAt(to, r.Size)
-		if err == nil {
-			err = r.relocate(r.Size, to, r.Size)
-		}
-		if err != nil {
+		if _, err := r.relocate(r.Size, to, r.Size); err != nil {
 			return err
 		}
 	}

@@ -21,20 +21,18 @@ import (
 // A Spec never fails; [Map] reports what is wrong with it. The zero Spec is a
 // bad argument.
 type Spec struct {
-	source    source
-	name      string // of the path
-	file      *os.File
-	offset    int64
-	placement place.Where
-	addr      uintptr
-	lock      place.Locking
+	source source
+	name   string // of the path
+	file   *os.File
+	offset int64
+	addr   uintptr
+	wish   place.Wish // of the pages
 
-	fd, size, align, reserve, huge   int
-	aligned, reserved, hugePages     bool // the field was set
-	twice                            bool // two placements were asked for
-	shared, populate, populateCached bool
-	synchronous, noReserve, low      bool
-	droppable                        bool
+	fd, size, reserve, huge        int
+	aligned, reserved, hugePages   bool // the field was set
+	twice                          bool // two placements were asked for
+	shared, synchronous, noReserve bool
+	low, droppable                 bool
 }
 
 type source uint8
@@ -107,14 +105,14 @@ func (s Spec) At(addr uintptr) Spec { return s.place(place.Exactly, addr) }
 func (s Spec) UnsafeOnto(addr uintptr) Spec { return s.place(place.Onto, addr) }
 
 func (s Spec) place(p place.Where, addr uintptr) Spec {
-	s.twice = s.twice || s.placement != place.Anywhere
-	s.placement, s.addr = p, addr
+	s.twice = s.twice || s.wish.Where != place.Anywhere
+	s.wish.Where, s.addr = p, addr
 	return s
 }
 
 // Align makes the address of the first byte a multiple of n, a power of two.
 // A later [Resize] that moves the mapping does not keep it.
-func (s Spec) Align(n int) Spec { s.align, s.aligned = n, true; return s }
+func (s Spec) Align(n int) Spec { s.wish.Align, s.aligned = uintptr(n), true; return s }
 
 // Reserve holds address space up to capacity bytes, so that [Grow] never moves
 // the mapping: len and cap, as a slice has them. The reserve cannot be
@@ -132,12 +130,12 @@ func (s Spec) HugePages(size int) Spec { s.huge, s.hugePages = size, true; retur
 
 // Populate prefaults the pages at Map, as far as that works: the kernel does
 // not say how far. See [ReadWrite.Prefault] for a way that does.
-func (s Spec) Populate() Spec { s.populate = true; return s }
+func (s Spec) Populate() Spec { s.wish.Populate = true; return s }
 
 // PopulateCached is [Spec.Populate] without waiting for storage: it prefaults,
 // for reading, the pages that are in memory already. This is what
 // MAP_NONBLOCK was for; since Linux 2.6.23 that flag only disables MAP_POPULATE.
-func (s Spec) PopulateCached() Spec { s.populateCached = true; return s }
+func (s Spec) PopulateCached() Spec { s.wish.Cached = true; return s }
 
 // Lock locks the pages into memory, and those that Grow adds; mlock(2). Where
 // that fails, Map fails. Pages that can neither be read nor written are locked
@@ -150,7 +148,7 @@ func (s Spec) LockOnFault() Spec { return s.locks(place.LockedOnFault) }
 
 func (s Spec) locks(l place.Locking) Spec {
 	if s.source != secret { // which is place.Locked from the start
-		s.lock = l
+		s.wish.Lock = l
 	}
 	return s
 }
@@ -201,8 +199,8 @@ func (s Spec) String() string {
 	}
 	add(s.shared, ", shared")
 	add(s.hugePages, ", in huge pages")
-	add(s.placement != place.Anywhere, ", %s %#x", [...]string{"", "near", "at", "onto"}[s.placement], s.addr)
-	add(s.aligned, ", aligned to %d", s.align)
+	add(s.wish.Where != place.Anywhere, ", %s %#x", [...]string{"", "near", "at", "onto"}[s.wish.Where], s.addr)
+	add(s.aligned, ", aligned to %d", int(s.wish.Align))
 	add(s.reserved, ", reserving %d", s.reserve)
 	return what
 }
@@ -224,17 +222,17 @@ func (s *Spec) check(p Prot) error {
 		return fail.Hint(unix.EOVERFLOW, "the range ends past the largest file offset")
 	case s.twice:
 		return fail.Bad("", "it has two placements")
-	case s.aligned && (s.align <= 0 || s.align&(s.align-1) != 0):
+	case s.aligned && (int(s.wish.Align) <= 0 || s.wish.Align&(s.wish.Align-1) != 0):
 		return fail.Bad("", "the alignment is no power of two")
 	case s.hugePages && s.source != anonymous:
 		return fail.Bad("", "huge pages are for anonymous memory; a file has them from its file system")
-	case s.droppable && (s.source != anonymous || s.shared || s.hugePages || s.lock != place.Unlocked):
+	case s.droppable && (s.source != anonymous || s.shared || s.hugePages || s.wish.Lock != place.Unlocked):
 		return fail.Bad("", "droppable memory is private, anonymous, in small pages, and not locked")
 	case s.synchronous && (!s.shared || s.source == anonymous || s.source == secret):
 		return fail.Bad("", "only a shared mapping of a file can be synchronous")
-	case s.synchronous && s.placement == place.Exactly:
+	case s.synchronous && s.wish.Where == place.Exactly:
 		return fail.Bad("", "the kernel does not know MAP_FIXED_NOREPLACE together with MAP_SYNC: use Near")
-	case s.low && (s.placement == place.Exactly || s.placement == place.Onto):
+	case s.low && (s.wish.Where == place.Exactly || s.wish.Where == place.Onto):
 		return fail.Bad("", "the address is given already")
 	case s.low && runtime.GOARCH != "amd64":
 		return fail.Hint(errors.ErrUnsupported, "only amd64 has MAP_32BIT")
@@ -242,14 +240,13 @@ func (s *Spec) check(p Prot) error {
 	return nil
 }
 
-// flags returns the flags of mmap(2) that the Spec asks for, for a source that
-// is always shared or not.
-func (s *Spec) flags(shared bool) int {
+// flags returns the flags of mmap(2) that the Spec asks for.
+func (s *Spec) flags() int {
 	flags := unix.MAP_PRIVATE
 	switch {
 	case s.synchronous:
 		flags = unix.MAP_SHARED_VALIDATE | unix.MAP_SYNC
-	case s.shared || shared:
+	case s.shared || s.source == secret:
 		flags = unix.MAP_SHARED
 	case s.droppable:
 		flags = unix.MAP_DROPPABLE
@@ -281,15 +278,9 @@ type backing struct {
 	size uintptr // from the first byte
 }
 
-// wish returns what the Spec wants of pages, without a placement.
-func (s *Spec) wish() place.Wish {
-	return place.Wish{Populate: s.populate, Cached: s.populateCached, Lock: s.lock}
-}
-
 // back returns the backing of the Spec, whose file is open as fd.
 func (s *Spec) back(fd int) (backing, error) {
-	of := place.Backing{FD: fd, Granule: kernel.PageSize, Flags: s.flags(s.source == secret)}
-	b := backing{Backing: of, size: uintptr(s.size)}
+	b := backing{Backing: place.Backing{FD: fd, Granule: kernel.PageSize, Flags: s.flags()}, size: uintptr(s.size)}
 	if s.source == anonymous {
 		b.Flags |= unix.MAP_ANONYMOUS
 		if s.hugePages {
@@ -314,11 +305,9 @@ func (s *Spec) back(fd int) (backing, error) {
 	b.Device = st.Mode&unix.S_IFMT == unix.S_IFCHR
 	// Only a file system of huge pages has blocks that are larger than a page
 	// and pages as large as its blocks.
-	if block := uintptr(st.Blksize); block > kernel.PageSize {
-		var fs unix.Statfs_t
-		if unix.Fstatfs(fd, &fs) == nil && uint32(fs.Type) == unix.HUGETLBFS_MAGIC {
-			b.Granule = block
-		}
+	block := uintptr(st.Blksize)
+	if block > kernel.PageSize && uint32(kernel.FileSystem(fd).Type) == unix.HUGETLBFS_MAGIC {
+		b.Granule = block
 	}
 	b.Offset = s.offset &^ int64(b.Granule-1)
 	b.lead = uintptr(s.offset - b.Offset)
@@ -348,11 +337,15 @@ func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
 		defer f.Close()
 		return control(f, withFD)
 	case secret:
-		fd, err := newSecret(max(capacity, s.size))
+		fd, err := sys.MemfdSecret(unix.O_CLOEXEC)
 		if err != nil {
 			return kernel.Blame("memfd_secret", err)
 		}
 		defer unix.Close(fd)
+		// Its size can be set once, and must be before it is touched.
+		if err = truncate(fd, int64(max(capacity, s.size))); err != nil {
+			return err
+		}
 		return withFD(fd)
 	}
 	return withFD(-1)
@@ -367,7 +360,7 @@ func control(f *os.File, use func(fd int) error) error {
 	conn, _ := f.SyscallConn() // fails for a nil file only
 	var failed error
 	if conn.Control(func(fd uintptr) { failed = use(int(fd)) }) != nil {
-		return &fail.Error{Err: errClosedFile} // the only reason, whatever os says
+		return &fail.Error{Err: fmt.Errorf("%w (%w)", os.ErrClosed, unix.EBADF)} // the only reason, whatever os says
 	}
 	return failed
 }

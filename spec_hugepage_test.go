@@ -119,7 +119,7 @@ func TestHugePageSizes(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 				continue
 			}
-			if m.Len() != s.size || m.Addr()%uintptr(size) != 0 || s.low && uint64(m.Addr()) >= 1<<31 || s.aligned && m.Addr()%uintptr(s.align) != 0 {
+			if m.Len() != s.size || m.Addr()%uintptr(size) != 0 || s.low && uint64(m.Addr()) >= 1<<31 || s.aligned && m.Addr()%s.wish.Align != 0 {
 				t.Errorf("%s: %v in huge pages of %d", name, m, size)
 			}
 			if r := must(m.Regions()); r[0].Size() != uint64(size) {
@@ -129,7 +129,7 @@ func TestHugePageSizes(t *testing.T) {
 			if got := kilobytes(smapsOf(t, m.Addr())["KernelPageSize"]); got != uint64(size) {
 				t.Errorf("%s: pages of %d bytes, not %d", name, got, size)
 			}
-			if in := inTable(t, m)[0]; in != (s.populate || s.lock != place.Unlocked) {
+			if in := inTable(t, m)[0]; in != (s.wish.Populate || s.wish.Lock != place.Unlocked) {
 				t.Errorf("%s: there from the start: %v", name, in)
 			}
 			check(t, second(m.WriteAt([]byte{1}, int64(m.Len()-1))))

@@ -141,25 +141,24 @@ func adjoin(l, r *region) bool {
 
 // absorb makes the neighbour's range part of this region.
 func (r *region) absorb(right *region) {
-	switch alike := r.IsUniform() && right.IsUniform() && r.Plain() == right.Plain(); {
+	switch {
 	case right.Size == 0:
 	case r.Size == 0:
 		r.Pages, r.lock = right.Pages, right.lock
-	case alike:
-		r.lock = right.lock
-		r.Size, r.Room = r.Size+right.Size, right.Room
 	default:
-		runs := r.Clip(0, r.Size)
-		last := r.At(r.Size).Prot
-		right.Each(0, right.Size, func(_, end uintptr, k perms.Kind) {
-			if right.Room == right.Size {
-				k.Prot = last // nothing but reserve has no say in the permissions
-			}
-			runs = perms.Append(runs, r.Size+end, k)
-		})
-		r.SetAll(right.Plain()) // what grows does so at the end
-		r.lock = right.lock
-		r.Size, r.Room = r.Size+right.Size, right.Room
+		var runs []perms.Run
+		if !r.IsUniform() || !right.IsUniform() || r.Plain() != right.Plain() {
+			runs = r.Clip(0, r.Size)
+			last := r.At(r.Size).Prot
+			right.Each(0, right.Size, func(_, end uintptr, k perms.Kind) {
+				if right.Room == right.Size {
+					k.Prot = last // nothing but reserve has no say in the permissions
+				}
+				runs = perms.Append(runs, r.Size+end, k)
+			})
+			r.SetAll(right.Plain()) // what grows does so at the end
+		}
+		r.lock, r.Size, r.Room = right.lock, r.Size+right.Size, right.Room
 		r.SetRuns(runs)
 	}
 	r.account()

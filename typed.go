@@ -3,6 +3,7 @@
 package mmap
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -187,11 +188,8 @@ func (m Mapping) Prot() Prot {
 // String describes the mapping: its permissions, address and length. Where an [Unknown]
 // has pages of several permissions, it names each once: rw-/r--/---.
 func (m Mapping) String() string {
-	switch addr, n, p := m.Addr(), m.Len(), m.Prot().String(); {
+	switch addr, n, p := m.Addr(), m.Len(), cmp.Or(m.severalProts(), m.Prot().String()); {
 	case m.good():
-		if several := m.severalProts(); several != "" {
-			p = several
-		}
 		return fmt.Sprintf("%s mapping of %v at %#x", p, fail.Count(n), addr)
 	case m.r != nil && m.r.Older(m.state):
 		return "moved mapping"
@@ -199,22 +197,16 @@ func (m Mapping) String() string {
 	return "closed mapping"
 }
 
-// severalProts returns the permissions of the pages, "" if there are no two.
-func (t ticket) severalProts() (several string) {
-	t.pinned(func(r *region) error {
-		if r.IsUniform() {
-			return nil
-		}
-		var names []string
-		r.growing.Lock()
-		defer r.growing.Unlock()
-		r.Each(0, r.Data(), func(_, _ uintptr, k perms.Kind) {
+// severalProts returns the permissions of the pages, each once, "" if there are none.
+func (m Mapping) severalProts() string {
+	var names []string
+	m.within("", 0, m.Len(), false, func(r *region, addr, size uintptr) error {
+		r.Each(addr-r.Base, addr-r.Base+size, func(_, _ uintptr, k perms.Kind) {
 			if name := k.Prot.String(); !slices.Contains(names, name) {
 				names = append(names, name)
 			}
 		})
-		several = strings.Join(names, "/")
 		return nil
 	})
-	return several
+	return strings.Join(names, "/")
 }

@@ -72,15 +72,10 @@ func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 // bytes, for a range that is not within Len, and on a handle that is no longer good.
 func (u Unknown) ProtOf(off, n int) Prot {
 	all := perms.Prot(0)
-	u.pinned(func(r *region) error {
-		r.growing.Lock()
-		defer r.growing.Unlock()
-		start, end, err := r.pages(off, n, false)
-		if err == nil && start < end {
-			all = perms.All
-			r.Each(start, end, func(_, _ uintptr, k perms.Kind) { all &= k.Prot })
-		}
-		return err
+	u.within("", off, n, false, func(r *region, addr, size uintptr) error {
+		all = perms.All
+		r.Each(addr-r.Base, addr-r.Base+size, func(_, _ uintptr, k perms.Kind) { all &= k.Prot })
+		return nil
 	})
 	return Prot(all)
 }
@@ -154,15 +149,17 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 // refusal leaves a hole, it is filled with inaccessible pages, and the error is a
 // [*PartialError].
 func (u Unknown) Place(off int, s Spec, p Prot) error {
-	err := s.checkInside(p)
-	if err == nil {
-		err = u.acquireToChange() // before anything is opened
+	spot := func(r *region, b backing) (site, error) { return r.spot(off, b) }
+	return named(u.exchange(s, p, 0, spot, u.change), "place %v at %d as %v", s, off, p)
+}
+
+// look runs a transition that changes nothing.
+func (t ticket) look(f func(r *region) error) error {
+	if err := t.acquireToChange(); err != nil {
+		return err
 	}
-	if err == nil {
-		u.giveUp()
-		err = s.open(p, 0, func(b backing) error { return u.place(off, s, b, p) })
-	}
-	return named(err, "place %v at %d as %v", s, off, p)
+	defer t.giveUp()
+	return f(t.r)
 }
 
 // change runs a transition that keeps the ticket.

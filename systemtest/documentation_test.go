@@ -52,7 +52,7 @@ func TestDocumentation(t *testing.T) {
 		"None": nil, "Exec": nil, "Read": reads, "ReadExec": reads, "Write": writes, "WriteExec": writes,
 		"ReadWrite": updates, "ReadWriteExec": updates,
 		"Unknown": slices.Concat(updates, []string{"Place", "ProtOf", "Protect", "ProtectRange"}),
-		"Mapping": {"Addr", "Advise", "Cap", "Close", "Collapse", "Invalidate", "Len", "Lock", "LockOnFault", "Nodes", "Pin", "Prefault", "Prot",
+		"Mapping": {"Addr", "Advise", "Cap", "Close", "Collapse", "Drain", "Invalidate", "Len", "Lock", "LockOnFault", "Nodes", "Pin", "Prefault", "Prot",
 			"Regions", "Release", "Resident", "ResidentPages", "Seal", "SetName", "SetPolicy", "StartSync", "String", "Sync", "Unlock", "Untyped"},
 	}
 	examples := 0

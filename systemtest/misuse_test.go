@@ -52,6 +52,7 @@ const (
 	misuseHead = `package %s
 
 import (
+	"context"
 	"io"
 	"os"
 
@@ -59,6 +60,7 @@ import (
 	"github.com/mmarinus/mmap/procmaps"
 )
 
+var _ context.Context
 var _ io.Reader = (*os.File)(nil)
 var _ procmaps.Region
 `

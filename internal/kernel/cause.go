@@ -41,13 +41,8 @@ type Verdict struct {
 // be said. need is what the access was, perms.Read or perms.Write; 0 is what nobody
 // knows, a load or a store by the caller's own code.
 func CauseOf(addr uintptr, need perms.Prot) (v Verdict) {
-	table, err := procmaps.Open(0)
-	if err != nil {
-		return v
-	}
-	defer table.Close()
-	area, ok, err := table.At(uint64(addr))
-	if err != nil || !ok {
+	area, ok := regionAt(addr)
+	if !ok || !area.Contains(uint64(addr)) {
 		return v
 	}
 	if area.Inode != 0 {
@@ -125,24 +120,18 @@ func peek(name string, p []byte, at uintptr) bool {
 	return err == nil
 }
 
-// manyDevices reports whether a file system may give stat(2) another anonymous device
-// than it gives the table. On every other the minor number tells two of them apart.
-func manyDevices(name string) bool {
-	var fs unix.Statfs_t
-	if unix.Statfs(name, &fs) != nil {
-		return false
-	}
-	return uint32(fs.Type) == unix.BTRFS_SUPER_MAGIC || uint32(fs.Type) == unix.OVERLAYFS_SUPER_MAGIC
-}
+// Types of file systems. One of manyDevices may give stat(2) another anonymous device than
+// it gives the table; on every other the minor number tells two of them apart. Those of
+// kernelsOwn, the kernel's own, have files that stat as empty, and can be mapped.
+var (
+	manyDevices = []uint32{unix.BTRFS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC}
+	kernelsOwn  = []uint32{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.TRACEFS_MAGIC, unix.DEBUGFS_MAGIC}
+)
 
-// kernels reports whether a file may be in one of the kernel's own file systems.
-func kernels(name string) bool {
+// isOn reports whether a name leads to a file on a file system of one of these types.
+func isOn(name string, types []uint32) bool {
 	var fs unix.Statfs_t
-	if unix.Statfs(name, &fs) != nil {
-		return false // it has no name: those files have one
-	}
-	own := []uint32{unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.TRACEFS_MAGIC, unix.DEBUGFS_MAGIC}
-	return slices.Contains(own, uint32(fs.Type))
+	return unix.Statfs(name, &fs) == nil && slices.Contains(types, uint32(fs.Type))
 }
 
 // full says so if the file of an area that is written to is on a file system without
@@ -164,7 +153,7 @@ func statFile(area procmaps.Region, st *unix.Stat_t) error {
 		return err
 	}
 	major, minor := unix.Major(uint64(st.Dev)), unix.Minor(uint64(st.Dev))
-	device := major == area.Major && (minor == area.Minor || major == 0 && manyDevices(area.Name))
+	device := major == area.Major && (minor == area.Minor || major == 0 && isOn(area.Name, manyDevices))
 	if area.Deleted || st.Ino != area.Inode || !device {
 		return unix.ESTALE
 	}
@@ -185,8 +174,7 @@ func truncated(area procmaps.Region, addr uint64) bool {
 	if unix.Stat(link, &st) != nil && statFile(area, &st) != nil {
 		return false
 	}
-	// The kernel's own file systems have files that stat as empty, and can be mapped.
-	if st.Size == 0 && kernels(area.Name) {
+	if st.Size == 0 && isOn(area.Name, kernelsOwn) { // those files have a name
 		return false
 	}
 	page := (area.Offset + addr - area.Start) &^ uint64(PageSize-1)

@@ -26,51 +26,40 @@ type Feature struct {
 // Features are all that Probe knows. Advice is asked for by advising nothing, which fails
 // for advice that is unknown.
 var Features = []Feature{
-	{Names: "MADV_MERGEABLE MADV_UNMERGEABLE", Since: "2.6.32 with CONFIG_KSM", lacks: advised(unix.MADV_MERGEABLE)},
-	{
-		Names: "MADV_HUGEPAGE MADV_NOHUGEPAGE", Since: "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE",
-		lacks: advised(unix.MADV_HUGEPAGE),
-	},
-	{Names: "mbind move_pages", Since: "2.6.18 with CONFIG_NUMA", lacks: knows(unix.MPOL_DEFAULT)},
-	{
-		Names: "memfd_create", Since: "3.17",
-		lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC)) },
-	},
-	{Names: "MLOCK_ONFAULT", Since: "4.4", lacks: func() error { return sys.Mlock(0, 0, sys.MLOCK_ONFAULT) }},
-	{Names: "MADV_FREE", Since: "4.5", lacks: advised(unix.MADV_FREE)},
-	{Names: "MADV_WIPEONFORK MADV_KEEPONFORK", Since: "4.14", lacks: advised(unix.MADV_WIPEONFORK)},
-	{
-		Names: "MAP_SYNC", Since: "4.15",
-		lacks: withMemfd(func(fd int) error { return tryMmap(unix.MAP_SHARED_VALIDATE, fd) }),
-	},
-	{Names: "F_SEAL_FUTURE_WRITE", Since: "5.1", lacks: withMemfd(func(fd int) error {
+	feature("MADV_MERGEABLE MADV_UNMERGEABLE", "2.6.32 with CONFIG_KSM", advised(unix.MADV_MERGEABLE)),
+	feature("MADV_HUGEPAGE MADV_NOHUGEPAGE", "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", advised(unix.MADV_HUGEPAGE)),
+	feature("mbind move_pages", "2.6.18 with CONFIG_NUMA", knows(unix.MPOL_DEFAULT)),
+	feature("memfd_create", "3.17", memfd(unix.MFD_CLOEXEC, nil)),
+	feature("MLOCK_ONFAULT", "4.4", func() error { return sys.Mlock(0, 0, sys.MLOCK_ONFAULT) }),
+	feature("MADV_FREE", "4.5", advised(unix.MADV_FREE)),
+	feature("MADV_WIPEONFORK MADV_KEEPONFORK", "4.14", advised(unix.MADV_WIPEONFORK)),
+	feature("MAP_SYNC", "4.15", memfd(unix.MFD_CLOEXEC, func(fd int) error {
+		return tryMmap(PageSize, unix.MAP_SHARED_VALIDATE, fd)
+	})),
+	feature("F_SEAL_FUTURE_WRITE", "5.1", memfd(unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING, func(fd int) error {
 		_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, unix.F_SEAL_FUTURE_WRITE)
 		return err
-	})},
-	{Names: "MADV_COLD MADV_PAGEOUT", Since: "5.4", lacks: advised(unix.MADV_COLD)},
-	{Names: "MADV_POPULATE_READ MADV_POPULATE_WRITE", Since: "5.14", lacks: advised(unix.MADV_POPULATE_READ)},
-	{Names: "MPOL_PREFERRED_MANY", Since: "5.15 with CONFIG_NUMA", lacks: knows(unix.MPOL_PREFERRED_MANY)},
-	{
-		Names: "memfd_secret", Since: "5.14; before 6.5 with secretmem.enable=1",
-		lacks: func() error { return done(sys.MemfdSecret(unix.O_CLOEXEC)) },
-	},
-	{
-		Names: "PR_SET_VMA_ANON_NAME", Since: "5.17 with CONFIG_ANON_VMA_NAME",
-		lacks: func() error { return sys.SetName(0, 0, "") },
-	},
-	{Names: "MADV_DONTNEED_LOCKED", Since: "5.18", lacks: advised(unix.MADV_DONTNEED_LOCKED)},
-	{Names: "MADV_COLLAPSE", Since: "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", lacks: advised(unix.MADV_COLLAPSE)},
-	{
-		Names: "MFD_NOEXEC_SEAL", Since: "6.3",
-		lacks: func() error { return done(unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)) },
-	},
-	{Names: "MPOL_WEIGHTED_INTERLEAVE", Since: "6.9 with CONFIG_NUMA", lacks: knows(unix.MPOL_WEIGHTED_INTERLEAVE)},
-	{Names: "mseal", Since: "6.10 on 64-bit", lacks: func() error { return sys.Mseal(0, 0) }},
-	{
-		Names: "MAP_DROPPABLE", Since: "6.11 on 64-bit",
-		lacks: func() error { return tryMmap(unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1) },
-	},
-	{Names: "MADV_GUARD_INSTALL MADV_GUARD_REMOVE", Since: "6.13", lacks: advised(sys.MADV_GUARD_INSTALL)},
+	})),
+	feature("MADV_COLD MADV_PAGEOUT", "5.4", advised(unix.MADV_COLD)),
+	feature("MADV_POPULATE_READ MADV_POPULATE_WRITE", "5.14", advised(unix.MADV_POPULATE_READ)),
+	feature("MPOL_PREFERRED_MANY", "5.15 with CONFIG_NUMA", knows(unix.MPOL_PREFERRED_MANY)),
+	feature("memfd_secret", "5.14; before 6.5 with secretmem.enable=1", func() error {
+		return done(sys.MemfdSecret(unix.O_CLOEXEC))
+	}),
+	feature("PR_SET_VMA_ANON_NAME", "5.17 with CONFIG_ANON_VMA_NAME", func() error { return sys.SetName(0, 0, "") }),
+	feature("MADV_DONTNEED_LOCKED", "5.18", advised(unix.MADV_DONTNEED_LOCKED)),
+	feature("MADV_COLLAPSE", "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", advised(unix.MADV_COLLAPSE)),
+	feature("MFD_NOEXEC_SEAL", "6.3", memfd(unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL, nil)),
+	feature("MPOL_WEIGHTED_INTERLEAVE", "6.9 with CONFIG_NUMA", knows(unix.MPOL_WEIGHTED_INTERLEAVE)),
+	feature("mseal", "6.10 on 64-bit", func() error { return sys.Mseal(0, 0) }),
+	feature("MAP_DROPPABLE", "6.11 on 64-bit", func() error {
+		return tryMmap(PageSize, unix.MAP_DROPPABLE|unix.MAP_ANONYMOUS, -1)
+	}),
+	feature("MADV_GUARD_INSTALL MADV_GUARD_REMOVE", "6.13", advised(sys.MADV_GUARD_INSTALL)),
+}
+
+func feature(names, since string, lacks func() error) Feature {
+	return Feature{Names: names, Since: since, lacks: lacks}
 }
 
 // Probe returns nil if the running kernel has a feature of this name, and otherwise an
@@ -116,10 +105,11 @@ func knows(policy int) func() error {
 	return func() error { return sys.Mbind(0, 0, policy, make([]uintptr, 1)) }
 }
 
-func withMemfd(use func(fd int) error) func() error {
+// memfd asks for a memory file, and then what can be done with it.
+func memfd(flags int, use func(fd int) error) func() error {
 	return func() error {
-		fd, err := unix.MemfdCreate("probe", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
-		if err == nil {
+		fd, err := unix.MemfdCreate("probe", flags)
+		if err == nil && use != nil {
 			err = use(fd)
 		}
 		return done(fd, err)
@@ -131,10 +121,11 @@ func done(fd int, err error) error {
 	return err
 }
 
-func tryMmap(flags, fd int) error {
-	at, err := sys.Mmap(0, PageSize, unix.PROT_NONE, flags, fd, 0)
+// tryMmap maps so many bytes, and unmaps them again.
+func tryMmap(size uintptr, flags, fd int) error {
+	at, err := sys.Mmap(0, size, unix.PROT_NONE, flags, fd, 0)
 	if err == nil {
-		leftover.Abandon(at, PageSize)
+		leftover.Abandon(at, size)
 	}
 	return err
 }

@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	"github.com/mmarinus/mmap/internal/fail"
-	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -36,27 +35,23 @@ func Scarce(err error, want Demand) error {
 	users, _ := os.ReadFile("/proc/self/uid_map") // the capability counts in the first namespace only
 	all := strings.HasSuffix(string(users), " 4294967295\n") && can[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0
 	locks := (err == unix.EAGAIN || want.Locked > 0) && !all
-	const status, meminfo = "/proc/self/status", "/proc/meminfo"
-	_, unread := ReadNumber(status, "")
+	_, unread := ReadNumber("/proc/self/status", "")
 	mode := Number("/proc/sys/vm/overcommit_memory", "")
-	memory := Number(meminfo, "MemTotal:") + Number(meminfo, "SwapTotal:")
+	own := func(key string) uint64 { return Number("/proc/self/status", key) << 10 }
+	host := func(key string) uint64 { return Number("/proc/meminfo", key) << 10 }
+	memory := host("MemTotal:") + host("SwapTotal:")
 	for _, limit := range []struct {
-		applies         bool
-		name            string
-		is, used, wants uint64
+		applies  bool
+		name     string
+		is, used uint64
+		wants    uintptr
 	}{
-		{
-			locks, "RLIMIT_MEMLOCK",
-			rlimit(unix.RLIMIT_MEMLOCK), Number(status, "VmLck:") << 10, uint64(max(want.Locked, want.Space)),
-		},
-		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), Number(status, "VmSize:") << 10, uint64(want.Space)},
-		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), Number(status, "VmData:") << 10, uint64(want.Data)},
-		{
-			mode == 2, "the commit limit of vm.overcommit_memory 2",
-			Number(meminfo, "CommitLimit:") << 10, Number(meminfo, "Committed_AS:") << 10, uint64(want.Charged),
-		},
+		{locks, "RLIMIT_MEMLOCK", rlimit(unix.RLIMIT_MEMLOCK), own("VmLck:"), max(want.Locked, want.Space)},
+		{true, "RLIMIT_AS", rlimit(unix.RLIMIT_AS), own("VmSize:"), want.Space},
+		{true, "RLIMIT_DATA", rlimit(unix.RLIMIT_DATA), own("VmData:"), want.Data},
+		{mode == 2, "the commit limit of vm.overcommit_memory 2", host("CommitLimit:"), host("Committed_AS:"), want.Charged},
 	} {
-		if limit.applies && limit.used+limit.wants > limit.is {
+		if limit.applies && limit.used+uint64(limit.wants) > limit.is {
 			hint := fmt.Sprintf("%s is %d", limit.name, limit.is)
 			if unread == nil { // or nobody knows how many
 				hint += fmt.Sprintf(", and %d are in use", limit.used)
@@ -65,21 +60,12 @@ func Scarce(err error, want Demand) error {
 		}
 	}
 	switch {
-	case want.Space > 0 && !findsRoom(want.Space):
+	case want.Space > 0 && tryMmap(want.Space, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, -1) != nil:
 		err = fail.Hint(err, "the address space has no room for %d bytes", want.Space)
-	case mode == 0 && memory > 0 && uint64(want.Charged) > memory<<10:
-		err = fail.Hint(err, "memory with swap, for vm.overcommit_memory 0, is %d", memory<<10)
+	case mode == 0 && memory > 0 && uint64(want.Charged) > memory:
+		err = fail.Hint(err, "memory with swap, for vm.overcommit_memory 0, is %d", memory)
 	}
 	return err
-}
-
-// findsRoom reports whether so many bytes of address space are free in one piece.
-func findsRoom(size uintptr) bool {
-	at, err := sys.Mmap(0, size, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, -1, 0)
-	if err == nil {
-		leftover.Abandon(at, size)
-	}
-	return err == nil
 }
 
 // areaCount counts the lines of the kernel's table without allocating.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/perms"
-	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
 
@@ -16,56 +15,54 @@ import (
 
 // Denied explains why mmap(2) with these flags does not map a file that is open as fd.
 func Denied(fd int, p perms.Prot, flags int, err error) error {
-	hint, shared := "", flags&unix.MAP_SHARED != 0
+	shared := flags&unix.MAP_SHARED != 0
+	writes := shared && p&perms.Write != 0
+	mode := func() int { return fcntl(fd, unix.F_GETFL) & unix.O_ACCMODE }
+	sealed := func() bool {
+		seals := fcntl(fd, unix.F_GET_SEALS)
+		return seals > 0 && seals&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0
+	}
 	switch {
-	case err == unix.EACCES:
-		mode, no := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-		switch mode &= unix.O_ACCMODE; {
-		case no != nil:
-		case mode == unix.O_WRONLY:
-			hint = "the file is open for writing only, and every mapping needs one that can be read"
-		case mode == unix.O_RDONLY && shared && p&perms.Write != 0:
-			hint = "the file is open for reading only: open it with os.O_RDWR, or leave Shared out"
-		}
-	case err == unix.EPERM:
-		var fs unix.Statfs_t
-		seals, no := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
-		switch {
-		case no == nil && seals&(unix.F_SEAL_WRITE|unix.F_SEAL_FUTURE_WRITE) != 0 && shared && p&perms.Write != 0:
-			hint = "the file is sealed against writing: leave Shared or the write permission out"
-		case p&perms.Exec != 0 && unix.Fstatfs(fd, &fs) == nil && int64(fs.Flags)&unix.ST_NOEXEC != 0:
-			hint = "the file system is mounted with noexec"
-		}
-	case err == unix.ENODEV && shared:
-		var fs unix.Statfs_t
-		if unix.Fstatfs(fd, &fs) == nil && uint32(fs.Type) == unix.FUSE_SUPER_MAGIC {
-			hint = "this FUSE file passes the page cache by (direct_io), and can only be mapped private"
-		}
+	case err == unix.EACCES && mode() == unix.O_WRONLY:
+		return fail.Hint(err, "the file is open for writing only, and every mapping needs one that can be read")
+	case err == unix.EACCES && writes && mode() == unix.O_RDONLY:
+		return fail.Hint(err, "the file is open for reading only: open it with os.O_RDWR, or leave Shared out")
+	case err == unix.EPERM && writes && sealed():
+		return fail.Hint(err, "the file is sealed against writing: leave Shared or the write permission out")
+	case err == unix.EPERM && p&perms.Exec != 0 && FileSystem(fd).Flags&unix.ST_NOEXEC != 0:
+		return fail.Hint(err, "the file system is mounted with noexec")
+	case err == unix.ENODEV && shared && uint32(FileSystem(fd).Type) == unix.FUSE_SUPER_MAGIC:
+		return fail.Hint(err, "this FUSE file passes the page cache by (direct_io), and can only be mapped private")
 	}
-	if hint == "" {
-		return err
-	}
-	return &fail.Error{Hint: hint, Err: err}
+	return err
+}
+
+// fcntl asks about a file, and returns -1 if there is no answer.
+func fcntl(fd, what int) int {
+	n, _ := unix.FcntlInt(uintptr(fd), what, 0)
+	return n
+}
+
+// FileSystem describes the file system of an open file; of a type and with flags of 0 if
+// that is unknown.
+func FileSystem(fd int) (fs unix.Statfs_t) {
+	unix.Fstatfs(fd, &fs)
+	return fs
 }
 
 // DeniedExec explains why memory that is mapped already does not become executable.
 func DeniedExec(p perms.Prot, err error) error {
 	if p&perms.Exec != 0 && (err == unix.EACCES || err == unix.EPERM) {
-		return &fail.Error{Hint: "memory may not become executable here (PR_SET_MDWE, MemoryDenyWriteExecute): " +
-			"map it so at once, without a reserve", Err: err}
+		return fail.Hint(err, "memory may not become executable here (PR_SET_MDWE, MemoryDenyWriteExecute): "+
+			"map it so at once, without a reserve")
 	}
 	return err
 }
 
 // Occupied explains why a place is not free: by the first area that lies in it.
 func Occupied(base, size uintptr) error {
-	table, err := procmaps.Open(0)
-	if err != nil {
-		return unix.EEXIST
-	}
-	defer table.Close()
-	g, ok, err := table.Next(uint64(base))
-	if err != nil || !ok || g.Start >= uint64(base+size) {
+	g, ok := regionAt(base)
+	if !ok || g.Start >= uint64(base+size) {
 		return unix.EEXIST // and has gone
 	}
 	hint := fmt.Sprintf("%#x-%#x is mapped already, %v", g.Start, g.End, g.Perms)
@@ -79,9 +76,13 @@ func Occupied(base, size uintptr) error {
 // arguments are right: the driver of the memory does not let it be divided, as that
 // of perf_event_open(2) since Linux 6.17.
 func Undivided(base, size uintptr, err error) error {
-	if err == unix.EINVAL && (cuts(base) || cuts(base+size)) {
-		hint := "the kernel does not divide this memory: Join the parts that it has been split in"
-		return &fail.Error{Hint: hint, Err: fail.Unsupported(err)}
+	within := func(addr uintptr) bool { // an area, and not at its ends
+		g, ok := regionAt(addr)
+		return ok && g.Start < uint64(addr)
+	}
+	if err == unix.EINVAL && (within(base) || within(base+size)) {
+		const hint = "the kernel does not divide this memory: Join the parts that it has been split in"
+		return fail.Hint(fail.Unsupported(err), hint)
 	}
 	return err
 }

@@ -134,13 +134,13 @@ func Differs(base, size uintptr, p perms.Prot) error {
 	return &fail.Error{Hint: cmp.Or(wrong, fmt.Sprintf("nothing is mapped at %#x", at)), Err: unix.EACCES}
 }
 
-// cuts reports whether addr lies within a kernel's area, and not at its ends.
-func cuts(addr uintptr) bool {
+// regionAt returns the kernel's region that holds addr, or else the next above it, and
+// false if there is none, or if nobody can tell.
+func regionAt(addr uintptr) (g procmaps.Region, ok bool) {
 	table, err := procmaps.Open(0)
-	if err != nil {
-		return false
+	if err == nil {
+		defer table.Close()
+		g, ok, err = table.Next(uint64(addr))
 	}
-	defer table.Close()
-	area, ok, err := table.At(uint64(addr))
-	return err == nil && ok && area.Start < uint64(addr)
+	return g, ok && err == nil
 }

@@ -199,15 +199,18 @@ func (l *Latch) unpinSlowly(line *Stripe, m Memory) Answer {
 	return OK
 }
 
-// settle takes the thing down if it is closed and nobody pins it any more, once. Who
-// changes the word of a closed latch, so that the swap fails, settles it as well.
+// settle takes the thing down if it is closed and nobody pins it any more, once. It tries
+// again when the swap fails, for a Drain that begins or ends changes the word, too.
 func (l *Latch) settle(m Memory) Answer {
-	w := l.word.Load()
-	unused := w&(closed|busy|gone|failed) == closed && w&pinMask == 0 && l.stripes.Load().idle()
-	if unused && l.word.CompareAndSwap(w, w|busy) {
-		return l.takeDown(w, m)
+	for {
+		w := l.word.Load()
+		if w&(closed|busy|gone|failed|pinMask) != closed || !l.stripes.Load().idle() {
+			return OK
+		}
+		if l.word.CompareAndSwap(w, w|busy) {
+			return l.takeDown(w, m)
+		}
 	}
-	return OK
 }
 
 // takeDown takes the thing down, where the latch's word was w before the caller made it

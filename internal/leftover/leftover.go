@@ -86,19 +86,22 @@ func try(least int) {
 	left.ranges = ranges
 }
 
-// A sentinel is garbage from the start: its finalizer tells of a collection.
-type sentinel struct{ _ *sentinel }
-
 // arm has the next collection try again, if there is something to try.
 func arm() {
 	if left.armed || len(left.ranges) == 0 {
 		return
 	}
 	left.armed = true
-	runtime.SetFinalizer(new(sentinel), func(*sentinel) {
+	AfterCollection(func() {
 		left.Lock()
 		left.armed = false
 		left.Unlock()
 		Try()
 	})
 }
+
+// A sentinel is garbage from the start: its finalizer tells of a collection.
+type sentinel struct{ _ *sentinel }
+
+// AfterCollection calls f after the next garbage collection.
+func AfterCollection(f func()) { runtime.SetFinalizer(new(sentinel), func(*sentinel) { f() }) }

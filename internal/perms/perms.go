@@ -11,6 +11,8 @@ package perms
 import (
 	"slices"
 	"sort"
+
+	"github.com/mmarinus/mmap/procmaps"
 )
 
 // Prot is a set of permissions, the prot argument of mmap(2).
@@ -26,15 +28,7 @@ const (
 )
 
 // String returns the permissions as in /proc/PID/maps: r-x.
-func (p Prot) String() string {
-	text := []byte("---")
-	for i, c := range []byte("rwx") {
-		if p&(1<<i) != 0 {
-			text[i] = c
-		}
-	}
-	return string(text)
-}
+func (p Prot) String() string { return procmaps.Perms(p).String()[:3] } // which has the same bits
 
 // A Kind is what is known of a page: its permissions, its size, which is a huge
 // page's where it is one, and the flags of mmap(2) that it was mapped with, as far as
@@ -113,11 +107,9 @@ func (p *Pages) Boundary(off uintptr) bool { return (p.Base+off)&(p.At(off).Gran
 
 // Largest returns the size of the largest page.
 func (p *Pages) Largest() uintptr {
-	size := p.plain.Granule
-	for i, run := range p.runs {
-		if i == 0 || run.Granule > size {
-			size = run.Granule
-		}
+	size := p.At(0).Granule
+	for _, run := range p.runs {
+		size = max(size, run.Granule)
 	}
 	return size
 }

@@ -100,11 +100,8 @@ func (l Locking) mark(parts []Stretch, later bool) error {
 		}
 		// At no limit that is known. Even MLOCK_ONFAULT faults in what cannot be
 		// marked so: droppable memory, and secret memory.
-		if why := PassedOver(parts); why != nil {
-			return why
-		}
-		var why error
-		if l == Locked {
+		why := PassedOver(parts)
+		if why == nil && l == Locked {
 			why = FaultIn(parts)
 		}
 		for _, part := range parts { // a page of each tells
@@ -121,8 +118,8 @@ func (l Locking) mark(parts []Stretch, later bool) error {
 // Of returns how pages of a kind can be locked: where they can neither be read nor
 // written, there is nothing to fault in yet.
 func (l Locking) Of(k perms.Kind) Locking {
-	if l == Locked && k.Prot&Accessible == 0 {
-		return LockedOnFault
+	if k.Prot&Accessible == 0 {
+		return l.Later()
 	}
 	return l
 }

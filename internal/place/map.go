@@ -56,14 +56,6 @@ type Wish struct {
 // Map32Bit is MAP_32BIT, which other processors than amd64 do not have.
 const Map32Bit = 0x40
 
-// based says where the pages were of which one cannot be brought in.
-func based(err error, base uintptr) error {
-	if f, ok := err.(*Fault); ok {
-		f.Base = base
-	}
-	return err
-}
-
 // Map maps data bytes of b as p, and a reserve up to whole bytes.
 func (w Wish) Map(b Backing, base, data, whole uintptr, p perms.Prot) (uintptr, error) {
 	flags, prot := b.Flags, p
@@ -75,13 +67,12 @@ func (w Wish) Map(b Backing, base, data, whole uintptr, p perms.Prot) (uintptr, 
 	} else if w.Populate && !Populates() {
 		flags |= unix.MAP_POPULATE
 	}
-	align := w.Align
 	// Under UnsafeOnto there can be pages of the Go heap, which must not become a hole.
 	b.filled = w.Where == Onto && sys.Msync(base, whole, unix.MS_ASYNC) == nil
 	if b.Flags&unix.MAP_HUGETLB != 0 && whole > data {
 		// The reserve is ordinary address space: huge pages would be taken from
 		// the pool for it.
-		base, err := w.mapAt(onlySpace, base, whole, max(align, b.Granule), 0, Holding|b.Flags&Map32Bit)
+		base, err := w.mapAt(onlySpace, base, whole, max(w.Align, b.Granule), 0, Holding|b.Flags&Map32Bit)
 		if err == nil && data > 0 {
 			if err = (Wish{Populate: w.Populate, Lock: w.Lock}).Stage(b, data, base, p); err != nil {
 				if b.filled && kernel.Differs(base, data, 0) == nil && refill(base, whole, unix.MAP_FIXED) == nil {
@@ -93,7 +84,7 @@ func (w Wish) Map(b Backing, base, data, whole uintptr, p perms.Prot) (uintptr, 
 		}
 		return base, kernel.Scarce(err, kernel.Demand{})
 	}
-	at, err := w.mapAt(b, base, whole, align, prot, flags)
+	at, err := w.mapAt(b, base, whole, w.Align, prot, flags)
 	if err != nil {
 		return 0, err
 	}
@@ -134,7 +125,11 @@ func (w Wish) furnish(base, data, whole uintptr, k perms.Kind) error {
 			}
 		})
 	}
-	return based(w.Lock.Of(k).Apply(Stretch{base, data, k}), base)
+	err := w.Lock.Of(k).Apply(Stretch{base, data, k})
+	if f, ok := err.(*Fault); ok {
+		f.Base = base
+	}
+	return err
 }
 
 // mapAt maps size bytes of b where the placement says, at a multiple of align.
@@ -228,16 +223,14 @@ func (w Wish) Stage(b Backing, size, to uintptr, p perms.Prot) error {
 // Holding are the flags of address space that is held and never touched.
 const Holding = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_NORESERVE
 
-// HoldAt holds address space exactly there, where nothing may be mapped.
-func HoldAt(base, size uintptr) error {
-	_, err := Wish{Where: Exactly}.mapAt(onlySpace, base, size, 0, 0, Holding)
-	return err
-}
-
-// Hold holds address space anywhere.
-func Hold(size uintptr) (uintptr, error) {
-	base, err := sys.Mmap(0, size, unix.PROT_NONE, Holding, -1, 0)
-	return base, kernel.Scarce(err, kernel.Demand{Space: size})
+// Hold holds address space: anywhere, or, if base is not 0, exactly there, where nothing
+// may be mapped.
+func Hold(base, size uintptr) (uintptr, error) {
+	where := Anywhere
+	if base != 0 {
+		where = Exactly
+	}
+	return Wish{Where: where}.mapAt(onlySpace, base, size, 0, 0, Holding)
 }
 
 var onlySpace = Backing{FD: -1, Granule: kernel.PageSize}

@@ -109,13 +109,13 @@ func TestStage(t *testing.T) {
 }
 
 func TestHold(t *testing.T) {
-	at, err := Hold(3 * page)
+	at, err := Hold(0, 3*page)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer sys.Munmap(at, 3*page)
 	is(t, "held", at, "---", "---", "---")
-	if err := HoldAt(at, page); !errors.Is(err, unix.EEXIST) {
+	if _, err := Hold(at, page); !errors.Is(err, unix.EEXIST) {
 		t.Error(err)
 	}
 	if hole, err := Fill(at, 3*page); hole || err != nil {
@@ -145,7 +145,7 @@ func TestRelocate(t *testing.T) {
 	if err := Locked.Apply(Stretch{at, page, memory.Kind(rw)}); err != nil {
 		t.Fatal(err)
 	}
-	to, err := Hold(6 * page)
+	to, err := Hold(0, 6*page)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -159,7 +159,7 @@ func TestRelocate(t *testing.T) {
 		t.Error("the lock has not moved along")
 	}
 	// The last area cannot be longer than the address space: all come back.
-	if err := HoldAt(at, 4*page); err != nil {
+	if _, err := Hold(at, 4*page); err != nil {
 		t.Skip("somebody else is there: ", err)
 	}
 	err = Relocate(to, 4*page, at, math.MaxInt&^(page-1)-at, small)
