@@ -1,0 +1,120 @@
+//go:build linux
+
+// Command jit compiles a polynomial with whole coefficients to machine code, and prints
+// its value for each number of standard input. The highest power comes first:
+//
+//	seq 1 10 | go run ./examples/jit 3 0 -2    # 3x² - 2
+//
+// The code is written while the memory can be written, and called when it can only be
+// read and executed. It never is both.
+//
+// Only a leaf of a few instructions may be called as [Func.Call] does it. It calls
+// nothing, touches no memory and does not loop. The Go runtime knows nothing of it:
+//
+//   - It has no stack check, so it must not use the goroutine's stack, which is small and
+//     moves when it grows.
+//   - The runtime cannot walk a stack with a return address in such code on it: a Go
+//     function called from there ends the program as soon as the collector, a panic or a
+//     growing stack looks. So does a fault in the code: no guard makes it an error.
+//   - The runtime cannot preempt it. A collection waits until it returns, and with it
+//     all other goroutines; the profiler counts its time as external code.
+//
+// Longer code belongs behind cgo, or behind a trampoline in assembly that changes to a
+// stack of its own, as wazero has it.
+//
+// A system can forbid that memory which was writable becomes executable: SELinux without
+// execmem, systemd's MemoryDenyWriteExecute, PR_SET_MDWE of prctl(2). Compile then fails
+// with EACCES, and nothing is left behind:
+//
+//	mmap: protect as r-x: permission denied
+//
+// The other way is a Memfd that is mapped twice and Shared, as ReadWrite to write the code
+// and as ReadExec to call it. PR_SET_MDWE allows that; SELinux asks its policy, and
+// vm.memfd_noexec can forbid it.
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+
+	"github.com/mmarinus/mmap"
+)
+
+// A Func is compiled code. Its methods may be called from several goroutines.
+type Func struct{ m mmap.ReadExec }
+
+// Compile returns the code of a polynomial. On a processor that it has no code for the
+// error matches errors.ErrUnsupported.
+func Compile(coefficients []int32) (Func, error) {
+	text, err := assemble(coefficients)
+	if err != nil {
+		return Func{}, err
+	}
+	rw, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(len(text)))
+	if err != nil {
+		return Func{}, err
+	}
+	if _, err = rw.WriteAt(text, 0); err == nil {
+		var m mmap.ReadExec
+		if m, err = mmap.Protect[mmap.ReadExec](rw); err == nil {
+			return Func{m}, nil
+		}
+	}
+	return Func{}, errors.Join(err, rw.Close()) // after a failure it is still ours to close
+}
+
+// Call returns the value at x; overflow wraps, as in Go. The pin keeps the code where it
+// is while it runs: a Close meanwhile unmaps it afterwards.
+func (f Func) Call(x int64) (y int64, err error) {
+	pin, err := f.m.Pin()
+	if err != nil {
+		return 0, err
+	}
+	y = enter(pin.Bytes(), x)
+	return y, pin.Unpin()
+}
+
+// Close gives the memory back.
+func (f Func) Close() error { return f.m.Close() }
+
+func main() {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "jit:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, in io.Reader, out io.Writer) (err error) {
+	var coefficients []int32
+	for _, arg := range args {
+		c, err := strconv.ParseInt(arg, 0, 32)
+		if err != nil {
+			return err
+		}
+		coefficients = append(coefficients, int32(c))
+	}
+	f, err := Compile(coefficients)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	w := bufio.NewWriter(out)
+	words := bufio.NewScanner(in)
+	words.Split(bufio.ScanWords)
+	for words.Scan() {
+		x, err := strconv.ParseInt(words.Text(), 0, 64)
+		if err != nil {
+			return errors.Join(err, w.Flush())
+		}
+		y, err := f.Call(x)
+		if err != nil {
+			return errors.Join(err, w.Flush())
+		}
+		fmt.Fprintln(w, y) // Flush has its error
+	}
+	return errors.Join(words.Err(), w.Flush())
+}
