@@ -8,14 +8,12 @@ import (
 	"unsafe"
 )
 
-const most = 16 // coefficients: the code stays a few instructions
-
 // assemble returns machine code by Horner's rule. In the calling convention that Go's
 // compiler uses on amd64 (ABIInternal), x is in RAX and so is the result; RBX is free to
 // use. The convention is Go's own and may change with a release: a test calls the code.
 func assemble(coefficients []int32) ([]byte, error) {
-	if n := len(coefficients); n == 0 || n > most {
-		return nil, fmt.Errorf("%d coefficients: give 1 to %d", n, most)
+	if n := len(coefficients); n == 0 || n > 16 { // the code stays a few instructions
+		return nil, fmt.Errorf("%d coefficients: give 1 to 16", n)
 	}
 	text := []byte{0x48, 0x89, 0xc3, 0x31, 0xc0} // mov rbx, rax; xor eax, eax
 	for _, c := range coefficients {

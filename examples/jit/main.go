@@ -8,16 +8,16 @@
 // The code is written while the memory can be written, and called when it can only be
 // read and executed. It never is both.
 //
-// Only a leaf of a few instructions may be called as [Func.Call] does it. It calls
-// nothing, touches no memory and does not loop. The Go runtime knows nothing of it:
+// Only a leaf of a few instructions may be called as [Func.Call] does it, one that calls
+// nothing, uses no stack and does not loop. The Go runtime knows nothing of it:
 //
-//   - It has no stack check, so it must not use the goroutine's stack, which is small and
-//     moves when it grows.
-//   - The runtime cannot walk a stack with a return address in such code on it: a Go
-//     function called from there ends the program as soon as the collector, a panic or a
-//     growing stack looks. So does a fault in the code: no guard makes it an error.
-//   - The runtime cannot preempt it. A collection waits until it returns, and with it
-//     all other goroutines; the profiler counts its time as external code.
+//   - It has no stack check. The goroutine's stack is small, and moves when it grows.
+//   - The runtime cannot walk a stack that has such code on it. A Go function called from
+//     there ends the program when the collector, a panic or a growing stack looks. A fault
+//     in the code looks like one of the call, and a guard makes it an error; if the code
+//     has pushed anything by then, the fault ends the program.
+//   - The runtime cannot preempt it: a collection, and all who wait for it, wait until it
+//     returns. The profiler counts its time as external code.
 //
 // Longer code belongs behind cgo, or behind a trampoline in assembly that changes to a
 // stack of its own, as wazero has it.
@@ -44,8 +44,8 @@ import (
 	"github.com/mmarinus/mmap"
 )
 
-// A Func is compiled code. Its methods may be called from several goroutines.
-type Func struct{ m mmap.ReadExec }
+// A Func is compiled code, for any number of goroutines. Close gives its memory back.
+type Func struct{ mmap.ReadExec }
 
 // Compile returns the code of a polynomial. On a processor that it has no code for the
 // error matches errors.ErrUnsupported.
@@ -67,19 +67,16 @@ func Compile(coefficients []int32) (Func, error) {
 	return Func{}, errors.Join(err, rw.Close()) // after a failure it is still ours to close
 }
 
-// Call returns the value at x; overflow wraps, as in Go. The pin keeps the code where it
-// is while it runs: a Close meanwhile unmaps it afterwards.
+// Call returns the value at x; overflow wraps, as in Go. The pin keeps the code in place
+// while it runs, whoever calls Close.
 func (f Func) Call(x int64) (y int64, err error) {
-	pin, err := f.m.Pin()
+	pin, err := f.Pin()
 	if err != nil {
 		return 0, err
 	}
-	y = enter(pin.Bytes(), x)
-	return y, pin.Unpin()
+	defer func() { err = errors.Join(err, pin.Unpin()) }()
+	return enter(pin.Bytes(), x), nil
 }
-
-// Close gives the memory back.
-func (f Func) Close() error { return f.m.Close() }
 
 func main() {
 	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
@@ -102,19 +99,17 @@ func run(args []string, in io.Reader, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	w := bufio.NewWriter(out)
-	words := bufio.NewScanner(in)
-	words.Split(bufio.ScanWords)
-	for words.Scan() {
-		x, err := strconv.ParseInt(words.Text(), 0, 64)
-		if err != nil {
-			return errors.Join(err, w.Flush())
+	r, w := bufio.NewReader(in), bufio.NewWriter(out)
+	for err == nil {
+		var x, y int64
+		if _, err = fmt.Fscan(r, &x); err == nil {
+			if y, err = f.Call(x); err == nil {
+				fmt.Fprintln(w, y) // Flush has its error
+			}
 		}
-		y, err := f.Call(x)
-		if err != nil {
-			return errors.Join(err, w.Flush())
-		}
-		fmt.Fprintln(w, y) // Flush has its error
 	}
-	return errors.Join(words.Err(), w.Flush())
+	if err == io.EOF {
+		err = nil
+	}
+	return errors.Join(err, w.Flush())
 }

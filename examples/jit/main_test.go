@@ -63,11 +63,11 @@ func TestCall(t *testing.T) {
 // What is executable cannot be written, says the kernel.
 func TestPermissions(t *testing.T) {
 	f := compile(t, 1, 2)
-	regions, err := f.m.Regions()
+	regions, err := f.Regions()
 	if err != nil || len(regions) != 1 || regions[0].Perms.String() != "r-xp" {
 		t.Errorf("%v, %v", regions, err)
 	}
-	err = f.m.View(func(b []byte) error { b[0] = 0xc3; return nil })
+	err = f.View(func(b []byte) error { b[0] = 0xc3; return nil })
 	if !errors.Is(err, mmap.ErrPermission) {
 		t.Error("a store: ", err)
 	}
