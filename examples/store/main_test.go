@@ -435,3 +435,32 @@ func TestRun(t *testing.T) {
 		t.Error("a folder was opened")
 	}
 }
+
+// BenchmarkGet: a value of 100 bytes of a store of 10,000, in the page cache.
+func BenchmarkGet(b *testing.B) {
+	kinds := map[string]func(*os.File) (pages, error){"mapped": newMapped, "plain": newPlain}
+	defer func() { newPages = newMapped }()
+	for _, name := range []string{"mapped", "plain"} {
+		newPages = kinds[name]
+		s, err := Open(filepath.Join(b.TempDir(), "store"))
+		for i := 0; i < 10_000 && err == nil; i++ {
+			err = s.Put(fmt.Sprint(i), make([]byte, 100))
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer s.Close()
+		tx, err := s.Begin()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer tx.end()
+		b.Run("pages="+name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				if _, err := tx.Get(fmt.Sprint(i % 10_000)); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
