@@ -47,8 +47,7 @@ import (
 // A Func is compiled code, for any number of goroutines. Close gives its memory back.
 type Func struct{ mmap.ReadExec }
 
-// Compile returns the code of a polynomial. On a processor that it has no code for the
-// error matches errors.ErrUnsupported.
+// Compile returns the code of a polynomial, or errors.ErrUnsupported where there is none.
 func Compile(coefficients []int32) (Func, error) {
 	text, err := assemble(coefficients)
 	if err != nil {

@@ -32,6 +32,7 @@ type file struct {
 	size   atomic.Int64 // of the records that are whole; readers look no further
 	synced int64        // as much is on storage
 	header int64        // where the next header goes
+	failed error        // of sync: the kernel can have forgotten what it could not write
 }
 
 func openFile(name string) (*file, error) {
@@ -101,14 +102,11 @@ func (f *file) load(size int64) (err error) {
 	return f.cut(off)
 }
 
-func (f *file) add(key string, off int64) {
-	old, _ := f.index.Load(key)
-	list, _ := old.([]int64)
-	f.index.Store(key, append(list, off)) // readers look at their part of the array only
-}
-
 // put appends a record. Readers see it when it is all there.
 func (f *file) put(key string, value []byte) error {
+	if f.failed != nil {
+		return f.failed
+	}
 	if len(key) > most || len(value) > most-len(key) {
 		return fmt.Errorf("a key of %d bytes with %d: %w", len(key), len(value), os.ErrInvalid)
 	}
@@ -130,8 +128,10 @@ func (f *file) put(key string, value []byte) error {
 
 // sync brings the records to storage, and then a header that says so.
 func (f *file) sync() error {
-	size := f.size.Load()
-	err := f.flush(f.synced, size-f.synced)
+	size, err := f.size.Load(), f.failed
+	if err == nil {
+		err = f.flush(f.synced, size-f.synced)
+	}
 	if err == nil {
 		_, err = f.WriteAt(header(size), f.header)
 	}
@@ -141,5 +141,6 @@ func (f *file) sync() error {
 	if err == nil {
 		f.synced, f.header = size, second-f.header
 	}
+	f.failed = err
 	return err
 }

@@ -369,6 +369,46 @@ func TestLimits(t *testing.T) {
 	check(t, s.Close())
 }
 
+// TestSyncFails: after a Sync that failed, none pretends that all is well.
+func TestSyncFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "store")
+	broken := false
+	use(t, func(f *os.File) (pages, error) {
+		p, err := newMapped(f)
+		return breakable{p, &broken}, err
+	})
+	s := open(t, path)
+	check(t, s.Put("a", []byte("1")))
+	check(t, s.Sync())
+	check(t, s.Put("b", []byte("2")))
+	for _, broken = range []bool{true, false} {
+		if err := s.Sync(); !errors.Is(err, unix.EIO) {
+			t.Error(err)
+		}
+		if err := s.Put("c", []byte("3")); !errors.Is(err, unix.EIO) {
+			t.Error(err)
+		}
+	}
+	if err := s.Close(); !errors.Is(err, unix.EIO) {
+		t.Error(err)
+	}
+	s = open(t, path)
+	mustHold(t, s, "a=1 b=2")
+	check(t, s.Close())
+}
+
+type breakable struct {
+	pages
+	broken *bool
+}
+
+func (b breakable) flush(off, n int64) error {
+	if *b.broken {
+		return unix.EIO
+	}
+	return b.pages.flush(off, n)
+}
+
 // TestFullDisk: a full disk is an error of Put, and the store goes on.
 func TestFullDisk(t *testing.T) {
 	if os.Getenv("STORE_OWN_MOUNTS") == "" {

@@ -35,8 +35,8 @@ func (s *Store) Put(key string, value []byte) error {
 	return s.now.Load().put(key, value)
 }
 
-// Sync returns when all that was put is on storage. After an error, close the store: the
-// kernel can have forgotten what it could not write.
+// Sync returns when all that was put is on storage. After an error nothing more is written:
+// close the store, and open it again.
 func (s *Store) Sync() error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
@@ -102,6 +102,12 @@ func (s *Store) Begin() (*Tx, error) {
 			return nil, err
 		}
 	}
+}
+
+func (f *file) add(key string, off int64) {
+	old, _ := f.index.Load(key)
+	list, _ := old.([]int64)
+	f.index.Store(key, append(list, off)) // readers look at their part of the array only
 }
 
 // newest returns the offset of the last record of a key, and 0 if there is none.
