@@ -56,7 +56,8 @@ func newLayout(f *os.File) (*layout, error) {
 		return nil, err
 	}
 	l := &layout{File: file, f: f, align: page}
-	if l.Class != elf.ELFCLASS64 || l.Machine != self.Machine || l.Data != self.Data || l.Type != elf.ET_EXEC && l.Type != elf.ET_DYN {
+	foreign := l.Class != elf.ELFCLASS64 || l.Machine != self.Machine || l.Data != self.Data
+	if foreign || l.Type != elf.ET_EXEC && l.Type != elf.ET_DYN {
 		return nil, fmt.Errorf("no 64-bit program of this processor, but %v %v %v %v", l.Class, l.Data, l.Machine, l.Type)
 	}
 	size := uint64(st.Size())
@@ -74,7 +75,7 @@ func newLayout(f *os.File) (*layout, error) {
 		case p.Align > largest || p.Align&(p.Align-1) != 0:
 			return fmt.Errorf("alignment %#x", p.Align)
 		case l.high > 0 && (down(p.Vaddr) < l.high || p.Vaddr-l.low > largest):
-			return fmt.Errorf("too far from the one before it, overlapping, or out of order")
+			return errors.New("too far from the first one, overlapping, or out of order")
 		case l.high == 0:
 			l.low = down(p.Vaddr)
 		}
