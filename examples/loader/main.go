@@ -1,130 +1,149 @@
 //go:build linux
 
-// Command loader loads a static or static-pie ELF64 program of this processor into memory,
-// as an enclave or a virtual machine gets it, and shows what is where. It runs nothing.
-//
-//	CGO_ENABLED=0 go build -o /tmp/tour ./examples/tour && go run ./examples/loader /tmp/tour
+// Command loader loads a static or static-pie ELF64 program into one mapping and prints what is where.
 package main
 
 import (
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
+	"log"
 	"os"
 
 	"github.com/mmarinus/mmap"
 )
 
-// An Image is a program in memory, in parts. What may be done with a part is in its type.
-type Image struct {
-	Base, Entry uint64 // add Base to an address of the file: a static-pie is relocated to it
+var relative = map[elf.Machine]uint64{ // R_*_RELATIVE, the type of the relocations that add the base
+	elf.EM_X86_64: 8, elf.EM_AARCH64: 1027, elf.EM_RISCV: 3, elf.EM_PPC64: 22, elf.EM_LOONGARCH: 3, elf.EM_S390: 12,
+}
+var permissions = map[elf.ProgFlag]mmap.Prot{ // nothing is writable (2) and executable (1) at once
+	4: mmap.ProtRead, 4 | 2: mmap.ProtRead | mmap.ProtWrite, 4 | 1: mmap.ProtRead | mmap.ProtExec,
+}
+
+func down(addr uint64) int { return int(addr) &^ (os.Getpagesize() - 1) }
+func up(addr uint64) int   { return down(addr + uint64(os.Getpagesize()) - 1) }
+
+// A Program is in memory, in parts. What may be done with a part is in its type.
+type Program struct {
+	Base, Entry uint64 // Base is where address 0 of the file is
 	Code        []mmap.ReadExec
 	Constants   []mmap.Read
 	Data        []mmap.ReadWrite
-	Parts       []mmap.Mapping // these and the gaps, in the order of their addresses
+	Parts       []mmap.Mapping // these and the gaps, in order
 }
 
-// Load maps the file privately: it must not change while the image is in use.
-func Load(f *os.File) (*Image, error) {
-	l, err := newLayout(f)
+// LoadELF maps the file privately: it must not change while the program is in use.
+func LoadELF(path string) (*Program, error) {
+	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	u, err := mmap.MapUnknown(mmap.Anonymous(int(l.high-l.low)).Align(int(l.align)), mmap.ProtNone)
+	defer f.Close()
+	file, u, err := reserve(f)
 	if err != nil {
 		return nil, err
 	}
-	l.u, l.base = u, uint64(u.Addr())-l.low // which may wrap, as sums with it do
-	image := &Image{Base: l.base, Entry: l.base + l.Entry}
-	steps := []struct {
-		kind elf.ProgType
-		do   func(*elf.Prog) error
-	}{{elf.PT_LOAD, l.place}, {elf.PT_DYNAMIC, l.relocate}, {elf.PT_GNU_RELRO, l.readOnly}}
-	for _, step := range steps {
-		if err := l.each(step.kind, step.do); err != nil {
-			return nil, errors.Join(err, u.Close())
+	for _, s := range file.Progs { // in this order; another one fails, for lack of permissions
+		switch s.Type {
+		case elf.PT_LOAD: // pages of the file, and zeros behind them
+			zeros, end, prot := s.Vaddr+s.Filesz, s.Vaddr+s.Memsz, permissions[s.Flags]
+			err = errors.Join(
+				u.Place(int(s.Vaddr), mmap.File(f, int64(s.Off), up(zeros)-int(s.Vaddr)), prot),
+				u.ProtectRange(up(zeros), up(end)-up(zeros), prot),
+				u.UpdateRange(int(zeros), min(up(zeros), int(end))-int(zeros), func(b []byte) error { clear(b); return nil }))
+		case elf.PT_DYNAMIC:
+			err = relocate(u, file)
+		case elf.PT_GNU_RELRO: // data can begin in its last page
+			err = u.ProtectRange(down(s.Vaddr), down(s.Vaddr+s.Memsz)-down(s.Vaddr), mmap.ProtRead)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%v: %w", s.Type, err), u.Close())
 		}
 	}
-	if err := image.divide(u); err != nil {
-		return nil, errors.Join(err, image.Close())
-	}
-	return image, nil
+	p := &Program{Base: uint64(u.Addr()), Entry: uint64(u.Addr()) + file.Entry}
+	return p, p.split(u)
 }
 
-// divide splits the mapping where the kernel says that permissions change. Assert asks it
-// again, and then a part has its type.
-func (i *Image) divide(u mmap.Unknown) error {
+// reserve checks what the headers say, and maps as much, from address 0 on, without permissions.
+func reserve(f *os.File) (file *elf.File, u mmap.Unknown, err error) {
+	st, failed := f.Stat()
+	file, err = elf.NewFile(f)
+	if err != nil || failed != nil || file.Class != elf.ELFCLASS64 || relative[file.Machine] == 0 ||
+		file.Type != elf.ET_EXEC && file.Type != elf.ET_DYN ||
+		file.ByteOrder.Uint16([]byte{1, 0}) != binary.NativeEndian.Uint16([]byte{1, 0}) {
+		return nil, u, errors.Join(err, failed, errors.New("no ELF64 program of a known machine"))
+	}
+	size, align, length := 0, uint64(0), uint64(st.Size()) // 0 is no alignment, and an error
+	for _, s := range file.Progs {
+		if s.Type == elf.PT_INTERP || s.Type == elf.PT_LOAD && (permissions[s.Flags] == 0 || s.Filesz > s.Memsz ||
+			s.Off > length || s.Filesz > length-s.Off || s.Vaddr > 1<<30 || s.Memsz > 1<<30 || down(s.Vaddr) < size) {
+			return nil, u, fmt.Errorf("bad %v: %+v", s.Type, s.ProgHeader)
+		} else if s.Type == elf.PT_LOAD {
+			size, align = up(s.Vaddr+s.Memsz), max(align, s.Align, uint64(os.Getpagesize()))
+		}
+	}
+	u, err = mmap.MapUnknown(mmap.Anonymous(size).Align(int(align)), mmap.ProtNone)
+	return file, u, err
+}
+
+// relocate adds the base to the pointers that the file lists. What else it lists is left to the program's start.
+func relocate(u mmap.Unknown, file *elf.File) error {
+	table, err := file.DynValue(elf.DT_RELA)
+	size, failed := file.DynValue(elf.DT_RELASZ)
+	if compact, _ := file.DynValue(36); len(compact) > 0 || len(table) == 0 || len(size) == 0 { // 36: DT_RELR
+		return errors.Join(err, failed, errors.New("no relocations, or of an unknown kind"))
+	}
+	return u.ViewRange(int(table[0]), int(size[0]), func(b []byte) error {
+		entries, err := mmap.Slice[elf.Rela64](b)
+		for i := 0; i < len(entries) && err == nil; i++ {
+			if e := entries[i]; e.Info == relative[file.Machine] {
+				_, err = u.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(u.Addr())+uint64(e.Addend)), int64(e.Off))
+			} else if e.Info>>32 != 0 {
+				err = fmt.Errorf("the pointer at %#x needs a symbol", e.Off)
+			}
+		}
+		return err
+	})
+}
+
+// split divides u where permissions change, and gives each part its type.
+func (p *Program) split(u mmap.Unknown) error {
 	regions, err := u.Regions()
-	for n, r := range regions {
-		if n+1 < len(regions) && regions[n+1].Perms == r.Perms || err != nil {
-			continue
+	for _, r := range regions {
+		part, rest, err := mmap.Split(u, int(r.End-uint64(u.Addr())))
+		if err != nil {
+			return errors.Join(err, u.Close())
 		}
-		var part mmap.Unknown
-		if part, u, err = mmap.Split(u, int(r.End-uint64(u.Addr()))); err == nil {
-			err = i.add(part)
-		}
+		u = rest
+		_ = is(p, &p.Code, part) || is(p, &p.Constants, part) || is(p, &p.Data, part) || is(p, new([]mmap.None), part)
 	}
-	return errors.Join(err, u.Close()) // empty, if all went well
+	return errors.Join(err, u.Close()) // nothing is left of it
 }
 
-func (i *Image) add(part mmap.Unknown) error {
-	switch part.Prot() {
-	case mmap.ProtNone:
-		return keep(i, new([]mmap.None), part)
-	case mmap.ProtRead:
-		return keep(i, &i.Constants, part)
-	case mmap.ProtRead | mmap.ProtWrite:
-		return keep(i, &i.Data, part)
-	}
-	return keep(i, &i.Code, part)
-}
-
-func keep[M mmap.Known](i *Image, list *[]M, part mmap.Unknown) error {
+// is keeps a part in the list if the kernel says that it has the permissions of M.
+func is[M mmap.Known](p *Program, list *[]M, part mmap.Unknown) bool {
 	m, err := mmap.Assert[M](part)
-	if err != nil {
-		return errors.Join(err, part.Close())
+	if err == nil {
+		*list, p.Parts = append(*list, m), append(p.Parts, m.Untyped())
 	}
-	*list, i.Parts = append(*list, m), append(i.Parts, m.Untyped())
-	return nil
+	return err == nil
 }
 
 // Close unmaps all parts.
-func (i *Image) Close() (err error) {
-	for _, part := range i.Parts {
+func (p *Program) Close() (err error) {
+	for _, part := range p.Parts {
 		err = errors.Join(err, part.Close())
 	}
 	return err
 }
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: loader FILE")
-		os.Exit(2)
-	}
-	if err := run(os.Args[1], os.Stdout); err != nil {
-		fmt.Fprintf(os.Stderr, "loader: %s: %v\n", os.Args[1], err)
-		os.Exit(1)
-	}
-}
-
-func run(name string, out io.Writer) error {
-	f, err := os.Open(name)
+	p, err := LoadELF(os.Args[len(os.Args)-1]) // without an argument, itself
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	defer f.Close()
-	image, err := Load(f)
-	if err != nil {
-		return err
+	for _, part := range p.Parts {
+		fmt.Println(part.Regions())
 	}
-	fmt.Fprintf(out, "entry %#x, in the file %#x\n", image.Entry, image.Entry-image.Base)
-	for _, part := range image.Parts {
-		regions, failed := part.Regions()
-		err = errors.Join(err, failed)
-		for _, r := range regions {
-			fmt.Fprintf(out, "%#10x  %v\n", r.Start-image.Base, r)
-		}
-	}
-	return errors.Join(err, image.Close())
 }

@@ -76,21 +76,14 @@ func build(t *testing.T, kind string) string {
 	return name
 }
 
-func load(name string) (*Image, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return Load(f)
-}
+var page = uint64(os.Getpagesize())
 
 func TestLoad(t *testing.T) {
 	for _, kind := range []string{"go", "-static", "-static-pie"} {
 		t.Run(kind, func(t *testing.T) {
 			name := build(t, kind)
 			before := mmap.ReadStats().Mappings
-			image, err := load(name)
+			image, err := LoadELF(name)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +108,7 @@ func TestLoad(t *testing.T) {
 }
 
 // read returns n bytes at an address of the file, from whichever part has them.
-func read(t *testing.T, i *Image, addr, n uint64) []byte {
+func read(t *testing.T, i *Program, addr, n uint64) []byte {
 	t.Helper()
 	var out []byte
 	addr += i.Base
@@ -147,7 +140,7 @@ func read(t *testing.T, i *Image, addr, n uint64) []byte {
 }
 
 // compare compares each page with the file and the kernel's table.
-func compare(t *testing.T, file *elf.File, i *Image) {
+func compare(t *testing.T, file *elf.File, i *Program) {
 	t.Helper()
 	table, err := procmaps.Open(0)
 	if err != nil {
@@ -157,7 +150,7 @@ func compare(t *testing.T, file *elf.File, i *Image) {
 	relocated, readOnly := relocations(t, file), map[uint64]bool{}
 	for _, p := range file.Progs {
 		if p.Type == elf.PT_GNU_RELRO {
-			for addr := down(p.Vaddr); addr < down(p.Vaddr+p.Memsz); addr += page {
+			for addr := uint64(down(p.Vaddr)); addr < uint64(down(p.Vaddr+p.Memsz)); addr += page {
 				readOnly[addr] = true
 			}
 		}
@@ -179,7 +172,7 @@ func compare(t *testing.T, file *elf.File, i *Image) {
 		if got := read(t, i, p.Vaddr, p.Memsz); !bytes.Equal(got, want) {
 			t.Errorf("the segment at %#x differs", p.Vaddr)
 		}
-		for addr := down(p.Vaddr); addr < p.Vaddr+p.Memsz; addr += page {
+		for addr := uint64(down(p.Vaddr)); addr < p.Vaddr+p.Memsz; addr += page {
 			perms := procmaps.Perms(0)
 			for flag, bit := range map[elf.ProgFlag]procmaps.Perms{elf.PF_R: procmaps.Read, elf.PF_W: procmaps.Write, elf.PF_X: procmaps.Exec} {
 				if p.Flags&flag != 0 {
@@ -247,7 +240,7 @@ func relocations(t *testing.T, file *elf.File) map[uint64]uint64 {
 }
 
 // symbols looks at the variables of the source.
-func symbols(t *testing.T, file *elf.File, i *Image, kind string) {
+func symbols(t *testing.T, file *elf.File, i *Program, kind string) {
 	t.Helper()
 	list, err := file.Symbols()
 	if err != nil {
@@ -287,7 +280,7 @@ func damaged(t *testing.T, program []byte, change func(b []byte) []byte) error {
 		t.Fatal(err)
 	}
 	before := mmap.ReadStats().Mappings
-	image, err := load(name)
+	image, err := LoadELF(name)
 	if err == nil {
 		err = errors.Join(image.Close(), errLoads)
 	}
@@ -339,16 +332,16 @@ func TestDamaged(t *testing.T) {
 				"empty":             {func(b []byte) []byte { return nil }, "EOF"},
 				"text":              {func(b []byte) []byte { return []byte("#!/bin/sh\n" + strings.Repeat("\n", 100)) }, "bad magic"},
 				"class":             {func(b []byte) []byte { b[4] = 9; return b }, "class"},
-				"other machine":     {func(b []byte) []byte { b[18], b[19] = 1, 1; return b }, "no 64-bit program of this processor"},
-				"object file":       {func(b []byte) []byte { binary.NativeEndian.PutUint16(b[16:], 1); return b }, "no 64-bit program"},
-				"no segments":       {func(b []byte) []byte { binary.NativeEndian.PutUint16(b[56:], 0); return b }, "no segments"},
-				"huge memsz":        {field(last, memsz, 1<<63), "absurd"},
-				"largest memsz":     {field(last, memsz, 1<<64-1), "absurd"},
-				"filesz over memsz": {field(last, memsz, 1), "absurd"},
-				"huge filesz":       {field(0, filesz, 1<<40), "absurd"},
-				"outside the file":  {field(last, offset, 1<<40), "the file ends before it"},
+				"other machine":     {func(b []byte) []byte { b[18], b[19] = 1, 1; return b }, "no ELF64 program"},
+				"object file":       {func(b []byte) []byte { binary.NativeEndian.PutUint16(b[16:], 1); return b }, ""},
+				"no segments":       {func(b []byte) []byte { binary.NativeEndian.PutUint16(b[56:], 0); return b }, ""},
+				"huge memsz":        {field(last, memsz, 1<<63), "bad PT_LOAD"},
+				"largest memsz":     {field(last, memsz, 1<<64-1), "bad PT_LOAD"},
+				"filesz over memsz": {field(last, memsz, 1), "bad PT_LOAD"},
+				"huge filesz":       {field(0, filesz, 1<<40), "bad PT_LOAD"},
+				"outside the file":  {field(last, offset, 1<<40), "bad PT_LOAD"},
 				"largest offset":    {field(last, offset, 1<<64-1<<12), ""},
-				"misaligned":        {field(1, vaddr, 0x7ff123), "cannot be mapped there"},
+				"misaligned":        {field(1, vaddr, 0x7ff123), "PT_LOAD"},
 				"overlapping":       {field(1, vaddr, 0), ""},
 				"far away":          {field(last, vaddr, 1<<61), ""},
 				"last address":      {field(last, vaddr, 1<<64-1<<12), ""},
@@ -357,8 +350,8 @@ func TestDamaged(t *testing.T) {
 				"writable code": {func(b []byte) []byte {
 					binary.NativeEndian.PutUint32(header(t, b, elf.PT_LOAD, 0)[4:], 7)
 					return b
-				}, "permissions"},
-				"bss in code": {field(0, filesz, 1), "permissions"},
+				}, "bad PT_LOAD"},
+				"bss in code": {field(0, filesz, 1), "permission"},
 			} {
 				err := damaged(t, program, test.change)
 				if err == nil || !strings.Contains(err.Error(), test.says) || test.says == "" && errors.Is(err, errLoads) {
@@ -427,10 +420,16 @@ func TestDamagedDynamic(t *testing.T) {
 			order.PutUint64(header(t, b, elf.PT_GNU_RELRO, 0)[40:], 1<<40)
 			return b
 		}, os.ErrInvalid},
-		"dynamic outside": {func(b []byte) []byte {
-			order.PutUint64(header(t, b, elf.PT_DYNAMIC, 0)[16:], 1<<40)
+		"RELRO wraps": {func(b []byte) []byte {
+			order.PutUint64(header(t, b, elf.PT_GNU_RELRO, 0)[16:], 1<<64-1<<12)
 			return b
 		}, os.ErrInvalid},
+		"no section headers": {func(b []byte) []byte { clear(b[40:48]); clear(b[58:64]); return b }, nil},
+		"DT_RELR": {func(b []byte) []byte {
+			h := header(t, b, elf.PT_DYNAMIC, 0)
+			order.PutUint64(b[order.Uint64(h[8:]):], 36) // in place of some other entry
+			return b
+		}, nil},
 	} {
 		err := damaged(t, program, test.change)
 		if err == nil || errors.Is(err, errLoads) || test.match != nil && !errors.Is(err, test.match) {
@@ -470,37 +469,47 @@ func TestRandom(t *testing.T) {
 
 // TestTruncated: a file that is shorter than it was when its headers were read.
 func TestTruncated(t *testing.T) {
-	f, err := os.Open(build(t, "go"))
+	name := build(t, "go")
+	p, err := LoadELF(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	l, err := newLayout(f)
-	if err != nil {
+	defer p.Close()
+	if err := os.Truncate(name, int64(page)); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(f.Name(), int64(page)); err != nil {
-		t.Fatal(err)
-	}
-	if l.u, err = mmap.MapUnknown(mmap.Anonymous(int(l.high-l.low)), mmap.ProtNone); err != nil {
-		t.Fatal(err)
-	}
-	defer l.u.Close()
-	if err := l.each(elf.PT_LOAD, l.place); !errors.Is(err, mmap.ErrTruncated) {
-		t.Error(err)
+	for _, m := range p.Constants {
+		if _, err := m.ReadAt(make([]byte, 1), int64(m.Len())-1); !errors.Is(err, mmap.ErrTruncated) {
+			t.Error(err)
+		}
 	}
 }
 
-func TestRun(t *testing.T) {
-	var out bytes.Buffer
-	if err := run(build(t, "go"), &out); err != nil || strings.Count(out.String(), " r-xp ") != 1 || !strings.Contains(out.String(), " rw-p ") {
-		t.Errorf("%v\n%s", err, &out)
+// TestMain lets the test binary be the program.
+func TestMain(m *testing.M) {
+	if os.Getenv("LOADER_IS_THE_PROGRAM") != "" {
+		main()
+		os.Exit(0)
 	}
-	if err := run(filepath.Join(t.TempDir(), "missing"), &out); !errors.Is(err, os.ErrNotExist) {
-		t.Error(err)
+	os.Exit(m.Run())
+}
+
+func TestRun(t *testing.T) {
+	run := func(name string) (string, error) {
+		cmd := exec.Command(os.Args[0], name)
+		cmd.Env = append(os.Environ(), "LOADER_IS_THE_PROGRAM=1", "GORACE=atexit_sleep_ms=0")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	out, err := run(build(t, "go"))
+	if err != nil || strings.Count(out, " r-xp ") != 1 || !strings.Contains(out, " rw-p ") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := run(filepath.Join(t.TempDir(), "missing")); err == nil || !strings.Contains(out, "no such file") {
+		t.Errorf("%v\n%s", err, out)
 	}
 	if shell, err := exec.LookPath("sh"); err == nil {
-		if err := run(shell, &out); err == nil {
+		if _, err := LoadELF(shell); err == nil {
 			t.Error("a program that needs a dynamic linker was loaded")
 		}
 	}
