@@ -1,149 +1,137 @@
+// Command store shows a database file: keys and values, appended, and on Linux mapped.
 package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
-// A Store is an open database. All methods may be called from several goroutines.
+// Behind the header are records: checksum (4 bytes), lengths of key and value (8 each), key, value.
+const header, head = "mmap store 1\n\x00\x00\x00", 20
+
+// A Store is for any number of goroutines; those that read wait for nobody.
 type Store struct {
 	name   string
-	writer sync.Mutex // of Put, Sync, Compact and Close
-	now    atomic.Pointer[file]
+	writer sync.Mutex
+	now    atomic.Pointer[file] // Compact replaces it
 }
 
-// Open opens a store, or makes it. One process at a time has it.
+type file struct {
+	pages          // of mapped.go or other.go
+	index sync.Map // from a key to the offset and length of its value, a [2]int
+	end   int      // of the records
+}
+
+// Open opens a store or makes it. What follows the last whole record is cleared: a crash can leave such
+// a record torn if Sync had not returned since its Put.
 func Open(name string) (*Store, error) {
-	f, err := openFile(name)
-	if err != nil {
-		return nil, err
-	}
-	s := &Store{name: name}
+	s, f := &Store{name: name}, new(file)
 	s.now.Store(f)
+	err := f.open(name)
+	if err == nil && f.Len() == 0 {
+		err = f.write([]byte(header), 0)
+	}
+	if err == nil {
+		err = f.ViewRange(0, f.Len(), f.load)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", name, err), f.Close())
+	}
 	return s, nil
 }
 
-// Put gives a key a value; nil takes the key away. Transactions that begin from now on see
-// it. After a crash of the machine it is there if Sync was called.
+func (f *file) load(b []byte) error {
+	if !bytes.HasPrefix(b, []byte(header)) {
+		return errors.New("not a store")
+	}
+	for f.end = len(header); f.end+head <= len(b); {
+		r, order := b[f.end+head:], binary.LittleEndian
+		sum, key, value := order.Uint32(b[f.end:]), order.Uint64(b[f.end+4:]), order.Uint64(b[f.end+12:])
+		if key > uint64(len(r)) || value > uint64(len(r))-key || sum != crc32.ChecksumIEEE(b[f.end+4:][:16+key+value]) {
+			break
+		}
+		f.end += head + int(key+value)
+		f.index.Store(string(r[:key]), [2]int{f.end - int(value), int(value)})
+	}
+	return f.write(make([]byte, len(b)-f.end), f.end)
+}
+
+// Put sets a value, which is on storage when Sync has returned.
 func (s *Store) Put(key string, value []byte) error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
-	return s.now.Load().put(key, value)
+	f, order := s.now.Load(), binary.LittleEndian
+	r := order.AppendUint64(order.AppendUint64(make([]byte, 4), uint64(len(key))), uint64(len(value)))
+	r = append(append(r, key...), value...)
+	order.PutUint32(r, crc32.ChecksumIEEE(r[4:]))
+	if err := f.write(r, f.end); err != nil {
+		return err
+	}
+	f.end += len(r)
+	f.index.Store(key, [2]int{f.end - len(value), len(value)})
+	return nil
 }
 
-// Sync returns when all that was put is on storage. After an error nothing more is written:
-// close the store, and open it again.
-func (s *Store) Sync() error {
-	s.writer.Lock()
-	defer s.writer.Unlock()
-	return s.now.Load().sync()
-}
-
-// Close waits for no transaction: these go on, and the last one gives the file up.
-func (s *Store) Close() error {
-	s.writer.Lock()
-	defer s.writer.Unlock()
+// Get returns a copy of a value.
+func (s *Store) Get(key string) (value []byte, err error) {
 	f := s.now.Load()
-	return errors.Join(f.sync(), f.Close())
-}
-
-// Compact writes what counts into a new file, which takes the place of the old one. Older
-// transactions go on with that.
-func (s *Store) Compact() error {
-	s.writer.Lock()
-	defer s.writer.Unlock()
-	old, temp := s.now.Load(), s.name+".new"
-	if err := os.Remove(temp); err != nil && !errors.Is(err, os.ErrNotExist) { // of a crash
-		return err
+	at, _ := f.index.Load(key)
+	span, ok := at.([2]int)
+	if !ok {
+		return nil, os.ErrNotExist
 	}
-	f, err := openFile(temp)
-	if err != nil {
-		return err
-	}
-	tx, err := s.Begin()
-	if err == nil {
-		err = tx.All(func(key, value []byte) error { return f.put(string(key), value) })
-		err = errors.Join(err, tx.end())
-	}
-	if err == nil {
-		err = f.sync()
-	}
-	if err == nil {
-		err = os.Rename(temp, s.name)
-	}
-	if err != nil {
-		return errors.Join(err, f.Close(), os.Remove(temp))
-	}
-	s.now.Store(f)
-	return errors.Join(syncDir(s.name), old.Close())
-}
-
-// A Tx reads the store as it was at Begin. Its end has to be called.
-type Tx struct {
-	snapshot
-	f    *file
-	size int64
-}
-
-// Begin begins a transaction for reading. It waits for nobody.
-func (s *Store) Begin() (*Tx, error) {
-	for {
-		f := s.now.Load()
-		size := f.size.Load()
-		snapshot, err := f.begin()
-		if err == nil {
-			return &Tx{snapshot, f, size}, nil
-		}
-		if f == s.now.Load() { // or else a compaction has closed it
-			return nil, err
-		}
-	}
-}
-
-func (f *file) add(key string, off int64) {
-	old, _ := f.index.Load(key)
-	list, _ := old.([]int64)
-	f.index.Store(key, append(list, off)) // readers look at their part of the array only
-}
-
-// newest returns the offset of the last record of a key, and 0 if there is none.
-func (t *Tx) newest(key string) int64 {
-	value, _ := t.f.index.Load(key)
-	list, _ := value.([]int64)
-	for i := len(list) - 1; i >= 0; i-- {
-		if list[i] < t.size {
-			return list[i]
-		}
-	}
-	return 0
-}
-
-// Get returns a copy of a value. A key that has none is an os.ErrNotExist.
-func (t *Tx) Get(key string) (value []byte, err error) {
-	if off := t.newest(key); off > 0 {
-		_, err = record(t, off, t.size, func(_, v []byte) error { value = bytes.Clone(v); return nil })
-	}
-	if err == nil && value == nil {
-		err = fmt.Errorf("key %q: %w", key, os.ErrNotExist)
+	err = f.ViewRange(span[0], span[1], func(b []byte) error { value = bytes.Clone(b); return nil })
+	if errors.Is(err, os.ErrClosed) && f != s.now.Load() {
+		return s.Get(key) // of the file that Compact has made
 	}
 	return value, err
 }
 
-// All calls use with each key and its value, the oldest first. They are the memory itself:
-// use copies what it keeps, and changes nothing.
-func (t *Tx) All(use func(key, value []byte) error) (err error) {
-	for off := int64(start); off < t.size && err == nil; {
-		at := off
-		off, err = record(t, off, t.size, func(key, value []byte) error {
-			if value == nil || t.newest(string(key)) != at {
-				return nil
-			}
-			return use(key, value)
-		})
+// Compact writes the values to a new file, which takes the place of the old one.
+func (s *Store) Compact() error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	os.Remove(s.name + ".new") // of a crash
+	fresh, err := Open(s.name + ".new")
+	if err != nil {
+		return err
 	}
-	return err
+	s.now.Load().index.Range(func(key, _ any) bool {
+		value, failed := s.Get(key.(string))
+		err = errors.Join(failed, fresh.Put(key.(string), value))
+		return err == nil
+	})
+	if err = errors.Join(err, fresh.Sync()); err == nil {
+		err = os.Rename(fresh.name, s.name)
+	}
+	if err != nil {
+		return errors.Join(err, fresh.Close(), os.Remove(fresh.name))
+	}
+	f := fresh.now.Load()
+	return errors.Join(f.syncName(), s.now.Swap(f).Close())
+}
+
+// alone runs do when nobody writes.
+func (s *Store) alone(do func(f *file) error) error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	return do(s.now.Load())
+}
+
+func (s *Store) Sync() error  { return s.alone((*file).sync) }
+func (s *Store) Close() error { return s.alone((*file).Close) } // waits for no reader
+
+func main() {
+	s, err := Open("example.store")
+	if err == nil {
+		err = errors.Join(s.Put("now", []byte(time.Now().String())), s.Sync(), s.Compact(), s.Close())
+	}
+	fmt.Println(err)
 }
