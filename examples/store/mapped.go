@@ -7,42 +7,53 @@ import (
 	"os"
 
 	"github.com/mmarinus/mmap"
-	"golang.org/x/sys/unix"
 )
 
-var capacity, chunk = 1 << (29 + 11*(^uint(0)>>63)), 1 << 20 // of addresses: 1 TiB, on 32 bits 512 MiB
+const capacity = 1 << (29 + 11*(^uint(0)>>63)) // addresses to grow into: 1 TiB, on 32 bits 512 MiB
 
-// Pages are read by ViewRange: a Pin, so that Close waits for no reader, and a Guard, so that a
-// truncated file or a bad disk is an error and no crash.
-type pages struct {
+type file struct { // is mapped, and grows in place: what readers have never moves
 	mmap.ReadWrite
 	f *os.File
 }
 
-func (p *pages) open(name string) (err error) {
-	p.f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
-	if err == nil {
-		p.ReadWrite, err = mmap.Map[mmap.ReadWrite](mmap.Whole(p.f).Shared().Reserve(capacity))
+func openFile(name string, flag int) (*file, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|flag, 0o666)
+	if err != nil {
+		return nil, err
 	}
-	return errors.Join(err, unix.Flock(int(p.f.Fd()), unix.LOCK_EX|unix.LOCK_NB)) // one process at a time
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Whole(f).Shared().Reserve(capacity))
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &file{m, f}, nil
 }
 
-// write has the file system give the blocks first: without them a full disk is a fault later on.
-func (p *pages) write(b []byte, off int) (err error) {
-	if end := off + len(b); end > p.Cap() {
-		return mmap.Grow(p.ReadWrite, end) // which says why not
-	} else if end > p.Len() {
-		size := max(end, min(p.Len()+chunk, p.Cap()))
-		if err = mmap.Allocate(p.f, 0, int64(size)); err == nil {
-			err = mmap.Grow(p.ReadWrite, size)
-		}
+// view pins the mapping, so that Close waits for no reader, and guards it: a truncated file or a bad
+// disk is an error of the transaction.
+func (f *file) view(use func(size int, read func(off, n int) ([]byte, error)) error) error {
+	pin, err := f.Pin()
+	if err != nil {
+		return err
+	}
+	b := pin.Bytes()
+	read := func(off, n int) ([]byte, error) { return b[off : off+n : off+n], nil }
+	return errors.Join(mmap.Guard(func() error { return use(len(b), read) }, pin), pin.Unpin())
+}
+
+// write has the file system give the blocks first: without them a full disk would be a fault later on.
+func (f *file) write(b []byte, off int) (err error) {
+	end := off + len(b)
+	if end > f.Len() && end <= f.Cap() {
+		err = mmap.Allocate(f.f, 0, int64(end))
+	}
+	if err == nil && end > f.Len() {
+		err = mmap.Grow(f.ReadWrite, end) // beyond Cap it says so
 	}
 	if err == nil {
-		_, err = p.WriteAt(b, int64(off))
+		_, err = f.WriteAt(b, int64(off))
 	}
 	return err
 }
 
-func (p *pages) sync() error     { return p.ReadWrite.Sync(0, p.Len()) }
-func (p *pages) syncName() error { return unix.Syncfs(int(p.f.Fd())) } // after a rename
-func (p *pages) Close() error    { return errors.Join(p.ReadWrite.Close(), p.f.Close()) }
+func (f *file) sync() error  { return f.Sync(0, f.Len()) }
+func (f *file) Close() error { return errors.Join(f.ReadWrite.Close(), f.f.Close()) }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -31,63 +30,53 @@ func TestMain(m *testing.M) {
 func TestTruncated(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "store")
 	s, other := open(t, path), open(t, path+".other")
-	page := int64(os.Getpagesize())
-	check(t, s.Put("a", make([]byte, 4*page)))
-	check(t, s.Put("b", []byte("2")))
-	check(t, os.Truncate(path, page))
-	if _, err := s.Get("b"); !errors.Is(err, mmap.ErrTruncated) {
-		t.Error("get: ", err)
+	page := os.Getpagesize()
+	last := 4*page/recordSize - 1
+	check(t, s.Put(last, [recordSize]byte{1}))
+	check(t, os.Truncate(path, int64(page)))
+	if err := s.View(func(records int, record func(i int) ([]byte, error)) error {
+		r, err := record(records - 1)
+		return errors.Join(err, fmt.Errorf("the first byte is %d", r[0]))
+	}); !errors.Is(err, mmap.ErrTruncated) {
+		t.Error("view: ", err)
 	}
-	if err := s.Compact(); !errors.Is(err, mmap.ErrTruncated) {
+	if err := s.Compact(all); !errors.Is(err, mmap.ErrTruncated) {
 		t.Error("compact: ", err)
 	}
-	if err := s.Put("c", []byte("3")); !errors.Is(err, mmap.ErrTruncated) {
+	if err := s.Put(last, [recordSize]byte{1}); !errors.Is(err, mmap.ErrTruncated) {
 		t.Error("put: ", err)
 	}
 	check(t, s.Close())
-	check(t, other.Put("still", []byte("here")))
-	mustHold(t, other, "still=here")
+	check(t, other.Put(0, [recordSize]byte{7}))
+	mustHold(t, other, 7)
 	check(t, other.Close())
 }
 
-// TestOldReaders: a view goes on with what it sees, whatever happens; nobody waits for it.
+// TestOldReaders: a transaction goes on with what it sees, whatever happens; nobody waits for it.
 func TestOldReaders(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "store"))
-	check(t, s.Put("a", []byte("1")))
-	f := s.now.Load()
-	check(t, f.ViewRange(f.end-1, 1, func(b []byte) error {
-		check(t, s.Put("a", bytes.Repeat([]byte("2"), 3<<20)))
-		check(t, s.Compact())
+	check(t, s.Put(0, [recordSize]byte{1}))
+	check(t, s.View(func(_ int, record func(i int) ([]byte, error)) error {
+		r, err := record(0)
+		check(t, err)
+		check(t, s.Put(1<<16, [recordSize]byte{2}))
+		check(t, s.Compact(func(r []byte) bool { return r[0] == 2 }))
+		mustHold(t, s, 2)
 		check(t, s.Close())
-		if string(b) != "1" {
-			t.Errorf("%q", b)
+		if r[0] != 1 {
+			t.Errorf("%v", r)
 		}
 		return nil
 	}))
 }
 
-func TestLimits(t *testing.T) {
-	oldCapacity, oldChunk := capacity, chunk
-	capacity, chunk = 10_000, 1000
-	defer func() { capacity, chunk = oldCapacity, oldChunk }()
-	path := filepath.Join(t.TempDir(), "store")
-	s := open(t, path)
-	for i := range 5 {
-		check(t, s.Put("key", bytes.Repeat([]byte{'0' + byte(i)}, 1900)))
+func TestCapacity(t *testing.T) {
+	s := open(t, filepath.Join(t.TempDir(), "store"))
+	if err := s.Put(capacity/recordSize, [recordSize]byte{}); !errors.Is(err, mmap.ErrCapacity) {
+		t.Error("beyond the capacity: ", err)
 	}
-	if err := s.Put("key", make([]byte, 1900)); !errors.Is(err, mmap.ErrCapacity) {
-		t.Error(err)
-	}
-	if _, err := Open(path); !errors.Is(err, unix.EWOULDBLOCK) {
-		t.Error("opened twice: ", err)
-	}
-	check(t, s.Compact())
-	check(t, s.Put("other", make([]byte, 1900)))
-	check(t, s.Close())
-	s = open(t, path)
-	if value, err := s.Get("key"); string(value) != strings.Repeat("4", 1900) {
-		t.Errorf("%q, %v", value, err)
-	}
+	check(t, s.Put(0, [recordSize]byte{1}))
+	mustHold(t, s, 1)
 	check(t, s.Close())
 }
 
@@ -117,24 +106,26 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("mounting a small tmpfs is not allowed: ", err)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
-	chunk = 64 << 10
 	s := open(t, filepath.Join(dir, "store"))
-	value, err := bytes.Repeat([]byte("v"), 20_000), error(nil)
-	puts := 0
+	err, puts := error(nil), 0
 	for ; err == nil; puts++ {
-		err = s.Put(fmt.Sprint(puts%5), value)
+		err = s.Put(puts, [recordSize]byte{byte(puts)})
 	}
-	if !errors.Is(err, unix.ENOSPC) || errors.Is(err, mmap.ErrFault) || puts < 20 {
+	if !errors.Is(err, unix.ENOSPC) || errors.Is(err, mmap.ErrFault) || puts < 10_000 {
 		t.Errorf("put %d: %v", puts, err)
 	}
-	if err := s.Compact(); !errors.Is(err, unix.ENOSPC) { // as long as both are there
+	if err := s.Compact(all); !errors.Is(err, unix.ENOSPC) { // as long as both are there
 		t.Error("compact: ", err)
 	}
-	if got, err := s.Get("1"); !bytes.Equal(got, value) {
-		t.Error(err)
-	}
-	check(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=2m"))
-	check(t, s.Put("more", value))
-	check(t, s.Compact())
+	check(t, s.View(func(records int, record func(i int) ([]byte, error)) error {
+		r, err := record(1)
+		if records != puts-1 || r[0] != 1 {
+			t.Errorf("%d records after %d", records, puts-1)
+		}
+		return err
+	}))
+	check(t, unix.Mount("", dir, "", unix.MS_REMOUNT, "size=3m"))
+	check(t, s.Put(puts, [recordSize]byte{9}))
+	check(t, s.Compact(all))
 	check(t, s.Close())
 }

@@ -2,42 +2,33 @@
 
 package main
 
-import (
-	"io"
-	"os"
-)
+import "os"
 
-// Pages are read and written by an os.File. Several processes are not kept apart. Windows replaces
-// no open file: there, Compact is an error and the store goes on.
-type pages struct{ f *os.File }
+// A file is read and written by os.File. Windows replaces no open file: there, Compact is an error, and
+// the store goes on.
+type file struct{ f *os.File }
 
-func (p *pages) open(name string) (err error) {
-	p.f, err = os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
-	return err
+func openFile(name string, flag int) (*file, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|flag, 0o666)
+	return &file{f}, err
 }
 
-func (p *pages) Len() int {
-	if st, err := p.f.Stat(); err == nil {
-		return int(st.Size())
-	}
-	return 0
-}
-
-func (p *pages) ViewRange(off, n int, use func(b []byte) error) error {
-	b := make([]byte, n)
-	if got, err := p.f.ReadAt(b, int64(off)); got < n && err == io.EOF {
-		return io.ErrUnexpectedEOF
-	} else if got < n {
+func (f *file) view(use func(size int, read func(off, n int) ([]byte, error)) error) error {
+	st, err := f.f.Stat()
+	if err != nil {
 		return err
 	}
-	return use(b)
+	return use(int(st.Size()), func(off, n int) ([]byte, error) {
+		b := make([]byte, n)
+		_, err := f.f.ReadAt(b, int64(off))
+		return b, err
+	})
 }
 
-func (p *pages) write(b []byte, off int) error {
-	_, err := p.f.WriteAt(b, int64(off))
+func (f *file) write(b []byte, off int) error {
+	_, err := f.f.WriteAt(b, int64(off))
 	return err
 }
 
-func (p *pages) sync() error     { return p.f.Sync() }
-func (p *pages) syncName() error { return nil } // not every system can sync a folder
-func (p *pages) Close() error    { return p.f.Close() }
+func (f *file) sync() error  { return f.f.Sync() }
+func (f *file) Close() error { return f.f.Close() }
