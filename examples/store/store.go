@@ -1,0 +1,90 @@
+// Command store shows a database file: records by number, mapped on Linux, and read by os.File elsewhere.
+// What a database has besides (keys, checksums, a journal) is the same on all systems, and left out.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+)
+
+const recordSize = 64 // in bytes
+
+// A Store is for any number of goroutines. Those that read wait for nobody.
+type Store struct {
+	name   string
+	writer sync.Mutex
+	now    atomic.Pointer[file] // Compact replaces it; see mapped.go and other.go
+}
+
+// Open opens a store or makes it.
+func Open(name string) (*Store, error) {
+	s := &Store{name: name}
+	f, err := openFile(name, 0)
+	if err != nil {
+		return nil, err
+	}
+	s.now.Store(f)
+	return s, nil
+}
+
+// View is a read transaction: record returns a record, which is valid until View returns.
+func (s *Store) View(use func(records int, record func(i int) ([]byte, error)) error) error {
+	f := s.now.Load()
+	err := f.view(func(size int, read func(off, n int) ([]byte, error)) error {
+		return use(size/recordSize, func(i int) ([]byte, error) { return read(i*recordSize, recordSize) })
+	})
+	if errors.Is(err, os.ErrClosed) && f != s.now.Load() { // Compact has just replaced the file
+		return s.View(use)
+	}
+	return err
+}
+
+// Put writes a record, which is on storage when Put has returned.
+func (s *Store) Put(i int, record [recordSize]byte) error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	f := s.now.Load()
+	return errors.Join(f.write(record[:], i*recordSize), f.sync())
+}
+
+// Compact writes the records that are to be kept to a new file, which takes the place of the old one.
+func (s *Store) Compact(keep func(record []byte) bool) error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	fresh, err := openFile(s.name+".new", os.O_TRUNC) // it can be there after a crash
+	if err != nil {
+		return err
+	}
+	old, kept := s.now.Load(), 0
+	err = s.View(func(records int, record func(i int) ([]byte, error)) (err error) {
+		for i := 0; i < records && err == nil; i++ {
+			r, failed := record(i)
+			if err = failed; err == nil && keep(r) {
+				err = fresh.write(r, kept*recordSize)
+				kept++
+			}
+		}
+		return err
+	})
+	if err = errors.Join(err, fresh.sync()); err == nil {
+		err = os.Rename(s.name+".new", s.name)
+	}
+	if err != nil {
+		return errors.Join(err, fresh.Close(), os.Remove(s.name+".new"))
+	}
+	s.now.Store(fresh)
+	return old.Close() // which waits for no reader
+}
+
+func (s *Store) Close() error { return s.now.Load().Close() } // transactions that run go on
+
+func main() {
+	s, err := Open("example.store")
+	if err == nil {
+		err = errors.Join(s.Put(0, [recordSize]byte{1}), s.Close())
+	}
+	fmt.Println(err)
+}
