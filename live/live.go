@@ -12,6 +12,7 @@ import (
 	"iter"
 	"runtime"
 	"runtime/pprof"
+	"slices"
 	"strings"
 	"sync"
 
@@ -62,10 +63,12 @@ func born() uint32 {
 	for taken := true; taken; _, taken = record.alive[record.last] {
 		record.last = record.last%birth.Last + 1
 	}
-	var stack [64]uintptr
-	record.alive[record.last] = callers(stack[:runtime.Callers(1, stack[:])])
+	var pcs [64]uintptr
+	stack := pcs[:runtime.Callers(1, pcs[:])]
+	own := ownFrames(stack)
+	record.alive[record.last] = slices.Clone(stack[own:])
 	if record.on {
-		profile.Add(record.last, 2)
+		profile.Add(record.last, own+1)
 	}
 	return record.last
 }
@@ -79,16 +82,22 @@ func stackOf(id uint32) []uintptr {
 
 const library, itself = "github.com/mmarinus/mmap.", "github.com/mmarinus/mmap/live.born"
 
-// callers returns a copy of the stack without the functions of the library at its top.
-func callers(stack []uintptr) []uintptr {
+// ownFrames returns how many functions at the top of a stack are the library's, or between
+// such: a descriptor is asked for by a function that the os package calls back.
+func ownFrames(stack []uintptr) (n int) {
 	for i, pc := range stack {
 		f := runtime.FuncForPC(pc - 1)
-		own := f != nil && (strings.HasPrefix(f.Name(), library) || strings.HasPrefix(f.Name(), itself))
-		if !own {
-			return append([]uintptr(nil), stack[i:]...)
+		if f == nil {
+			break
+		}
+		switch name := f.Name(); {
+		case strings.HasPrefix(name, library), strings.HasPrefix(name, itself):
+			n = i + 1
+		case !strings.HasPrefix(name, "os.") && !strings.HasPrefix(name, "internal/poll."):
+			return n
 		}
 	}
-	return append([]uintptr(nil), stack...)
+	return n
 }
 
 func gone(id uint32, collected bool) {

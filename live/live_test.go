@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"strings"
@@ -152,6 +153,38 @@ func profiled(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return text.String()
+}
+
+// Whatever is mapped, the stack begins where the library was called.
+func TestStack(t *testing.T) {
+	f, err := mmap.Memfd("stack", 4096, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	live.Record(true)
+	defer live.Record(false)
+	for name, s := range map[string]mmap.Spec{
+		"Anonymous": mmap.Anonymous(1), "File": mmap.File(f, 0, 1), "Whole": mmap.Whole(f), "FD": mmap.FD(int(f.Fd()), 0, 1), "Path": mmap.Path(path),
+	} {
+		m, err := mmap.MapUnknown(s, mmap.ProtRead)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, stack := count(m.Addr())
+		if frame, _ := runtime.CallersFrames(stack).Next(); !strings.HasSuffix(frame.Function, "live_test.TestStack") {
+			t.Errorf("%s: the stack begins in %s", name, frame.Function)
+		}
+		text := profiled(t)
+		if _, first, _ := strings.Cut(text, "#\t"); !strings.Contains(strings.SplitN(first, "\n", 2)[0], "live_test.TestStack+") {
+			t.Errorf("%s: the profile has %s", name, text)
+		}
+		m.Close()
+	}
 }
 
 func TestProfile(t *testing.T) {

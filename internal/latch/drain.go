@@ -154,7 +154,8 @@ func (d *drain) wait() Answer {
 		switch {
 		case d.now != d:
 			return Busy
-		case d.passes == 0 && d.latch.word.Load()&(busy|pinMask) == 0 && d.latch.stripes.Load().idle():
+		case d.passes == 0 && // and no transition runs, for fn would be refused
+			d.latch.word.Load()&(busy|pinMask) == 0 && d.latch.stripes.Load().idle():
 			return OK
 		}
 		d.drainers.Wait()

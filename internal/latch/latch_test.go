@@ -31,14 +31,14 @@ func is(t *testing.T, what string, got, want Answer) {
 }
 
 // TestExplore runs all orders of all pairs of short programs, on what the tag explore
-// puts in the place of the atomics.
+// puts in the place of the atomics, and some of those with Drain.
 func TestExplore(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("the compiler is needed: ", err)
 	}
-	args := []string{"test", "-buildvcs=false", "-tags=explore", "-run=TestTwo$", "-v", "."}
+	args := []string{"test", "-buildvcs=false", "-tags=explore", "-run=TestTwo$|TestDrain$", "-v", ".", "-preemptions=2"}
 	if testing.Short() {
-		args[3] = "-run=TestTwo$/^pin_beside"
+		args[3] = "-run=(TestTwo|TestDrain)$/^(pin|drain)_beside"
 	}
 	out, err := exec.Command("go", args...).CombinedOutput()
 	if err != nil {
