@@ -25,6 +25,9 @@ import (
 // ErrPermission for this reason: the file may as well have been truncated and
 // written again. The text of the error then says what is seen. In private
 // anonymous memory, whose pages do not go, such a store is ErrPermission.
+//
+// Without a proven cause, when only ErrFault matches, the data may be intact: this is what
+// an I/O error of a disk looks like. Do not delete or repair anything because of it.
 type FaultError struct {
 	// Addr is the address that the processor reported. On s390x it is the
 	// start of the page.

@@ -439,6 +439,14 @@ func TestFUSE(t *testing.T) {
 	}
 	fs.fail(t)
 	wants(t, "a held fault", <-ended, ErrFault)
+	// The mapping has only a signal, a system call has the errno of storage.
+	m = mapped[Read](t, Path(fs.path("eio2")))
+	err = second(m.ReadAt(make([]byte, 1), int64(2*pg)))
+	wants(t, "a fault", err, ErrFault)
+	if errors.Is(err, ErrTruncated) || errors.Is(err, unix.EIO) {
+		t.Error("a cause that nothing proves: ", err)
+	}
+	wants(t, "the same by a system call", read("eio2", 2), unix.EIO)
 }
 
 // A page that storage cannot give is an error, and soon.

@@ -17,7 +17,7 @@ import (
 var beyond = map[string]string{
 	"user emulation has a wrong address for SIGBUS": `TestTruncated TestTruncatedUnlinked TestNestedGuards TestFullDisk TestGuardCause
 		TestFaultElsewhere TestLandscapeEndOfFile TestMemfdTruncation TestTruncatedHumble TestOperations FuzzOperations ExampleGuard ExampleFaultError
-		TestLockLimitOperations TestFaultPlace TestGuardAll TestReadStats ExampleGuardAll`,
+		TestLockLimitOperations TestFaultPlace TestGuardAll TestReadStats TestLentIsKnown ExampleGuardAll`,
 	"user emulation ignores advice": `TestAdvise TestAdviceWidens TestWillNeed TestPageOut TestFork TestDiscard TestDiscardLocked TestFree TestPunch
 		TestGuardPages TestGuardPagesStay TestGuardPagesFile TestLossesHugePages TestLandscapeHole TestPrefault TestPrefaultPermission
 		TestForeignProtect TestPrefaultFault TestPrefaultFullDisk TestCollapse FuzzRanges ExampleMapping_Prefault ExampleMapping_Advise ExampleReadWrite_InstallGuardPages`,
