@@ -48,11 +48,11 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 		n += size
 	}
 	g.leave()
-	switch {
-	case refused != nil:
-		err = refused
-	case n < len(p):
-		if err = io.EOF; need == ProtWrite {
+	if n < len(p) {
+		switch err = io.EOF; {
+		case refused != nil: // with a byte at least left
+			err = refused
+		case need == ProtWrite:
 			err = named(io.ErrShortWrite, "write of %v at %d: the mapping ends at %d", fail.Count(len(p)), off, g.r.len.Load())
 		}
 	}

@@ -42,3 +42,6 @@ const pinBits = 12
 
 // lineCount makes two goroutines at work unlikely to share a line.
 func lineCount() int { return min(16*max(runtime.GOMAXPROCS(0), 2), 1024) }
+
+// yield lets other goroutines go on.
+func yield() { runtime.Gosched() }

@@ -43,6 +43,7 @@ type drain struct {
 	latch    *Latch
 	state    State
 	canceled bool
+	heldBack bool // somebody, by a round of this
 }
 
 // Drain runs fn when nobody pins the latch, and holds new pins back meanwhile. If fn
@@ -56,6 +57,11 @@ func (l *Latch) Drain(s State, whenDone func(cancel func()) (stop func() bool), 
 	d := &drain{latch: l, state: s}
 	stop := whenDone(d.cancel)
 	defer stop()
+	defer func() {
+		if d.heldBack {
+			yield() // or a loop of Drains leaves the readers one processor less
+		}
+	}()
 	outcome.L.Lock()
 	defer outcome.L.Unlock()
 	d.turns = l.watch()
@@ -175,6 +181,7 @@ func (d *drain) end() {
 		return
 	}
 	d.now = nil
+	d.heldBack = d.heldBack || d.held > 0
 	d.rounds++
 	d.passes, d.held = d.passes+d.held, 0
 	d.readers.Broadcast()

@@ -143,6 +143,9 @@ func (r *run) arm(what string, f func()) (stop func() bool) {
 	return func() bool { return false }
 }
 
+// yield happens when nothing is held: the others can go on anyway.
+func yield() {}
+
 // pause lets others go on, if they can.
 func pause(int) {
 	x.current.pausing = true
