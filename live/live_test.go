@@ -4,8 +4,11 @@ package live_test
 
 import (
 	"bytes"
+	"errors"
+	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
@@ -201,6 +204,46 @@ func TestProfile(t *testing.T) {
 	func() { mapped(t).Close() }()
 	if text := profiled(t); !strings.HasPrefix(text, "github.com/mmarinus/mmap/live profile: total 3\n") {
 		t.Error(text)
+	}
+}
+
+var profileFile = flag.String("profile", "", "TestProfileFile writes a profile to this file, as for the picture in docs")
+
+func openIndex(t *testing.T) mmap.ReadWrite { return mapped(t) }
+func openCache(t *testing.T) mmap.ReadWrite { return mapped(t) }
+
+func serve(t *testing.T) (all []mmap.ReadWrite) {
+	for i := range 40 {
+		if all = append(all, openCache(t)); i%8 == 0 {
+			all = append(all, openIndex(t))
+		}
+	}
+	return all
+}
+
+// The profile is one that go tool pprof understands.
+func TestProfileFile(t *testing.T) {
+	live.Record(true)
+	defer live.Record(false)
+	for _, m := range serve(t) {
+		defer m.Close()
+	}
+	if *profileFile == "" {
+		*profileFile = filepath.Join(t.TempDir(), "live.pb.gz")
+	}
+	f, err := os.Create(*profileFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(pprof.Lookup("github.com/mmarinus/mmap/live").WriteTo(f, 0), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := exec.LookPath("go"); err != nil {
+		t.Skip("go tool pprof is needed: ", err)
+	}
+	out, err := exec.Command("go", "tool", "pprof", "-top", *profileFile).Output()
+	if err != nil || !strings.Contains(string(out), "live_test.openCache") || !strings.Contains(string(out), "45 total") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
