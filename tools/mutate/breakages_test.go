@@ -42,7 +42,7 @@ var breakages = []breakage{
 	{"a guard takes every fault for its own", "fault.go", "return addr-r.Base < r.Size }", "return true }", "TestNestedGuards"},
 	{"a call that an older kernel refuses is not tried again", "memfd.go", "if err == unix.EINVAL && seals&SealExec == 0 {", "if false {", "TestOldKernel"},
 	{"an access does not wait for a transition", "internal/latch/latch.go", "\tcase w&partial != 0:\n", "\tcase w&busy != 0:\n\t\treturn Busy\n\tcase w&partial != 0:\n", "TestStress"},
-	{"the last pin in a stripe does not unmap", "internal/latch/latch.go", "\t\tline.pins.Add(-1)\n", "\t\tline.pins.Add(-1)\n\t\treturn OK\n", "TestStripes"},
+	{"the last pin in a stripe does not unmap", "internal/latch/pin.go", "\t\tline.pins.Add(-1)\n", "\t\tline.pins.Add(-1)\n\t\treturn OK\n", "TestStripes"},
 	{"Join keeps the first when the second is busy", "internal/latch/latch.go", "\t\t\tfirst.GiveUp(s)\n", "", "TestJoin"},
 	{"a transition begins while another runs", "internal/latch/latch.go", "if w&(busy|pinMask) != 0 {", "if w&pinMask != 0 {", "TestConcurrent"},
 	{"a lock is not given up when a page cannot be brought in", "lock.go", "\t\t\tplace.UnlockAllBut(before, addr, addr+size)\n", "\t\t\t_ = before\n", "TestLockNoLimit"},
