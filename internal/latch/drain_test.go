@@ -11,7 +11,7 @@ import (
 //
 //   - No pin that a round holds back gets in before the round has ended, but for a
 //     nested one that has lost its patience.
-//   - At most one round is on, and only its fn runs.
+//   - At most one round is on, and only its fn runs. Drains take turns in order.
 //   - A pin is held back by one round at most.
 //   - Within a round a transition of fn is refused only for the sake of another
 //     transition, or of a pin that was on its way before the round.
@@ -92,16 +92,31 @@ func (r *run) turnsKey(b []byte) []byte {
 	return binary.NativeEndian.AppendUint32(b, 0)
 }
 
-// noteDrains notes whose drains are new.
+// A turn is whose it was after the last step, and who waited for it.
+type turn struct {
+	now    *drain
+	rounds int
+	queue  []*drain
+}
+
+// noteDrains notes whose drains are new, and looks whether a turn is that of the next.
 func (r *run) noteDrains() {
-	for _, l := range r.latches {
-		if t := watchers[l]; t != nil {
-			for _, d := range append(t.queue[:len(t.queue):len(t.queue)], t.now) {
-				if _, ok := r.drains[d]; !ok && d != nil {
-					r.drains[d] = r.last
-				}
+	for i, l := range r.latches {
+		t, before := watchers[l], r.turns[i]
+		if t == nil {
+			r.turns[i] = turn{}
+			continue
+		}
+		for _, d := range append(t.queue[:len(t.queue):len(t.queue)], t.now) {
+			if _, ok := r.drains[d]; !ok && d != nil {
+				r.drains[d] = r.last
 			}
 		}
+		begun := t.now != nil && (t.now != before.now || t.rounds != before.rounds)
+		if begun && len(before.queue) > 0 && slices.Contains(t.queue, before.queue[0]) {
+			r.fail("thread %d takes the turn of thread %d", r.drains[t.now], r.drains[before.queue[0]])
+		}
+		r.turns[i] = turn{t.now, t.rounds, slices.Clone(t.queue)}
 	}
 }
 

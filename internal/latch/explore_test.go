@@ -43,6 +43,7 @@ type run struct {
 	things  []*thing
 	length  []uint64       // of each thing: what a transition changes
 	drains  map[*drain]int // the thread that each is of
+	turns   []turn         // of each latch
 	last    int            // the thread that was resumed last
 	expired int            // rounds that timers have ended while others could go on
 	nested  bool           // pins are views
@@ -284,6 +285,7 @@ func start(p program) *run {
 		r.latches = append(r.latches, l)
 		r.things = append(r.things, &thing{r: r, index: i, mapped: true, fails: p.fails, kept: p.kept, pinned: p.held})
 		r.length = append(r.length, 10)
+		r.turns = append(r.turns, turn{})
 	}
 	for i, calls := range p.threads {
 		t := &thread{index: i, state: make([]State, n), pins: make([][]*Stripe, n), taken: make([]bool, n)}
