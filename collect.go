@@ -156,6 +156,6 @@ func (r *region) keep() {
 	}
 	nursery.Unlock()
 	if owns {
-		index.put(r) // the weak pointer that it had is dead
+		index.put(r) // the weak pointer that it had can be dead
 	}
 }

@@ -20,19 +20,23 @@ import (
 //		return err
 //	})
 //
-// The result is that of fn. Where that is ErrBusy, and m has been neither consumed nor
-// changed, fn is called again after a moment, so fn must be able to run twice. If ctx is
-// done before, Drain returns its error, which says how many pins are held; fn is not
-// called with a ctx that is done. If m is closed or consumed by somebody else, Drain
-// returns ErrClosed or ErrMoved.
+// The result is that of fn. Where that is ErrBusy, and nobody has consumed or changed m
+// meanwhile, fn is called again after a moment, so fn must be able to run twice. If ctx
+// ends while Drain waits, the error matches ctx.Err() and says how many pins and accesses
+// are in the way; if ctx is done already, fn is not called. If somebody else closes or
+// consumes m before fn runs, Drain returns ErrClosed or ErrMoved.
 //
 // Accesses are held back in rounds, of which the first lasts a millisecond at most, and
 // each next one twice as long, up to a second. Whoever was held back by one round gets in
-// before fn runs in the next. Within a view or a [Guard], an access is held back for a
-// millisecond at most, so that a view within a view is slow and does not deadlock. Beside a
-// [Pin] of its own it can wait for a whole round, and so can an access by fn. A pin or
-// view of the caller's own ends only with ctx; so does a mapping whose accesses last
-// longer than a second and overlap.
+// before fn runs in the next. The round also ends while fn runs: then accesses, and the fn
+// of another Drain, run beside it. So fn is no critical section. Do what is slow before
+// Drain; fn's transition has to begin within the round.
+//
+// Within a view or a [Guard], an access is held back for a millisecond at most, so a view
+// within a view is slow and does not deadlock. Beside a [Pin] of its own an access can wait
+// for a whole round, and so can one by fn. For a pin or a view that the caller itself
+// holds, Drain waits until ctx ends, and so it does for accesses that last longer than a
+// second and overlap. All other accesses are slow meanwhile: give ctx a deadline.
 //
 // Several Drains of a mapping take turns, round by round, also a Drain within fn.
 // m.Drain(ctx, m.Close) is a Close that waits for the last reader.

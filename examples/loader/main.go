@@ -113,7 +113,7 @@ func (p *Program) split(u mmap.Unknown) error {
 	for _, r := range regions {
 		part, rest, err := mmap.Split(u, int(r.End-uint64(u.Addr())))
 		if err != nil {
-			return errors.Join(err, u.Close())
+			return errors.Join(err, u.Close(), p.Close())
 		}
 		u = rest
 		_ = is(p, &p.Code, part) || is(p, &p.Constants, part) || is(p, &p.Data, part) || is(p, new([]mmap.None), part)

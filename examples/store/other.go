@@ -2,18 +2,26 @@
 
 package main
 
-import "os"
+import (
+	"os"
+	"sync"
+)
 
-// A file is read and written by os.File. Windows replaces no open file: there, Compact is an error, and
-// the store goes on.
-type file struct{ f *os.File }
+// A file is read and written by os.File. Close waits for transactions. Windows replaces no open file:
+// there, Compact is an error, and the store goes on.
+type file struct {
+	f       *os.File
+	readers sync.RWMutex
+}
 
 func openFile(name string, flag int) (*file, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|flag, 0o666)
-	return &file{f}, err
+	return &file{f: f}, err
 }
 
 func (f *file) view(use func(size int, read func(off, n int) ([]byte, error)) error) error {
+	f.readers.RLock()
+	defer f.readers.RUnlock()
 	st, err := f.f.Stat()
 	if err != nil {
 		return err
@@ -30,5 +38,10 @@ func (f *file) write(b []byte, off int) error {
 	return err
 }
 
-func (f *file) sync() error  { return f.f.Sync() }
-func (f *file) Close() error { return f.f.Close() }
+func (f *file) sync() error { return f.f.Sync() }
+
+func (f *file) Close() error {
+	f.readers.Lock()
+	defer f.readers.Unlock()
+	return f.f.Close()
+}

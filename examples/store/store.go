@@ -1,5 +1,5 @@
 // Command store shows a database file: records by number, mapped on Linux, and read by os.File elsewhere.
-// What a database has besides (keys, checksums, a journal) is the same on all systems, and left out.
+// What a database has besides (keys, checksums, a journal, snapshots, the folder on storage) is left out.
 package main
 
 import (
@@ -19,15 +19,12 @@ type Store struct {
 	now    atomic.Pointer[file] // Compact replaces it; see mapped.go and other.go
 }
 
-// Open opens a store or makes it.
+// Open opens a store or makes it. With an error, the store is of no use.
 func Open(name string) (*Store, error) {
-	s := &Store{name: name}
 	f, err := openFile(name, 0)
-	if err != nil {
-		return nil, err
-	}
+	s := &Store{name: name}
 	s.now.Store(f)
-	return s, nil
+	return s, err
 }
 
 // View is a read transaction: record returns a record, which is valid until View returns.
@@ -42,12 +39,15 @@ func (s *Store) View(use func(records int, record func(i int) ([]byte, error)) e
 	return err
 }
 
-// Put writes a record, which is on storage when Put has returned.
+// Put writes a record, which is on storage when Put has returned. Transactions at work can see it.
 func (s *Store) Put(i int, record [recordSize]byte) error {
+	return s.alone(func(f *file) error { return errors.Join(f.write(record[:], i*recordSize), f.sync()) })
+}
+
+func (s *Store) alone(do func(f *file) error) error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
-	f := s.now.Load()
-	return errors.Join(f.write(record[:], i*recordSize), f.sync())
+	return do(s.now.Load())
 }
 
 // Compact writes the records that are to be kept to a new file, which takes the place of the old one.
@@ -79,7 +79,7 @@ func (s *Store) Compact(keep func(record []byte) bool) error {
 	return old.Close() // which waits for no reader
 }
 
-func (s *Store) Close() error { return s.now.Load().Close() } // transactions that run go on
+func (s *Store) Close() error { return s.alone((*file).Close) } // waits for nobody that reads
 
 func main() {
 	s, err := Open("example.store")

@@ -23,15 +23,14 @@ const (
 // turns has the Drains of a latch and the pins that they hold back. As long as a latch has
 // turns, its word has the bit watched. outcome.L guards it.
 type turns struct {
-	calls    int      // of Drain, at work
-	now      *drain   // whose round it is; nil: nobody's
-	queue    []*drain // those that wait for theirs, in order
-	rounds   int      // that have ended
-	held     int      // pins that wait for the end of the round
-	passes   int      // of pins that do not wait any more and are not in yet
-	changes  int      // by transitions that kept the state
-	readers  *condition
-	drainers *condition
+	calls   int      // of Drain, at work
+	now     *drain   // whose round it is; nil: nobody's
+	queue   []*drain // those that wait for theirs, in order
+	rounds  int      // that have ended
+	held    int      // pins that wait for the end of the round
+	passes  int      // of pins that do not wait any more and are not in yet
+	changes int      // by transitions that kept the state
+	readers *condition
 }
 
 // watchers has the turns of all latches that are drained.
@@ -42,6 +41,7 @@ type drain struct {
 	*turns
 	latch    *Latch
 	state    State
+	turn     *condition
 	canceled bool
 	heldBack bool // somebody, by a round of this
 }
@@ -51,10 +51,11 @@ type drain struct {
 // longer good, or somebody has changed the thing, with Stay. The Answer says why fn was
 // not run any more, or OK.
 //
-// It waits until the function that it gives to whenDone is called, and then returns
-// Canceled. The result of whenDone is called at the end.
+// It gives up, with Canceled, when the function that it has given to whenDone is called.
+// The result of whenDone is called at the end. If fn has closed the latch, Drain waits for
+// the last pin.
 func (l *Latch) Drain(s State, whenDone func(cancel func()) (stop func() bool), fn func() bool) Answer {
-	d := &drain{latch: l, state: s}
+	d := &drain{latch: l, state: s, turn: newCondition()}
 	stop := whenDone(d.cancel)
 	defer stop()
 	defer func() {
@@ -67,10 +68,10 @@ func (l *Latch) Drain(s State, whenDone func(cancel func()) (stop func() bool), 
 	d.turns = l.watch()
 	d.calls++
 	defer d.leave()
-	for most := firstRound; ; most = min(2*most, longRound) {
+	for most := firstRound; ; {
 		a := d.begin()
 		if a == OK {
-			a = d.round(most, fn)
+			a = d.round(&most, fn)
 		}
 		if a != Busy {
 			return a
@@ -82,7 +83,7 @@ func (l *Latch) Drain(s State, whenDone func(cancel func()) (stop func() bool), 
 func (l *Latch) watch() *turns {
 	t := watchers[l]
 	if t == nil {
-		t = &turns{readers: newCondition(), drainers: newCondition()}
+		t = &turns{readers: newCondition()}
 		watchers[l] = t
 		l.word.Or(watched)
 	}
@@ -94,6 +95,17 @@ func (l *Latch) unwatch(t *turns) {
 	if t.calls == 0 && t.passes == 0 {
 		delete(watchers, l)
 		l.word.And(^uint64(watched))
+	}
+}
+
+// wakeNext has the drain look again whose round it is, and the one whose turn is the next.
+// Nobody else can go on.
+func (t *turns) wakeNext() {
+	if t.now != nil {
+		t.now.turn.Broadcast()
+	}
+	if len(t.queue) > 0 {
+		t.queue[0].turn.Broadcast()
 	}
 }
 
@@ -123,27 +135,33 @@ func (d *drain) begin() Answer {
 			if a == OK {
 				d.now = d
 			} else {
-				d.drainers.Broadcast() // another may be the first now
+				d.wakeNext() // another may be the first now
 			}
 			return a
 		}
-		d.drainers.Wait()
+		d.turn.Wait()
 	}
 }
 
-// round runs fn when it can. Busy means that the round has ended before that.
-func (d *drain) round(most time.Duration, fn func() bool) Answer {
+// round runs fn when it can. Busy means that the round has ended before that. It then says
+// how long the next one may be: longer than longRound if fn itself needs that.
+func (d *drain) round(most *time.Duration, fn func() bool) Answer {
 	defer d.end()
 	mine := d.rounds
-	stop := after(most, func() { d.expire(mine) })
+	stop := after(*most, func() { d.expire(mine) })
 	defer stop()
+	*most = min(2**most, longRound)
 	for tries := 0; ; tries++ {
 		if a := d.wait(); a != OK {
 			return a
 		}
 		changes := d.changes
+		began := time.Now()
 		if again := d.run(fn); !again || d.changes != changes || d.state.refusal(d.latch.word.Load()&^partial) != OK {
-			return OK
+			return d.lastReader()
+		}
+		if d.now != d {
+			*most = max(*most, 4*time.Since(began))
 		}
 		outcome.L.Unlock()
 		pause(tries)
@@ -164,8 +182,20 @@ func (d *drain) wait() Answer {
 			d.latch.word.Load()&(busy|pinMask) == 0 && d.latch.stripes.Load().idle():
 			return OK
 		}
-		d.drainers.Wait()
+		d.turn.Wait()
 	}
+}
+
+// lastReader waits for those who have got in while fn closed the latch, when the round was
+// over.
+func (d *drain) lastReader() Answer {
+	for d.latch.word.Load()&(closed|gone|failed) == closed {
+		if d.canceled {
+			return Canceled
+		}
+		d.readers.Wait()
+	}
+	return OK
 }
 
 // run runs fn without the lock, which it has again also where fn panics.
@@ -185,7 +215,8 @@ func (d *drain) end() {
 	d.rounds++
 	d.passes, d.held = d.passes+d.held, 0
 	d.readers.Broadcast()
-	d.drainers.Broadcast()
+	d.turn.Broadcast()
+	d.wakeNext()
 }
 
 // expire ends a round when its time is over, also while fn runs: it may wait for a pin
@@ -202,8 +233,9 @@ func (d *drain) cancel() {
 	outcome.L.Lock()
 	defer outcome.L.Unlock()
 	d.canceled = true
+	d.turn.Broadcast()
 	if d.turns != nil {
-		d.drainers.Broadcast()
+		d.readers.Broadcast() // for lastReader
 	}
 }
 
@@ -212,7 +244,7 @@ func (l *Latch) alert() {
 	outcome.L.Lock()
 	defer outcome.L.Unlock()
 	if t := watchers[l]; t != nil {
-		t.drainers.Broadcast()
+		t.wakeNext()
 	}
 }
 
@@ -257,7 +289,7 @@ func (l *Latch) arrive() {
 	t := watchers[l]
 	t.passes--
 	if t.passes == 0 {
-		t.drainers.Broadcast()
+		t.wakeNext()
 	}
 	l.unwatch(t)
 }

@@ -16,6 +16,7 @@ import (
 //   - Within a round a transition of fn is refused only for the sake of another
 //     transition, or of a pin that was on its way before the round.
 //   - fn does not run again after it has changed the thing.
+//   - What fn has closed is taken down when Drain returns.
 //   - If only timers can go on, nobody sleeps who has nothing to wait for.
 
 // getting is a pin that a thread is getting.
@@ -69,7 +70,7 @@ func (r *run) turnsKey(b []byte) []byte {
 		if !ok {
 			return 0xff
 		}
-		return byte(i+1)<<1 | byte(truth(d.canceled))
+		return byte(i+1)<<2 | byte(truth(d.canceled))<<1 | byte(truth(d.turn.asleep != 0))
 	}
 	for i, l := range r.latches {
 		t := watchers[l]
@@ -78,8 +79,7 @@ func (r *run) turnsKey(b []byte) []byte {
 			continue
 		}
 		b = append(b, byte(i+1), byte(t.calls), byte(t.rounds), byte(t.held), byte(t.passes), byte(t.changes),
-			byte(t.readers.asleep), byte(t.drainers.asleep), byte(t.readers.asleep>>8), byte(t.drainers.asleep>>8),
-			who(t.now), byte(len(t.queue)))
+			byte(t.readers.asleep), byte(t.readers.asleep>>8), who(t.now), byte(len(t.queue)))
 		for _, d := range t.queue {
 			b = append(b, who(d))
 		}
@@ -206,7 +206,7 @@ func (r *run) stayed(t *thread, latch int) {
 // drain calls Drain.
 func (r *run) drain(t *thread, c call) Answer {
 	i, l := c.latch, r.latches[c.latch]
-	outer, changed, s := t.fn, false, t.state[c.latch]
+	outer, changed, hasClosed, s := t.fn, false, false, t.state[c.latch]
 	a := l.Drain(s, func(cancel func()) func() bool { return r.arm("cancel", cancel) }, func() (again bool) {
 		ended, on := r.round(i)
 		if changed {
@@ -222,10 +222,12 @@ func (r *run) drain(t *thread, c call) Answer {
 		}
 		t.fn = &running{latch: i, round: ended}
 		for _, c := range c.fn {
-			if a := r.call(t, c); a == Busy {
+			a := r.call(t, c)
+			if a == Busy {
 				again = true
 				break
 			}
+			hasClosed = hasClosed || c.kind == closes && a == OK
 		}
 		changed = changed || t.fn.changed
 		t.fn = outer
@@ -235,7 +237,11 @@ func (r *run) drain(t *thread, c call) Answer {
 		r.trace = append(r.trace, "Drain returns "+string('0'+rune(a)))
 	}
 	switch a {
-	case OK, Canceled:
+	case OK:
+		if hasClosed && r.things[i].mapped && l.word.v&failed == 0 {
+			r.fail("thread %d: Drain returns, and what fn has closed is not taken down", t.index)
+		}
+	case Canceled:
 	case Moved, Closed:
 		if now := s.refusal(l.word.v &^ partial); now != a {
 			r.fail("thread %d: Drain returns %d, and the word is %#x", t.index, a, l.word.v)
@@ -254,15 +260,17 @@ func (r *run) stuck() {
 			continue
 		}
 		idle := l.word.v&(busy|pinMask) == 0 && (l.stripes.s == nil || l.stripes.s.idle())
-		asleep := func(d *drain) bool {
-			within := func(e *drain) bool { return e != d && r.drains[e] == r.drains[d] } // what d runs
-			return t.drainers.asleep&(1<<r.drains[d]) != 0 && (d != t.now || !slices.ContainsFunc(t.queue, within))
-		}
+		asleep := func(d *drain) bool { return d.turn.asleep != 0 }
 		if t.now != nil && asleep(t.now) && idle && t.passes == 0 {
 			r.fail("thread %d does not notice that nobody pins it", r.drains[t.now])
 		}
 		if t.now == nil && len(t.queue) > 0 {
 			r.fail("nobody takes the turn")
+		}
+		for d, thread := range r.drains {
+			if d.latch == l && asleep(d) && d != t.now && !slices.Contains(t.queue, d) {
+				r.fail("thread %d does not notice that its round has ended", thread)
+			}
 		}
 		for _, d := range append(t.queue[:len(t.queue):len(t.queue)], t.now) {
 			if d != nil && asleep(d) && (d.canceled || d.state.refusal(l.word.v&^partial) != OK) {
@@ -271,6 +279,9 @@ func (r *run) stuck() {
 		}
 		for _, u := range r.threads {
 			g := u.getting
+			if g == nil && t.readers.asleep&(1<<u.index) != 0 && l.word.v&(gone|failed) != 0 {
+				r.fail("thread %d does not notice that the last pin has ended", u.index)
+			}
 			if g == nil || g.latch != i || t.readers.asleep&(1<<u.index) == 0 {
 				continue
 			}

@@ -3,7 +3,8 @@
 // Package latch decides who may use a thing, and when. Those who use it pin it. One who
 // changes it takes it for a transition, which never waits, is refused while a pin is
 // held, and keeps new pins waiting until it ends. Whoever closes it does not wait
-// either: the last pin takes the thing down.
+// either: the last pin takes the thing down. Who does want to wait for the pins calls
+// Drain.
 //
 // The package knows nothing of what it guards, but for [Memory]. That each answer is
 // right in every order of its atomic operations is shown by running all orders; see
@@ -55,7 +56,7 @@ const (
 	Broken          // it is broken
 	Kept            // Memory does not let it be closed
 	Failed          // Memory could not be taken down
-	Canceled        // what it waited for need not be waited for any more
+	Canceled        // the caller has canceled a Drain
 )
 
 // Memory is what the latch guards.
@@ -192,7 +193,7 @@ func (l *Latch) wake() {
 	outcome.Broadcast()
 	if t := watchers[l]; t != nil {
 		t.readers.Broadcast()
-		t.drainers.Broadcast()
+		t.wakeNext()
 	}
 }
 

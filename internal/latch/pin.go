@@ -49,9 +49,13 @@ func (l *Latch) PinOnce(s State) bool {
 // goroutines apart, cheaply and often.
 func (l *Latch) Pin(s, besides State, hint uintptr, m Memory) (*Stripe, Answer) {
 	for {
-		w := l.word.Load() &^ uint64(besides)
+		now := l.word.Load()
+		w := now &^ uint64(besides)
 		if w&^pinMask == uint64(s) {
 			line := l.stripes.Load()
+			if line == nil && besides&watched != 0 && w&pinMask < pinMask && l.word.CompareAndSwap(now, now+pinOne) {
+				return nil, OK // no race was lost, but for a Drain's sake PinOnce was not for this pin
+			}
 			if line == nil {
 				line = l.newStripes()
 			}
