@@ -427,6 +427,7 @@ func TestCold(t *testing.T) {
 		t.Skip("this kernel does not say what was referenced: ", sum)
 	}
 	for try := range 100 { // it passes over pages that another processor has in hand
+		time.Sleep(time.Duration(try) * time.Millisecond)
 		if err := m.Advise(int(pageSize), 2*int(pageSize), AdviceCold); lacks(t, "MADV_COLD", err) {
 			break
 		} else if check(t, err); try == 99 {

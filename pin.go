@@ -90,16 +90,17 @@ func Guard(fn func() error, pins ...*Pin) (err error) {
 			return named(ErrClosed, "guard")
 		}
 	}
-	defer endUses(pins)
 	var g guard
 	g.enter()
 	defer func() {
 		if !g.left {
+			defer endUses(pins)
 			g.rescue(recover(), &err, pins...)
 		}
 	}()
 	err = fn()
 	g.leave()
+	endUses(pins)
 	return err
 }
 

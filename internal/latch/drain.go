@@ -186,10 +186,10 @@ func (d *drain) wait() Answer {
 	}
 }
 
-// lastReader waits for those who have got in while fn closed the latch, when the round was
-// over.
+// lastReader waits for the last pin if fn has closed the latch: others can have got in
+// before that, when the round was over.
 func (d *drain) lastReader() Answer {
-	for d.latch.word.Load()&(closed|gone|failed) == closed {
+	for d.latch.word.Load()&(genMask|closed|gone|failed) == uint64(d.state)|closed {
 		if d.canceled {
 			return Canceled
 		}

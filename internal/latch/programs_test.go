@@ -381,6 +381,7 @@ func TestDrain(t *testing.T) {
 		{"drain", "pin", "pin"},
 		{"drain", "pin", "close"},
 		{"drain", "pin", "pass"},
+		{"drain", "pin", "break"},
 		{"drain twice", "pin", "pin"},
 	} {
 		add(names...)
