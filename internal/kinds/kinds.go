@@ -189,7 +189,7 @@ func overAs[M mmap.Known](old AnyHandle, s mmap.Spec) (AnyHandle, error) {
 	return generic(mmap.Over[M](old.(mmap.Unknown), s))
 }
 
-// Inert fails unless a handle answers as one that is no longer good.
+// Inert fails unless the methods of a handle return what those of a dead one do.
 func Inert(t testkit.Failer, h AnyHandle, want error) {
 	t.Helper()
 	if h.Len() != 0 || h.Cap() != 0 || h.Addr() != 0 || h.Prot() != mmap.ProtNone {

@@ -94,8 +94,8 @@ func (l *Latch) Unpin(line *Stripe, m Memory) {
 	}
 }
 
-// UnpinAsked is Unpin that returns an Answer: Failed if it was the last pin of a closed latch and
-// the thing could not be taken down.
+// UnpinAsked is Unpin that returns an Answer: Failed if it was the last pin of a closed
+// latch and the thing could not be taken down.
 func (l *Latch) UnpinAsked(line *Stripe, m Memory) Answer {
 	if line != nil || l.word.Add(^uint64(0))&(closed|watched) != 0 {
 		return l.unpinSlowly(line, m)
@@ -104,8 +104,8 @@ func (l *Latch) UnpinAsked(line *Stripe, m Memory) Answer {
 }
 
 // unpinSlowly deals with all that Unpin leaves: stripes, and latches that are closed or
-// drained. A pin in the word is given up already. Inlined, it would keep Unpin from being so, which
-// costs a view a seventh.
+// drained. A pin in the word is given up already. Inlined, it would keep Unpin from being
+// so, which costs a view a seventh.
 //
 //go:noinline
 func (l *Latch) unpinSlowly(line *Stripe, m Memory) Answer {

@@ -155,7 +155,7 @@ func Humble(t testing.TB) {
 }
 
 // DenyExecGain keeps this process, which is a child of a test, from making memory
-// executable that was not: from now on, for ever.
+// executable that was not, until it ends.
 func DenyExecGain(t testing.TB) {
 	t.Helper()
 	const prSetMDWE, refuseExecGain = 65, 1
