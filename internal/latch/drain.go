@@ -239,6 +239,15 @@ func (d *drain) cancel() {
 	}
 }
 
+// noteChange tells the drains of a latch that somebody has changed the thing.
+func (l *Latch) noteChange() {
+	outcome.L.Lock()
+	defer outcome.L.Unlock()
+	if t := watchers[l]; t != nil {
+		t.changes++
+	}
+}
+
 // alert has the drains of a latch look again whether somebody pins it.
 func (l *Latch) alert() {
 	outcome.L.Lock()

@@ -154,15 +154,13 @@ func (l *Latch) Pass(s State) State {
 	return s
 }
 
-// Stay ends a transition that happened and keeps the state.
+// Stay ends a transition that happened and keeps the state. If it is of a Drain's fn, the
+// bit is set by now.
 func (l *Latch) Stay(s State) {
-	if l.publish(uint64(s)|l.word.Load()&partial)&watched != 0 {
-		outcome.L.Lock()
-		defer outcome.L.Unlock()
-		if t := watchers[l]; t != nil {
-			t.changes++
-		}
+	if l.word.Load()&watched != 0 {
+		l.noteChange()
 	}
+	l.GiveUp(s)
 }
 
 // Resign ends a transition that gave the thing away: the state is old, and nobody has
@@ -173,15 +171,15 @@ func (l *Latch) Resign(s State) { l.publish(uint64(s+genOne) | closed | gone) }
 func (l *Latch) Break(s State) { l.publish(uint64(s) | partial) }
 
 // publish ends a transition: the word becomes w, and whoever waits goes on. The bit of
-// Drain stays what it is. It returns the word before.
-func (l *Latch) publish(w uint64) uint64 {
+// Drain stays what it is.
+func (l *Latch) publish(w uint64) {
 	for {
 		old := l.word.Load()
 		if l.word.CompareAndSwap(old, w&^watched|old&watched) {
 			if old&(awaited|watched) != 0 {
 				l.wake()
 			}
-			return old
+			return
 		}
 	}
 }
