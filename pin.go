@@ -25,9 +25,9 @@ type Pin struct {
 	users atomic.Uint32
 }
 
-// The bits of Pin.users: the guards that run over the pin, and whether Unpin
-// was called. The region's pin ends when nothing is left.
-const unpinned = 1 << 31
+// The highest bit of Pin.users is set until Unpin; the others count the guards that run
+// over the pin. The region's pin ends when nothing is left.
+const pinned = 1 << 31
 
 // Pin pins the mapping until [Pin.Unpin]. It fails with ErrClosed or ErrMoved.
 func (m Mapping) Pin() (*Pin, error) {
@@ -35,7 +35,9 @@ func (m Mapping) Pin() (*Pin, error) {
 	if err != nil {
 		return nil, named(err, "pin")
 	}
-	return &Pin{r: m.r, line: line, bytes: Prot(m.r.prot.Load()).allows(ProtRead)}, nil
+	p := &Pin{r: m.r, line: line, bytes: Prot(m.r.prot.Load()).allows(ProtRead)}
+	p.users.Store(pinned)
+	return p, nil
 }
 
 // Bytes returns the memory itself, len == cap, with the length that the
@@ -43,7 +45,7 @@ func (m Mapping) Pin() (*Pin, error) {
 // within [Guard], or a fault ends the program. It is nil after Unpin and where
 // some page cannot be read.
 func (p *Pin) Bytes() []byte {
-	if p == nil || p.r == nil || !p.bytes || p.users.Load()&unpinned != 0 {
+	if p == nil || !p.bytes || p.users.Load()&pinned == 0 {
 		return nil
 	}
 	return memory(p.r.addr.Load(), int(p.r.len.Load()))
@@ -55,8 +57,8 @@ func (p *Pin) Bytes() []byte {
 // pin of a closed mapping: then the next Close tries again. If a Guard was the last, that
 // Close reports it.
 func (p *Pin) Unpin() error {
-	if p == nil || p.r == nil || p.users.Or(unpinned) != 0 {
-		return nil
+	if p == nil || p.users.And(^uint32(pinned)) != pinned {
+		return nil // again, or a Guard ends the pin
 	}
 	if a := p.r.UnpinAsked(p.line, p.r); a != latch.OK {
 		return ticket{r: p.r}.refused(a)
@@ -66,12 +68,28 @@ func (p *Pin) Unpin() error {
 
 // use keeps the pin for a guard; false after Unpin.
 func (p *Pin) use() bool {
-	for n := p.users.Load(); n&unpinned == 0 && p.r != nil; n = p.users.Load() {
-		if p.users.CompareAndSwap(n, n+1) {
+	for p.users.Load()&pinned != 0 {
+		if p.useOnce() {
 			return true
 		}
 	}
 	return false
+}
+
+// useOnce is use if nothing stands in the way. It is inlined.
+func (p *Pin) useOnce() bool {
+	if p == nil {
+		return false
+	}
+	n := p.users.Load()
+	return n&pinned != 0 && p.users.CompareAndSwap(n, n+1)
+}
+
+// endUse ends what use began.
+func (p *Pin) endUse() {
+	if p.users.Add(^uint32(0)) == 0 {
+		p.r.unpin(p.line)
+	}
 }
 
 // Guard runs fn and returns its error. A memory fault in one of the pinned
@@ -83,7 +101,48 @@ func (p *Pin) use() bool {
 // Only the calling goroutine is guarded: not goroutines that fn starts, nor C
 // code. Locks of the caller that fn holds at a fault stay held unless fn
 // unlocks them with defer. Guards nest.
-func Guard(fn func() error, pins ...*Pin) (err error) {
+func Guard(fn func() error, pins ...*Pin) error {
+	// This much is inlined, for the compiler then takes a single pin from where the
+	// caller has it.
+	var p *Pin
+	if len(pins) == 1 {
+		p = pins[0]
+	}
+	return guardPins(fn, p, pins)
+}
+
+// A pinGuard has all that the deferred function of guardPins needs but for the result: each
+// variable that it captures costs a tenth of the call.
+type pinGuard struct {
+	guard
+	pin *Pin
+}
+
+// guardPins guards p, or if it is nil all of pins.
+func guardPins(fn func() error, p *Pin, pins []*Pin) (err error) {
+	g := pinGuard{pin: p}
+	if !p.useOnce() {
+		switch {
+		case p == nil:
+			return guardSeveral(fn, pins)
+		case !p.use():
+			return named(ErrClosed, "guard")
+		}
+	}
+	g.enter()
+	defer func() {
+		if !g.left {
+			defer g.pin.endUse()
+			g.rescue(recover(), &err, g.pin)
+		}
+	}()
+	err = fn()
+	g.leave()
+	g.pin.endUse()
+	return err
+}
+
+func guardSeveral(fn func() error, pins []*Pin) (err error) {
 	for i, p := range pins {
 		if p != nil && !p.use() {
 			endUses(pins[:i])
@@ -106,8 +165,8 @@ func Guard(fn func() error, pins ...*Pin) (err error) {
 
 func endUses(pins []*Pin) {
 	for _, p := range pins {
-		if p != nil && p.users.Add(^uint32(0)) == unpinned {
-			p.r.unpin(p.line)
+		if p != nil {
+			p.endUse()
 		}
 	}
 }
