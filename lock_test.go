@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap/internal/place"
+	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
 
@@ -110,6 +111,16 @@ func TestNobodyElseWaits(t *testing.T) {
 	of := func(m ReadWrite, f func() error) (mapping, func(p []byte, off int64) (int, error), func() error) {
 		return m, m.ReadAt, f
 	}
+	nothingLeft := func(op string) {
+		t.Helper()
+		table := must(procmaps.Open(0))
+		defer table.Close()
+		for r, err := range table.Regions() {
+			if check(t, err); strings.HasPrefix(r.Name, fs.dir) {
+				t.Errorf("%s: left is %v", op, r)
+			}
+		}
+	}
 	for _, w := range []waiting{
 		{"lock", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, File(held(), 0, 4*pg))
@@ -130,7 +141,11 @@ func TestNobodyElseWaits(t *testing.T) {
 		}},
 		{"resize", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, File(held(), 0, 2*pg).Reserve(4*pg).Lock())
-			return of(m, func() error { return second(Resize(m, 4*pg)) })
+			return of(m, func() error {
+				m, err := Resize(m, 4*pg)
+				m.Close()
+				return err
+			})
 		}},
 		{"over, populate", func() (mapping, func(p []byte, off int64) (int, error), func() error) {
 			m := mapped[ReadWrite](t, Anonymous(4*pg))
@@ -213,6 +228,7 @@ func TestNobodyElseWaits(t *testing.T) {
 		if err := <-done; err != nil && !errors.Is(err, ErrClosed) {
 			t.Errorf("%s: %v", w.op, err)
 		}
+		nothingLeft(w.op)
 	}
 }
 

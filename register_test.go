@@ -16,6 +16,8 @@ func TestReadStats(t *testing.T) {
 	}
 	pg := int(pageSize)
 	before := ReadStats()
+	kept := func() int { nursery.Lock(); defer nursery.Unlock(); return len(nursery.kept) }
+	keptBefore := kept()
 	is := func(what string, mappings, bytes int) {
 		t.Helper()
 		now := ReadStats()
@@ -51,6 +53,9 @@ func TestReadStats(t *testing.T) {
 		check(t, h.Close())
 	}
 	is("closed by what was found", 1, 5*pg)
+	if n := kept(); n != keptBefore {
+		t.Errorf("the register holds %d regions, before %d", n, keptBefore)
+	}
 	_, _, err = left.Release()
 	check(t, err)
 	is("released", 0, 0)

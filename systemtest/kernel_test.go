@@ -171,6 +171,11 @@ func TestOldKernel(t *testing.T) {
 	}
 	_, err = mmap.Map[mmap.Read](mmap.File(f, 0, pg).Shared().Synchronous())
 	wants(t, "MAP_SYNC", err, errors.ErrUnsupported)
+	// MAP_POPULATE does what madvise(2) would.
+	in, err := mapped[mmap.ReadWrite](t, mmap.Anonymous(2*pg).Populate()).ResidentPages(0, 2*pg)
+	if check(t, err); !in[0] || !in[1] {
+		t.Error("populated are", in)
+	}
 	// An Unknown of two areas, the kernel's table read as text.
 	u, err := mmap.MapUnknown(mmap.Anonymous(2*pg).At(spot(t, 8)), mmap.ProtRead|mmap.ProtWrite)
 	check(t, err)
