@@ -67,3 +67,6 @@ type rule = testkit.Rule
 func must[T any](v T, err error) T { return testkit.Must(v, err) }
 
 func second[T any](v T, err error) error { return testkit.Second(v, err) }
+
+// Leaks is leaks.Watch, which the tests within the package cannot import.
+var Leaks func() func() bool

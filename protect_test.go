@@ -379,8 +379,9 @@ func TestReserve(t *testing.T) {
 		if last := regions[len(regions)-1]; last.Perms.String()[:3] != "---" {
 			t.Errorf("%s: the reserve is %v", name, last)
 		}
-		if _, _, err := Split(m, 2*pg); name != "offset" && name != "empty file" {
+		if _, right, err := Split(m, 2*pg); name != "offset" && name != "empty file" {
 			check(t, err)
+			check(t, right.Close())
 		} else {
 			wants(t, name, err, os.ErrInvalid)
 		}

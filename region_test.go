@@ -200,6 +200,9 @@ func TestHeap(t *testing.T) {
 	if sys.Race || testing.CoverMode() != "" {
 		t.Skip("the race detector and coverage change what is allocated")
 	}
+	if !byItself(t) { // where nobody watches for what is not closed
+		return
+	}
 	const n = 2000
 	maps := make([]Read, n)
 	heap := func() uint64 {
@@ -333,8 +336,11 @@ const poolFile, poolKeeper = "/proc/sys/vm/nr_hugepages", "MMAP_TEST_POOL"
 
 // TestMain fails tests that leave the machine other than they found it.
 func TestMain(m *testing.M) {
-	before := content(poolFile)
+	before, closed := content(poolFile), Leaks()
 	m.Run()
+	if !closed() {
+		os.Exit(1)
+	}
 	if is := content(poolFile); is != "" && is != before { // a test can hide the file
 		fmt.Fprintf(os.Stderr, "FAIL: vm.nr_hugepages was %s, and is %s\n", before, is)
 		os.Exit(1)
@@ -489,10 +495,11 @@ func TestMemfd(t *testing.T) {
 		if st, err := f.Stat(); err != nil || st.Size() != int64(pg)+5 {
 			t.Error(st, err)
 		}
-		_, err = Map[ReadWrite](File(f, 0, pg).Shared())
+		m, err := Map[ReadWrite](File(f, 0, pg).Shared())
 		if locked := seals&(SealWrite|SealFutureWrite) != 0; locked != errors.Is(err, ErrPermission) || !locked && err != nil {
 			t.Errorf("seals %#x: %v", seals, err)
 		}
+		m.Close()
 		if err := f.Truncate(1); (err == nil) != (seals&SealShrink == 0) {
 			t.Errorf("seals %#x: truncated: %v", seals, err)
 		}

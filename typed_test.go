@@ -22,7 +22,8 @@ func mapped[M Known](t testing.TB, s Spec) M {
 	t.Helper()
 	m, err := Map[M](s)
 	check(t, err)
-	t.Cleanup(func() { m.Close() })
+	r := m.inside().r
+	t.Cleanup(func() { Mapping{ticket{r, r.State()}}.Close() }) // the handle can be old by then
 	return m
 }
 

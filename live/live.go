@@ -83,14 +83,18 @@ func stackOf(id uint32) []uintptr {
 const library, itself = "github.com/mmarinus/mmap.", "github.com/mmarinus/mmap/live.born"
 
 // ownFrames returns how many functions at the top of a stack are the library's, or between
-// such: a descriptor is asked for by a function that the os package calls back.
+// such: a descriptor is asked for by a function that the os package calls back. A test of
+// the library is not one.
 func ownFrames(stack []uintptr) (n int) {
 	for i, pc := range stack {
 		f := runtime.FuncForPC(pc - 1)
 		if f == nil {
 			break
 		}
+		file, _ := f.FileLine(pc - 1)
 		switch name := f.Name(); {
+		case strings.HasSuffix(file, "_test.go"):
+			return n
 		case strings.HasPrefix(name, library), strings.HasPrefix(name, itself):
 			n = i + 1
 		case !strings.HasPrefix(name, "os.") && !strings.HasPrefix(name, "internal/poll."):

@@ -8,11 +8,13 @@
 package systemtest
 
 import (
+	"os"
 	"testing"
 
 	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/kinds"
+	"github.com/mmarinus/mmap/internal/leaks"
 	"github.com/mmarinus/mmap/internal/testkit"
 )
 
@@ -93,4 +95,12 @@ func mapped[M mmap.Known](t testing.TB, s mmap.Spec) M {
 	check(t, err)
 	t.Cleanup(func() { m.Close() })
 	return m
+}
+
+func TestMain(m *testing.M) {
+	closed := leaks.Watch("TestCollectorBeside")
+	m.Run()
+	if !closed() {
+		os.Exit(1)
+	}
 }
