@@ -181,6 +181,9 @@ func TestSealAllows(t *testing.T) {
 	if n, err := m.Resident(0, 4*pg); n != 4*pg || err != nil {
 		t.Error(n, err)
 	}
+	for what, fn := range map[string]func() error{"protect": func() error { return second(Protect[Read](m)) }, "close": m.Close} {
+		wants(t, "drain to "+what, m.Drain(t.Context(), fn), ErrSealed)
+	}
 	was := wholePicture(t, m)
 	if !strings.Contains(was[0], " dd") || !strings.Contains(was[7], " sl") {
 		t.Error("not dumped, sealed:", was)

@@ -311,8 +311,10 @@ func TestPartial(t *testing.T) {
 	if _, err := known.Regions(); err != nil {
 		t.Error(err)
 	}
-	u, err = Forget(known)
-	check(t, err)
+	check(t, known.Drain(t.Context(), func() (err error) {
+		u, err = Forget(known)
+		return err
+	}))
 	if n, err := u.ReadAt(make([]byte, 2*pg), 0); n != 2*pg || err != nil {
 		t.Error(n, err)
 	}
