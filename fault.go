@@ -104,6 +104,7 @@ func faultStack() []uintptr {
 //	g.enter()
 //	defer func() {
 //		if !g.left {
+//			defer g.r.unpin(g.line)
 //			g.rescue(recover(), &err)
 //		}
 //	}()
@@ -115,7 +116,7 @@ func faultStack() []uintptr {
 // would make a view cost a sixth more.
 type guard struct {
 	r     *region       // the mapping that is guarded, pinned by the caller; nil: see pins of rescue
-	line  *latch.Stripe // rescue ends that pin
+	line  *latch.Stripe // of that pin, which the caller ends
 	at    uintptr       // where a copy stands; 0: it is no copy
 	need  Prot          // of a copy: whether it reads or writes
 	outer bool          // the flag before
@@ -125,19 +126,16 @@ type guard struct {
 
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
 
-// leave ends the guard on the usual way out. The pin is the caller's again.
+// leave ends the guard on the usual way out.
 func (g *guard) leave() {
 	debug.SetPanicOnFault(g.outer)
 	g.left = true
 }
 
 // rescue ends the guard on every other way out than leave, p being what was
-// recovered. pins are those of other mappings to guard; it does not end them.
+// recovered. pins are those of other mappings to guard.
 func (g *guard) rescue(p any, err *error, pins ...*Pin) {
 	debug.SetPanicOnFault(g.outer)
-	if g.r != nil {
-		defer g.r.unpin(g.line)
-	}
 	if p != nil {
 		*err = g.claim(p, pins)
 	}

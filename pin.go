@@ -22,11 +22,12 @@ type Pin struct {
 	r     *region
 	line  *latch.Stripe
 	bytes bool // every page can be read
-	users atomic.Uint32
+	users uint32
 }
 
 // The highest bit of Pin.users is set until Unpin; the others count the guards that run
-// over the pin. The region's pin ends when nothing is left.
+// over the pin. The region's pin ends when nothing is left. It is no atomic.Uint32, which
+// could be set by a locked operation only.
 const pinned = 1 << 31
 
 // Pin pins the mapping until [Pin.Unpin]. It fails with ErrClosed or ErrMoved.
@@ -35,9 +36,7 @@ func (m Mapping) Pin() (*Pin, error) {
 	if err != nil {
 		return nil, named(err, "pin")
 	}
-	p := &Pin{r: m.r, line: line, bytes: Prot(m.r.prot.Load()).allows(ProtRead)}
-	p.users.Store(pinned)
-	return p, nil
+	return &Pin{r: m.r, line: line, bytes: Prot(m.r.prot.Load()).allows(ProtRead), users: pinned}, nil
 }
 
 // Bytes returns the memory itself, len == cap, with the length that the
@@ -45,7 +44,7 @@ func (m Mapping) Pin() (*Pin, error) {
 // within [Guard], or a fault ends the program. It is nil after Unpin and where
 // some page cannot be read.
 func (p *Pin) Bytes() []byte {
-	if p == nil || !p.bytes || p.users.Load()&pinned == 0 {
+	if p == nil || !p.bytes || atomic.LoadUint32(&p.users)&pinned == 0 {
 		return nil
 	}
 	return memory(p.r.addr.Load(), int(p.r.len.Load()))
@@ -57,7 +56,7 @@ func (p *Pin) Bytes() []byte {
 // pin of a closed mapping: then the next Close tries again. If a Guard was the last, that
 // Close reports it.
 func (p *Pin) Unpin() error {
-	if p == nil || p.users.And(^uint32(pinned)) != pinned {
+	if p == nil || atomic.AndUint32(&p.users, ^uint32(pinned)) != pinned {
 		return nil // again, or a Guard ends the pin
 	}
 	if a := p.r.UnpinAsked(p.line, p.r); a != latch.OK {
@@ -68,7 +67,7 @@ func (p *Pin) Unpin() error {
 
 // use keeps the pin for a guard; false after Unpin.
 func (p *Pin) use() bool {
-	for p.users.Load()&pinned != 0 {
+	for atomic.LoadUint32(&p.users)&pinned != 0 {
 		if p.useOnce() {
 			return true
 		}
@@ -81,13 +80,13 @@ func (p *Pin) useOnce() bool {
 	if p == nil {
 		return false
 	}
-	n := p.users.Load()
-	return n&pinned != 0 && p.users.CompareAndSwap(n, n+1)
+	n := atomic.LoadUint32(&p.users)
+	return n&pinned != 0 && atomic.CompareAndSwapUint32(&p.users, n, n+1)
 }
 
 // endUse ends what use began.
 func (p *Pin) endUse() {
-	if p.users.Add(^uint32(0)) == 0 {
+	if atomic.AddUint32(&p.users, ^uint32(0)) == 0 {
 		p.r.unpin(p.line)
 	}
 }

@@ -70,37 +70,3 @@ func TestUnpinReports(t *testing.T) {
 	check(t, left.Close()) // with its neighbour
 	check(t, (*Pin)(nil).Unpin())
 }
-
-// BenchmarkGuard: what a View, and what a Pin and a Guard cost.
-func BenchmarkGuard(b *testing.B) {
-	m := mapped[ReadWrite](b, Anonymous(4096))
-	pin := must(m.Pin())
-	defer pin.Unpin()
-	nothing, look := func() error { return nil }, func([]byte) error { return nil }
-	b.Run("op=View", func(b *testing.B) {
-		for b.Loop() {
-			m.View(look)
-		}
-	})
-	b.Run("op=Guard/pins=1", func(b *testing.B) {
-		for b.Loop() {
-			Guard(nothing, pin)
-		}
-	})
-	b.Run("op=Guard/pins=8", func(b *testing.B) {
-		for b.Loop() {
-			Guard(nothing, pin, pin, pin, pin, pin, pin, pin, pin)
-		}
-	})
-	b.Run("op=GuardAll", func(b *testing.B) {
-		for b.Loop() {
-			GuardAll(nothing)
-		}
-	})
-	b.Run("op=Pin+Unpin", func(b *testing.B) {
-		for b.Loop() {
-			pin, _ := m.Pin()
-			pin.Unpin()
-		}
-	})
-}

@@ -5,6 +5,7 @@ package mmap
 import (
 	"fmt"
 	"io"
+	"runtime/debug"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -13,8 +14,8 @@ import (
 // transfer copies out of the mapping into p if need is ProtRead, and from p into
 // it if need is ProtWrite. If checked, each page must allow it.
 //
-// It goes page by page: a copy that faults has changed nothing of the page
-// where it faulted, whatever order it copies in, so n is exact.
+// It goes in pieces, for the runtime cannot stop a copy, and a collection would wait for
+// all of it.
 func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
 	if off < 0 {
 		return 0, fail.Bad(fmt.Sprintf("%s of %v at %d", verbs[need], fail.Count(len(p)), off), "negative offset")
@@ -26,38 +27,131 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 		}
 	}
 	end := int(max(0, min(int64(len(p)), int64(g.r.len.Load())-off)))
-	var refused error
+	var short error // what is said of an end before all that was asked for
 	if checked && !Prot(g.r.prot.Load()).allows(need) {
-		end, refused = g.r.allowedPart(int(off), end, len(p), need)
+		end, short = g.r.allowedPart(int(off), end, len(p), need)
 	}
-	start := g.r.addr.Load() + uintptr(off)
+	switch {
+	case end == len(p) || short != nil:
+	case need == ProtRead:
+		short = io.EOF
+	default:
+		const hint = "%s of %v at %d: the mapping ends at %d"
+		short = named(io.ErrShortWrite, hint, verbs[need], fail.Count(len(p)), off, g.r.len.Load())
+	}
+	g.at = g.r.addr.Load() + uintptr(off)
+	if uintptr(end) > kernel.PageSize-g.at&(kernel.PageSize-1) {
+		return transferPages(g, p[:end], short)
+	}
 	g.enter()
 	defer func() {
 		if !g.left {
+			defer g.r.unpin(g.line)
 			g.rescue(recover(), &err)
 		}
 	}()
-	for n < end {
-		g.at = start + uintptr(n)
-		size := min(end-n, int(kernel.PageSize-g.at&(kernel.PageSize-1)))
-		if need == ProtRead {
-			copy(p[n:n+size], memory(g.at, size))
-		} else {
-			copy(memory(g.at, size), p[n:n+size])
-		}
-		n += size
+	if need == ProtRead {
+		copy(p, memory(g.at, end))
+	} else {
+		copy(memory(g.at, end), p)
 	}
 	g.leave()
-	if n < len(p) {
-		switch err = io.EOF; {
-		case refused != nil: // with a byte at least left
-			err = refused
-		case need == ProtWrite:
-			err = named(io.ErrShortWrite, "write of %v at %d: the mapping ends at %d", fail.Count(len(p)), off, g.r.len.Load())
+	g.r.Unpin(g.line, g.r)
+	return end, short
+}
+
+// transferPages is the rest of transfer for what does not lie within a page.
+func transferPages(g guard, p []byte, short error) (n int, err error) {
+	c := copying{g, p}
+	c.enter()
+	defer func() {
+		if !c.left {
+			defer c.r.unpin(c.line)
+			if err = c.rescueCopy(recover()); err == nil {
+				err = short // the page has come back
+			}
+			n = len(p) - len(c.p)
+		}
+	}()
+	for len(c.p) > 0 {
+		size := min(len(c.p), pieceSize)
+		if c.need == ProtWrite {
+			c.pages(size)
+		} else {
+			copyPiece(c.p[:size], memory(c.at, size))
+			c.done(size)
 		}
 	}
-	g.r.Unpin(g.line, g.r)
-	return n, err
+	c.leave()
+	c.r.Unpin(c.line, c.r)
+	return len(p), short
+}
+
+// A copying is a guarded copy, which stands at guard.at.
+type copying struct {
+	guard
+	p []byte // what is to be copied yet
+}
+
+// A longer piece keeps the processor for long, a shorter one is slower.
+const pieceSize = 256 << 10
+
+func (c *copying) done(size int) {
+	c.p, c.at = c.p[size:], c.at+uintptr(size)
+}
+
+// copyPiece copies. It is a call, because the runtime stops a goroutine where a function
+// begins.
+//
+//go:noinline
+func copyPiece(dst, src []byte) { copy(dst, src) }
+
+// pages copies so many bytes page by page: what faults has changed nothing of its page,
+// whatever order it copies in. It is a call as copyPiece is.
+//
+//go:noinline
+func (c *copying) pages(size int) {
+	for size > 0 {
+		part := min(size, int(kernel.PageSize-c.at&(kernel.PageSize-1)))
+		if c.need == ProtWrite {
+			copy(memory(c.at, part), c.p)
+		} else {
+			copy(c.p, memory(c.at, part))
+		}
+		c.done(part)
+		size -= part
+	}
+}
+
+// rescueCopy is rescue, and returns the error of the copy. How much of a piece could be
+// read is not known: it is read again, page by page.
+func (c *copying) rescueCopy(v any) (err error) {
+	where, ok := v.(interface{ Addr() uintptr })
+	if c.need == ProtWrite || !ok || !c.r.covers(where.Addr()) {
+		c.rescue(v, &err)
+		return err
+	}
+	debug.SetPanicOnFault(c.outer)
+	stack := faultStack()
+	if err = c.readAgain(); err == nil {
+		return nil
+	}
+	err.(*FaultError).PCs = stack
+	return err
+}
+
+func (c *copying) readAgain() (err error) {
+	c.enter()
+	defer func() {
+		if !c.left {
+			c.rescue(recover(), &err)
+		}
+	}()
+	for len(c.p) > 0 {
+		c.pages(min(len(c.p), pieceSize))
+	}
+	c.leave()
+	return nil
 }
 
 var verbs = [...]string{ProtRead: "read", ProtWrite: "write"}
@@ -74,6 +168,7 @@ func (t ticket) view(f func(b []byte) error) (err error) {
 	g.enter()
 	defer func() {
 		if !g.left {
+			defer g.r.unpin(g.line)
 			g.rescue(recover(), &err)
 		}
 	}()
@@ -93,6 +188,7 @@ func (t ticket) update(f func(b []byte) error) (err error) {
 	g.enter()
 	defer func() {
 		if !g.left {
+			defer g.r.unpin(g.line)
 			g.rescue(recover(), &err)
 		}
 	}()
