@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -531,6 +532,104 @@ func onPages(b *testing.B) {
 			touch(memory(addr, size))
 			return err
 		})
+}
+
+// Bringing in much memory, which the library does in pieces and by several threads, over one
+// bare call; the longest that another goroutine's mmap(2) takes meanwhile, over all of that
+// time; and the same with all processors busy.
+func BenchmarkPopulate(b *testing.B) {
+	run := func(name string, o origin, busy int) {
+		b.Run(name, func(b *testing.B) { o.populate(b, busy) })
+	}
+	memfd := func(b *testing.B, size int) origin { return memoryFile(b, must(Memfd("bench", int64(size), 0)), size) }
+	run("source=anonymous/size=1GiB", anonymousOrigin(1<<30), 0)
+	run("source=anonymous/size=64MiB", anonymousOrigin(64<<20), 0)
+	run("source=anonymous/size=16MiB", anonymousOrigin(16<<20), 0)
+	run("source=anonymous/size=16MiB/busy", anonymousOrigin(16<<20), runtime.GOMAXPROCS(0))
+	run("source=anonymous/size=64MiB/busy", anonymousOrigin(64<<20), runtime.GOMAXPROCS(0))
+	b.Run("source=memfd/size=64MiB", func(b *testing.B) { memfd(b, 64<<20).populate(b, 0) })
+	b.Run("source=huge/size=64MiB", func(b *testing.B) {
+		const size = 64 << 20
+		if withHugePages(b, size/(2<<20)) != 2<<20 {
+			b.Skip("huge pages of 2 MiB are needed")
+		}
+		o := anonymousOrigin(size)
+		o.spec, o.flags = o.spec.HugePages(2<<20), o.flags|unix.MAP_HUGETLB
+		o.populate(b, 0)
+	})
+}
+
+func (o origin) populate(b *testing.B, busy int) {
+	smallPages(b, true)
+	defer smallPages(b, false)
+	defer keepBusy(busy)()
+	size := uintptr(o.size)
+	renew := func() {
+		if o.fresh != nil {
+			o.fresh()
+		}
+	}
+	var waits []float64
+	inTurn(b, "page", o.size/int(pageSize), func() time.Duration {
+		renew()
+		m := o.mapped(o.spec)
+		longest := waiting(busy == 0)
+		start := time.Now()
+		ok(m.PrefaultWrite(0, o.size))
+		took := time.Since(start)
+		waits = append(waits, float64(longest())/float64(took))
+		ok(m.Close())
+		return took
+	}, func() time.Duration {
+		renew()
+		addr := o.bare(0)
+		start := time.Now()
+		ok(sys.Madvise(addr, size, unix.MADV_POPULATE_WRITE))
+		took := time.Since(start)
+		bareUnmap(addr, size)
+		return took
+	})
+	if busy == 0 {
+		b.ReportMetric(median(waits), "wait-ratio")
+	}
+}
+
+// waiting maps and unmaps a page again and again, until the function that it returns is
+// called, which returns how long that took at most.
+func waiting(yes bool) (longest func() time.Duration) {
+	if !yes {
+		return func() time.Duration { return 0 }
+	}
+	stop, result := make(chan bool), make(chan time.Duration)
+	go func() {
+		most := time.Duration(0)
+		for {
+			select {
+			case <-stop:
+				result <- most
+				return
+			default:
+			}
+			start := time.Now()
+			bareUnmap(anonymousOrigin(int(pageSize)).bare(0), pageSize)
+			most = max(most, time.Since(start))
+			time.Sleep(100 * time.Microsecond)
+		}
+	}()
+	return func() time.Duration { stop <- true; return <-result }
+}
+
+// keepBusy keeps so many goroutines busy until the function that it returns is called.
+func keepBusy(n int) (stop func()) {
+	var done atomic.Bool
+	var all sync.WaitGroup
+	for range n {
+		all.Go(func() {
+			for !done.Load() {
+			}
+		})
+	}
+	return func() { done.Store(true); all.Wait() }
 }
 
 // There is no bare call: the kernel knows nothing of it.

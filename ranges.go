@@ -107,7 +107,13 @@ func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
 		if err := r.allowed(off, n, need); err != nil {
 			return err
 		}
-		return faulted(place.Populate(addr, size, advice), 0, r.addr.Load())
+		var space [4]place.Stretch
+		for _, part := range r.stretches(space[:0], addr-r.Base, addr-r.Base+size) {
+			if err := part.Populate(advice); err != nil {
+				return faulted(err, 0, r.addr.Load())
+			}
+		}
+		return nil
 	})
 }
 

@@ -4,6 +4,7 @@
 package leaks
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -34,10 +35,12 @@ func (r *run) Errorf(format string, args ...any) {
 
 // Watch begins to look, and returns a function that prints what is not closed by then, or
 // was left to the collector, and reports whether there was none. It overlooks what is made
-// in functions whose name contains one of purpose, and everything in a child process, which
-// takes its mappings with it.
+// in functions whose name contains one of purpose, everything in a child process, which
+// takes its mappings with it, and what benchmarks and fuzzing do.
 func Watch(purpose ...string) (end func() bool) {
-	if os.Getenv("MMAP_TEST_CHILD") != "" {
+	flag.Parse()
+	set := func(name string) bool { return flag.Lookup(name).Value.String() != "" }
+	if set("test.bench") || set("test.fuzz") || os.Getenv("MMAP_TEST_CHILD") != "" {
 		return func() bool { return true }
 	}
 	r := &run{purpose: purpose}

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -105,7 +104,7 @@ func (l Locking) mark(parts []Stretch, later bool) error {
 			why = FaultIn(parts)
 		}
 		for _, part := range parts { // a page of each tells
-			e := Populate(part.Addr, min(part.Size, part.Granule), part.populating())
+			e := Stretch{part.Addr, min(part.Size, part.Granule), part.Kind}.Populate(part.populating())
 			if why == nil && errors.Is(e, errors.ErrUnsupported) {
 				why = e // of devices mlock(2) does not fail, so this is secret memory
 			}
@@ -185,18 +184,6 @@ func PassedOver(parts []Stretch) (err error) {
 	return err
 }
 
-// Populates reports whether madvise(2) can fault pages in.
-var Populates = sync.OnceValue(func() bool { return kernel.Probe("MADV_POPULATE_READ") == nil })
-
-// populating returns the advice that faults in pages of a kind as mlock(2) does:
-// private ones that can be written are copied, so that a store does not fault later.
-func (part Stretch) populating() int {
-	if p := part.Prot; p&perms.Read == 0 || p&perms.Write != 0 && part.Flags&unix.MAP_SHARED == 0 {
-		return unix.MADV_POPULATE_WRITE
-	}
-	return unix.MADV_POPULATE_READ
-}
-
 // FaultIn faults in the pages of locked stretches; like mlock(2), not those of
 // devices.
 func FaultIn(parts []Stretch) error {
@@ -204,12 +191,12 @@ func FaultIn(parts []Stretch) error {
 		if part.Prot&Accessible == 0 {
 			continue
 		}
-		err := Populate(part.Addr, part.Size, part.populating())
+		err := part.Populate(part.populating())
 		if errors.Is(err, errors.ErrUnsupported) {
 			// An area in it cannot be prefaulted: the others can.
 			err = nil
 			unread := kernel.Survey(part.Addr, part.Addr+part.Size, func(a kernel.Area) bool {
-				err = Populate(a.Start, a.End-a.Start, part.populating())
+				err = Stretch{a.Start, a.End - a.Start, part.Kind}.Populate(part.populating())
 				if errors.Is(err, errors.ErrUnsupported) && !IsLocked(a.Start, a.End-a.Start) {
 					err = nil // a device; secret memory is locked
 				}
@@ -222,37 +209,6 @@ func FaultIn(parts []Stretch) error {
 		}
 	}
 	return nil
-}
-
-// Populate prefaults pages that allow it. The kernel does not say where it
-// stopped, but calling it again for what is there already is cheap. A page that cannot
-// be had is a *Fault.
-func Populate(addr, size uintptr, advice int) error {
-	err := sys.Madvise(addr, size, advice)
-	if err == unix.EINVAL {
-		if err = kernel.Blame("MADV_POPULATE_READ", err); err == unix.EINVAL {
-			err = fail.Hint(fail.Unsupported(err), "this kind of memory cannot be prefaulted")
-		}
-	}
-	if err != unix.EFAULT && err != unix.EHWPOISON {
-		return kernel.Scarce(err, kernel.Demand{Charged: size})
-	}
-	for size > kernel.PageSize {
-		half := kernel.Page(size / 2)
-		switch err := sys.Madvise(addr, half, advice); err {
-		case nil:
-			addr, size = addr+half, size-half
-		case unix.EFAULT, unix.EHWPOISON:
-			size = half
-		default:
-			return kernel.Scarce(err, kernel.Demand{Charged: half})
-		}
-	}
-	need := perms.Read
-	if advice == unix.MADV_POPULATE_WRITE {
-		need = perms.Write
-	}
-	return &Fault{Addr: addr, Verdict: kernel.CauseOf(addr, need)}
 }
 
 // EachResident calls f for each page, and whether it is in memory.

@@ -116,7 +116,8 @@ func (w Wish) furnish(base, data, whole uintptr, k perms.Kind) error {
 	}
 	// Both are best effort, and a lock says what is missing.
 	if w.Populate && k.Prot&Accessible != 0 {
-		sys.Madvise(base, data, Stretch{base, data, k}.populating())
+		part := Stretch{base, data, k}
+		part.Madvise(part.populating())
 	}
 	if w.Cached {
 		EachResident(base, data, func(addr uintptr, in bool) {

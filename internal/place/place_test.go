@@ -224,7 +224,7 @@ func TestPopulate(t *testing.T) {
 	}
 	defer sys.Munmap(at, 9*page)
 	var fault *Fault
-	if err := Populate(at, 9*page, unix.MADV_POPULATE_READ); !errors.As(err, &fault) || fault.Addr != at+5*page {
+	if err := (Stretch{at, 9 * page, file.Kind(perms.Read)}).Populate(unix.MADV_POPULATE_READ); !errors.As(err, &fault) || fault.Addr != at+5*page {
 		t.Errorf("%v, %+v from %#x", err, fault, at)
 	}
 	in := 0
@@ -236,7 +236,7 @@ func TestPopulate(t *testing.T) {
 		t.Errorf("%d pages are there, %v", in, err)
 	}
 	none := mapped(t, Wish{}, 0, 1, 1, 0)
-	if err := Populate(none, page, unix.MADV_POPULATE_READ); !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrInvalid) {
+	if err := (Stretch{none, page, memory.Kind(0)}).Populate(unix.MADV_POPULATE_READ); !errors.Is(err, errors.ErrUnsupported) || errors.Is(err, os.ErrInvalid) {
 		t.Error(err)
 	}
 	if err := FaultIn([]Stretch{{none, page, memory.Kind(0)}, {at, 5 * page, file.Kind(perms.Read)}}); err != nil {
