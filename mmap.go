@@ -36,6 +36,7 @@ package mmap
 import (
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
+	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/place"
 	"golang.org/x/sys/unix"
@@ -136,8 +137,8 @@ func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 			t = newRegion(base, uintptr(s.size), uintptr(s.size), perms.Uniform(base, size, 0, b.Kind(perms.Prot(p))))
 		}
 	} else if err = s.check(p); err == nil {
-		err = s.open(p, s.reserve, func(b backing) error {
-			t, err = s.lay(b, p)
+		err = s.withFD(p, s.reserve, func(fd int) error {
+			t, err = s.mapFD(fd, p)
 			return err
 		})
 	}
@@ -145,6 +146,46 @@ func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 		return t, named(err, "map %v as %v", *s, p)
 	}
 	return t, nil
+}
+
+// mapFD maps the Spec, whose file is open as fd.
+func (s *Spec) mapFD(fd int, p Prot) (t ticket, err error) {
+	file := s.source == openFile || s.source == descriptor
+	if file && s.size > 0 && *s == (Spec{source: s.source, file: s.file, fd: s.fd, offset: s.offset, size: s.size, shared: s.shared}) {
+		if t, sure, err := s.guess(fd, p); sure {
+			return t, err
+		}
+	}
+	b, err := s.back(fd)
+	if err == nil {
+		t, err = s.lay(b, p)
+	}
+	return t, err
+}
+
+// guess maps a plain range of a file without asking what file it is, which would take a
+// tenth of the time. That it has huge pages shows in where it is mapped. It is not sure of
+// a file with huge pages that could not be mapped so.
+func (s *Spec) guess(fd int, p Prot) (t ticket, sure bool, err error) {
+	b := s.smallPages(fd)
+	size, fits := kernel.Round(b.lead+b.size, kernel.PageSize)
+	if !fits {
+		return t, false, nil
+	}
+	base, err := b.Mmap(0, size, perms.Prot(p), b.Flags)
+	if err != nil || (base|uintptr(b.Offset))&(kernel.SmallestHuge()-1) == 0 {
+		is, unknown := s.back(fd)
+		switch {
+		case err != nil:
+			return t, unknown != nil || is.Granule == kernel.PageSize, err
+		case unknown != nil:
+			leftover.Abandon(base, size)
+			return t, true, unknown
+		}
+		b.Granule = is.Granule
+		size, _ = kernel.Round(size, b.Granule) // as the kernel has done
+	}
+	return newRegion(base+b.lead, b.size, b.size, perms.Uniform(base, size, 0, b.Kind(perms.Prot(p)))), true, nil
 }
 
 // lay maps a backing where the Spec says, as a new region.

@@ -1154,6 +1154,7 @@ func testInjected(t *testing.T) {
 	for i := range kernel.Features { // once and for all, and not while a call fails
 		Probe(strings.Fields(kernel.Features[i].Names)[0])
 	}
+	kernel.SmallestHuge()
 	ready := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for ever: the thread ends with the goroutine

@@ -3,7 +3,6 @@
 package mmap
 
 import (
-	"errors"
 	"fmt"
 	"os"
 
@@ -15,12 +14,12 @@ import (
 // This file opens the files behind a Spec.
 
 // openPath opens a regular file for a mapping with permissions p.
-func (s *Spec) openPath(p Prot) (*os.File, error) {
+func (s *Spec) openPath(p Prot) (fd int, err error) {
 	// Opening a device can have effects, and opening a pipe waits: look first.
 	var st unix.Stat_t
 	if unix.Stat(s.name, &st) == nil {
 		if err := regular(&st); err != nil {
-			return nil, err
+			return -1, err
 		}
 	}
 	mode := unix.O_RDONLY
@@ -30,23 +29,26 @@ func (s *Spec) openPath(p Prot) (*os.File, error) {
 	// Something else may have taken the name meanwhile, for which O_NONBLOCK is. But a
 	// file under a lease of fcntl(2), such as an oplock of Samba, is then EAGAIN, where
 	// open(2) waits until the lease is given up.
-	f, err := os.OpenFile(s.name, mode|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if errors.Is(err, unix.EAGAIN) {
+	switch fd, err = openFD(s.name, mode|unix.O_NONBLOCK|unix.O_NOCTTY); err {
+	case nil:
+		return fd, nil
+	case unix.EAGAIN:
 		return openWaiting(s.name, mode)
 	}
-	return f, err
+	return -1, &os.PathError{Op: "open", Path: s.name, Err: err}
+}
+
+func openFD(name string, mode int) (fd int, err error) {
+	err = sys.Retry(func() (err error) { fd, err = unix.Open(name, mode|unix.O_CLOEXEC, 0); return err })
+	return fd, err
 }
 
 // openWaiting opens a regular file as open(2) does, which waits for a lease to be
 // broken: /proc/sys/fs/lease-break-time at most.
-func openWaiting(name string, mode int) (*os.File, error) {
+func openWaiting(name string, mode int) (fd int, err error) {
 	// O_PATH touches nothing, waits for no lease, and holds on to what it has found: what
 	// is seen to be a regular file is what is opened, whatever has the name by then.
-	open := func(name string, mode int) (fd int, err error) {
-		err = sys.Retry(func() (err error) { fd, err = unix.Open(name, mode|unix.O_CLOEXEC, 0); return err })
-		return fd, err
-	}
-	at, err := open(name, unix.O_PATH)
+	at, err := openFD(name, unix.O_PATH)
 	if err == nil {
 		defer unix.Close(at)
 		var st unix.Stat_t
@@ -54,19 +56,18 @@ func openWaiting(name string, mode int) (*os.File, error) {
 			err = regular(&st)
 		}
 	}
-	fd := -1
 	if err == nil {
-		fd, err = open(fmt.Sprintf("/proc/self/fd/%d", at), mode)
+		fd, err = openFD(fmt.Sprintf("/proc/self/fd/%d", at), mode)
 		if err == unix.ENOENT { // without /proc there is the name only
-			fd, err = open(name, mode|unix.O_NOCTTY)
+			fd, err = openFD(name, mode|unix.O_NOCTTY)
 		}
 	}
 	if no, ok := err.(*fail.Error); ok {
-		return nil, no
+		return -1, no
 	} else if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+		return -1, &os.PathError{Op: "open", Path: name, Err: err}
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return fd, nil
 }
 
 // regular returns an error unless st is of a regular file.

@@ -118,3 +118,55 @@ func TestWhole(t *testing.T) {
 	_, err = Map[Read](s)
 	wants(t, "closed", err, os.ErrClosed, unix.EBADF)
 }
+
+// The page size of a file is known, wherever it is mapped and whatever file system it is on.
+func TestFilePageSize(t *testing.T) {
+	pg := int(pageSize)
+	look := func(what string, f *os.File, offsets []int, size int) {
+		t.Helper()
+		for _, off := range offsets {
+			m, err := Map[Read](File(f, int64(off), size).Shared())
+			if err != nil {
+				t.Errorf("%s at %d: %v", what, off, err)
+				continue
+			}
+			regions := must(m.Regions())
+			granule := m.r.Plain().Granule
+			if _, sum := smaps(t, m, 0, m.Len()); sum["KernelPageSize"] != int(granule) {
+				t.Errorf("%s at %d: pages of %d bytes, and the kernel has %d", what, off, granule, sum["KernelPageSize"])
+			}
+			if len(regions) != 1 || regions[0].Size() != uint64(m.r.Size) || regions[0].Offset%uint64(granule) != 0 {
+				t.Errorf("%s at %d: %d bytes of %v", what, off, m.r.Size, regions)
+			}
+			check(t, m.Close())
+		}
+	}
+	const large = 4 << 20 // where the kernel looks for an address that suits huge pages
+	disk, _ := scratch(t, 3*pg)
+	memfd := must(Memfd("small", 2*large, 0))
+	defer memfd.Close()
+	for _, f := range []*os.File{disk, memfd} {
+		for _, size := range []int{1, pg, large} {
+			look(f.Name(), f, []int{0, 1, pg, large, large + 1}, size)
+		}
+	}
+	huge := int(withHugePages(t, 12)) // a file keeps what it has reserved
+	offsets := []int{0, 1, pg, pg + 1, huge - pg, huge, huge + 5}
+	f := must(MemfdHuge("huge", int64(3*huge), 0, 0))
+	defer f.Close()
+	look("a memfd of huge pages", f, offsets, 1)
+	look("a memfd of huge pages", f, offsets, huge-1)
+	if !inOwnMounts(t) {
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "hugetlbfs", 0, ""); err != nil {
+		t.Skip("hugetlbfs: ", err)
+	}
+	defer unix.Unmount(dir, 0)
+	f = must(os.Create(filepath.Join(dir, "f")))
+	defer f.Close()
+	check(t, f.Truncate(int64(3*huge)))
+	look("hugetlbfs", f, offsets, 1)
+	look("hugetlbfs", f, offsets, huge-1)
+}

@@ -280,7 +280,7 @@ type backing struct {
 
 // back returns the backing of the Spec, whose file is open as fd.
 func (s *Spec) back(fd int) (backing, error) {
-	b := backing{Backing: place.Backing{FD: fd, Granule: kernel.PageSize, Flags: s.flags()}, size: uintptr(s.size)}
+	b := s.smallPages(fd)
 	if s.source == anonymous {
 		b.Flags |= unix.MAP_ANONYMOUS
 		if s.hugePages {
@@ -314,28 +314,39 @@ func (s *Spec) back(fd int) (backing, error) {
 	return b, nil
 }
 
+// smallPages is back if the pages are of the least size, and it is no whole file.
+func (s *Spec) smallPages(fd int) backing {
+	b := place.Backing{FD: fd, Granule: kernel.PageSize, Flags: s.flags(), Offset: s.offset &^ int64(kernel.PageSize-1)}
+	return backing{Backing: b, size: uintptr(s.size), lead: uintptr(s.offset - b.Offset)}
+}
+
 // open makes the source concrete for permissions p and calls use while the
 // descriptor is open.
 func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
-	withFD := func(fd int) error {
+	return s.withFD(p, capacity, func(fd int) error {
 		b, err := s.back(fd)
 		if err != nil {
 			return err
 		}
 		return use(b)
-	}
+	})
+}
+
+// withFD calls use with the descriptor of the source, opened for permissions p: -1 if it
+// has none.
+func (s *Spec) withFD(p Prot, capacity int, use func(fd int) error) error {
 	switch s.source {
 	case openFile, wholeFile:
-		return control(s.file, withFD)
+		return control(s.file, use)
 	case descriptor:
-		return withFD(s.fd)
+		return use(s.fd)
 	case path:
-		f, err := s.openPath(p)
+		fd, err := s.openPath(p)
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		return control(f, withFD)
+		defer unix.Close(fd)
+		return use(fd)
 	case secret:
 		fd, err := sys.MemfdSecret(unix.O_CLOEXEC)
 		if err != nil {
@@ -346,9 +357,9 @@ func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
 		if err = truncate(fd, int64(max(capacity, s.size))); err != nil {
 			return err
 		}
-		return withFD(fd)
+		return use(fd)
 	}
-	return withFD(-1)
+	return use(-1)
 }
 
 // control calls use with the descriptor of f, which stays open so long. Unlike

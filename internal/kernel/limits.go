@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/sys"
@@ -120,6 +121,20 @@ func HugeBlock(flags int) (size uint64, err error) {
 	}
 	return uint64(st.Blksize), done(fd, err)
 }
+
+// SmallestHuge returns the size of the smallest huge pages of the pools, or where that
+// cannot be read a size that none is below.
+var SmallestHuge = sync.OnceValue(func() uintptr {
+	least := uintptr(0)
+	pools, _ := os.ReadDir("/sys/kernel/mm/hugepages")
+	for _, pool := range pools {
+		var n uintptr
+		if fmt.Sscanf(pool.Name(), "hugepages-%dkB", &n); n > 0 && (least == 0 || n<<10 < least) {
+			least = n << 10
+		}
+	}
+	return max(least, 2*PageSize)
+})
 
 func rlimit(resource int) uint64 {
 	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY}
