@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -356,6 +355,25 @@ func BenchmarkOperation(b *testing.B) {
 			b.Run("size=2MiB", func(b *testing.B) { mapClose(b, o, false, 50) })
 		})
 	})
+	b.Run("op=map+close/source=anonymous/size=4KiB/over=x-sys", func(b *testing.B) { // which keeps a table of slices
+		paired(b, 50, func(n int) {
+			for range n {
+				m := must(Map[ReadWrite](Anonymous(4 << 10)))
+				ok(m.Close())
+			}
+		}, func(n int) {
+			for range n {
+				mem := must(unix.Mmap(-1, 0, 4<<10, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON))
+				ok(unix.Munmap(mem))
+			}
+		})
+	})
+	b.Run("op=map+close/source=shared-file/size=1MiB", func(b *testing.B) {
+		f := must(os.Create(filepath.Join(b.TempDir(), "f")))
+		ok(f.Truncate(1 << 20))
+		mapClose(b, fileOrigin(b, f, 1<<20, true, true), false, 50)
+	})
+	b.Run("op=map+close/source=path/size=1MiB", mapPath)
 	b.Run("op=map+touch+close", func(b *testing.B) {
 		for _, size := range []int{4 << 10, 1 << 20, 64 << 20} {
 			b.Run("source=anonymous/size="+units(size), func(b *testing.B) {
@@ -393,6 +411,29 @@ func mapClose(b *testing.B, o origin, touched bool, batch int) {
 				touch(memory(addr, o.size))
 			}
 			bareUnmap(addr, uintptr(o.size))
+		}
+	})
+}
+
+// Over what a Path cannot do without: to look before it opens, and then how long the file is.
+func mapPath(b *testing.B) {
+	const size = 1 << 20
+	name := filepath.Join(b.TempDir(), "f")
+	ok(os.WriteFile(name, make([]byte, size), 0o600))
+	paired(b, 50, func(n int) {
+		for range n {
+			m := must(Map[Read](Path(name)))
+			ok(m.Close())
+		}
+	}, func(n int) {
+		for range n {
+			var st unix.Stat_t
+			ok(unix.Stat(name, &st))
+			fd := must(unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0))
+			ok(unix.Fstat(fd, &st))
+			addr := must(sys.Mmap(0, uintptr(st.Size), unix.PROT_READ, unix.MAP_PRIVATE, fd, 0))
+			ok(unix.Close(fd))
+			bareUnmap(addr, size)
 		}
 	})
 }
@@ -458,7 +499,8 @@ func grow(b *testing.B) {
 		ok(m.Close())
 		return took
 	}, func() time.Duration {
-		addr := must(sys.Mmap(0, steps*pageSize, unix.PROT_NONE, place.Holding, -1, 0))
+		// With the flags that a reserve has: with MAP_NORESERVE a step would charge nothing.
+		addr := must(sys.Mmap(0, steps*pageSize, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, -1, 0))
 		start := time.Now()
 		for i := range uintptr(steps) {
 			ok(sys.Mprotect(addr+i*pageSize, pageSize, unix.PROT_READ|unix.PROT_WRITE))

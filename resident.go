@@ -12,22 +12,24 @@ import (
 // the page cache holds, and where the process neither owns the file nor may
 // write to it, everything.
 func (m Mapping) Resident(off, n int) (int, error) {
-	size := 0
-	err := m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
-		return place.EachResident(start, length, func(_ uintptr, in bool) {
-			if in {
-				size += int(kernel.PageSize)
-			}
-		})
+	pages := 0
+	err := m.within("residency", off, n, false, func(_ *region, start, length uintptr) (err error) {
+		pages, err = place.Resident(start, length)
+		return err
 	})
-	return size, err
+	return pages * int(kernel.PageSize), err
 }
 
 // ResidentPages returns for each of the pages that hold n bytes at off whether
 // it is in memory, as Resident does. A huge page counts as many.
 func (m Mapping) ResidentPages(off, n int) (pages []bool, err error) {
 	err = m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
-		return place.EachResident(start, length, func(_ uintptr, in bool) { pages = append(pages, in) })
+		pages = make([]bool, 0, length/kernel.PageSize)
+		return place.EachResident(start, length, func(_ uintptr, in []byte) {
+			for _, p := range in {
+				pages = append(pages, p&1 != 0)
+			}
+		})
 	})
 	return pages, err
 }

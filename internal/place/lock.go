@@ -4,8 +4,10 @@ package place
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -211,18 +213,30 @@ func FaultIn(parts []Stretch) error {
 	return nil
 }
 
-// EachResident calls f for each page, and whether it is in memory.
-func EachResident(addr, size uintptr, f func(addr uintptr, in bool)) error {
+// EachResident calls f for the pages from addr on, some at a time: in the lowest bit of
+// each byte, whether a page is in memory.
+func EachResident(addr, size uintptr, f func(addr uintptr, pages []byte)) error {
 	var buf [1024]byte
 	for end := addr + size; addr != end; {
 		pages := buf[:min((end-addr)/kernel.PageSize, uintptr(len(buf)))]
 		if err := sys.Mincore(addr, kernel.PageSize, pages); err != nil {
 			return err
 		}
-		for _, p := range pages {
-			f(addr, p&1 != 0)
-			addr += kernel.PageSize
-		}
+		f(addr, pages)
+		addr += uintptr(len(pages)) * kernel.PageSize
 	}
 	return nil
+}
+
+// Resident returns how many of the pages of a range are in memory.
+func Resident(addr, size uintptr) (n int, err error) {
+	err = EachResident(addr, size, func(_ uintptr, pages []byte) {
+		for ; len(pages) >= 8; pages = pages[8:] {
+			n += bits.OnesCount64(binary.NativeEndian.Uint64(pages) & 0x0101010101010101)
+		}
+		for _, p := range pages {
+			n += int(p & 1)
+		}
+	})
+	return n, err
 }

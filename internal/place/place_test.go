@@ -227,12 +227,7 @@ func TestPopulate(t *testing.T) {
 	if err := (Stretch{at, 9 * page, file.Kind(perms.Read)}).Populate(unix.MADV_POPULATE_READ); !errors.As(err, &fault) || fault.Addr != at+5*page {
 		t.Errorf("%v, %+v from %#x", err, fault, at)
 	}
-	in := 0
-	if err := EachResident(at, 5*page, func(_ uintptr, is bool) {
-		if is {
-			in++
-		}
-	}); err != nil || in != 5 {
+	if in, err := Resident(at, 5*page); err != nil || in != 5 {
 		t.Errorf("%d pages are there, %v", in, err)
 	}
 	none := mapped(t, Wish{}, 0, 1, 1, 0)
