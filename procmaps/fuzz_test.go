@@ -119,6 +119,10 @@ func FuzzMaps(f *testing.F) {
 			if ok != (err == nil) || one != r {
 				t.Fatalf("Parse(%q)\n got %#v, %v\nwant %#v, %v", line, one, err, r, ok)
 			}
+			careful, name, err := parseAny(line)
+			if r, at := quick(line); at > 0 && (err != nil || r != careful || line[at:] != name) {
+				t.Fatalf("%q is quickly\n%#v, %q, and with care\n%#v, %q, %v", line, r, line[at:], careful, name, err)
+			}
 			if !ok {
 				bad++
 				continue

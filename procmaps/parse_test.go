@@ -88,6 +88,15 @@ var otherLines = []struct {
 		Region{Start: 0, End: 0x1000, Name: "(deleted)"}},
 }
 
+// What a kernel prints is read quickly.
+func TestQuick(t *testing.T) {
+	for _, test := range kernelLines {
+		if _, at := quick(test.line); at == 0 {
+			t.Errorf("not %q", test.line)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	for _, test := range append(kernelLines, otherLines...) {
 		for _, end := range []string{"", "\n"} {

@@ -162,6 +162,82 @@ func parse[T string | []byte](line T) (Region, error) {
 // parseNumbers reads everything but the name, and returns that as it stands, so
 // that only a line that is wanted costs the allocation.
 func parseNumbers[T string | []byte](line T) (r Region, name T, err error) {
+	if r, at := quick(line); at > 0 {
+		return r, line[at:], nil
+	}
+	return parseAny(line)
+}
+
+// digits has the values of digits, and more than 15 for all else.
+var digits = func() (d [256]uint8) {
+	for i := range d {
+		d[i] = 0xff
+	}
+	for i, c := range "0123456789abcdef" {
+		d[c] = uint8(i)
+	}
+	return d
+}()
+
+// quick is parseAny for a line as kernels print them, and returns where the name begins: 0
+// if the line is another.
+func quick[T string | []byte](line T) (r Region, name int) {
+	at := 0
+	// number takes at most 16 hexadecimal digits, and the byte that ends them.
+	number := func(end byte) (n uint64, ok bool) {
+		from := at
+		for at < len(line) && digits[line[at]] < 16 {
+			n = n<<4 | uint64(digits[line[at]])
+			at++
+		}
+		at++
+		return n, at-1 > from && at-1 <= from+16 && at <= len(line) && line[at-1] == end
+	}
+	var ok [5]bool
+	r.Start, ok[0] = number('-')
+	r.End, ok[1] = number(' ')
+	if !ok[0] || !ok[1] || r.Start >= r.End || len(line) < at+5 || line[at+4] != ' ' {
+		return r, 0
+	}
+	for i := range 4 {
+		switch line[at+i] {
+		case "rwxs"[i]:
+			r.Perms |= 1 << i
+		case "---p"[i]:
+		default:
+			return r, 0
+		}
+	}
+	at += 5
+	var major, minor uint64
+	r.Offset, ok[2] = number(' ')
+	major, ok[3] = number(':')
+	minor, ok[4] = number(' ')
+	if !ok[2] || !ok[3] || !ok[4] || (major|minor)>>32 != 0 {
+		return r, 0
+	}
+	r.Major, r.Minor = uint32(major), uint32(minor)
+	from := at
+	for at < len(line) && digits[line[at]] < 10 {
+		r.Inode = r.Inode*10 + uint64(digits[line[at]])
+		at++
+	}
+	if at == from || at > from+19 || at == len(line) || line[at] != ' ' {
+		return r, 0
+	}
+	for at < len(line) && line[at] == ' ' {
+		at++
+	}
+	for _, c := range []byte(line[at:]) {
+		if c == '\n' {
+			return r, 0
+		}
+	}
+	return r, at
+}
+
+// parseAny is parseNumbers for any line.
+func parseAny[T string | []byte](line T) (r Region, name T, err error) {
 	f := fields[T]{rest: line}
 	r.Start = f.number("start", 16, 64, '-')
 	r.End = f.number("end", 16, 64, ' ')

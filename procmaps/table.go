@@ -170,6 +170,10 @@ type cursor struct {
 	turn uint64 // as in the table while no one else reads; 0 before it has read
 	off  int64
 	buf  *bufio.Reader
+
+	column string // of the last name, as it stands in the table: the next is often the same
+	name   string // and what it says
+	gone   bool
 }
 
 var (
@@ -181,13 +185,13 @@ var (
 
 func newCursor(t *Table, from uint64) *cursor {
 	c := cursors.Get().(*cursor)
-	c.t, c.from, c.turn = t, from, 0
+	c.t, c.from, c.turn, c.gone = t, from, 0, false
 	c.buf.Reset(c)
 	return c
 }
 
 func (c *cursor) free() {
-	c.t = nil
+	c.t, c.column, c.name = nil, "", ""
 	cursors.Put(c)
 }
 
@@ -216,7 +220,12 @@ func (c *cursor) next() (Region, bool, error) {
 		}
 		if r.End > c.from {
 			c.from = r.End
-			r.setName(string(name))
+			if string(name) != c.column {
+				c.column = string(name)
+				r.setName(c.column)
+				c.name, c.gone = r.Name, r.Deleted
+			}
+			r.Name, r.Deleted = c.name, c.gone
 			return r, true, nil
 		}
 	}

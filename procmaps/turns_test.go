@@ -3,10 +3,13 @@
 package procmaps
 
 import (
+	"io"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -160,20 +163,56 @@ func TestTableAllocs(t *testing.T) {
 	}
 }
 
+// The table of many areas, over reading its text.
 func BenchmarkRegions(b *testing.B) {
-	stripes(b, 1000)
-	tab := open(b, 0)
-	n := 0
-	b.ReportAllocs()
-	for b.Loop() {
-		for _, err := range tab.Regions() {
+	const areas = 4000
+	for name, names := range map[string]bool{"nameless": false, "file": true} {
+		b.Run("areas="+name, func(b *testing.B) {
+			if names {
+				f, err := os.Open("/proc/self/exe")
+				if err != nil {
+					b.Skip(err)
+				}
+				defer f.Close()
+				mem := mapped(b, int(f.Fd()), 0, areas*pageSize, unix.PROT_READ, unix.MAP_PRIVATE)
+				for page := 0; page < areas; page += 2 {
+					protect(b, mem, page, unix.PROT_NONE)
+				}
+			} else {
+				stripes(b, areas)
+			}
+			tab := open(b, 0)
+			text, err := os.Open("/proc/self/maps")
 			if err != nil {
 				b.Fatal(err)
 			}
-			n++
-		}
+			defer text.Close()
+			buf := make([]byte, 8192)
+			var ratios []float64
+			b.ReportAllocs()
+			for b.Loop() {
+				start := time.Now()
+				for _, err := range tab.Regions() {
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+				took := time.Since(start)
+				start = time.Now()
+				for off := int64(0); ; {
+					n, err := text.ReadAt(buf, off)
+					if off += int64(n); err == io.EOF {
+						break
+					} else if err != nil && n == 0 {
+						b.Fatal(err)
+					}
+				}
+				ratios = append(ratios, float64(took)/float64(time.Since(start)))
+			}
+			slices.Sort(ratios)
+			b.ReportMetric(ratios[len(ratios)/2], "ratio")
+		})
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/region")
 }
 
 func BenchmarkAt(b *testing.B) {
