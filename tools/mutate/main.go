@@ -31,6 +31,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -46,6 +47,7 @@ var (
 	list    = flag.Bool("list", false, "list the mutants, do not try them")
 	control = flag.Int("control", 20, "after how many mutants the library as it is takes a turn")
 	brief   = flag.Bool("fast", false, "the fast part only: for a first look, which knows more survivors than there are")
+	explore = flag.Bool("explore", false, "mutants of the latch only, judged by its explorer alone")
 	memory  = flag.Int("memory", 6<<10, "how many `MiB` a mutant's processes may use")
 )
 
@@ -72,11 +74,18 @@ func run(ctx context.Context) error {
 	if n, _ := fmt.Sscanf(*shard, "%d/%d", &part, &parts); n != 2 || part < 1 || part > parts {
 		return fmt.Errorf("no such shard: %s", *shard)
 	}
+	if *explore {
+		library, judges = []string{latchDir}, nil
+	}
 	all, err := mutants(*source, library...)
 	if err != nil {
 		return err
 	}
 	total, most := len(all), len(all)
+	if *explore { // which replaces atomics.go
+		all = slices.DeleteFunc(all, func(m mutant) bool { return strings.HasSuffix(m.file, "atomics.go") })
+		most = len(all)
+	}
 	if *only != "" {
 		wanted, err := regexp.Compile(*only)
 		if err != nil {
@@ -243,6 +252,12 @@ func (b *bench) prepare(ctx context.Context) error {
 		b.limit[pkg] = 3*time.Since(start) + 20*time.Second
 		fmt.Printf("fast part of %s: %d tests in %.1f s\n", pkg, len(names), time.Since(start).Seconds())
 	}
+	if *explore {
+		if out, v := b.explored(ctx, ever); v != survived {
+			return fmt.Errorf("the explorer, %v:\n%s", v, out)
+		}
+		return nil
+	}
 	if *brief {
 		return nil
 	}
@@ -296,6 +311,16 @@ func (b *bench) try(ctx context.Context, m *mutant) (v verdict, by string, err e
 			return max(v, fast), reason(out), ctx.Err()
 		} // one that takes too long is left to the full tests: the machine may be busy
 	}
+	if *explore {
+		out, v := b.explored(ctx, 5*time.Minute)
+		if v == uncompiled && !strings.HasPrefix(out, "# ") {
+			v = fast
+		}
+		if v == survived {
+			return v, "", ctx.Err()
+		}
+		return v, reason(out), ctx.Err()
+	}
 	if *brief {
 		return survived, "", ctx.Err()
 	}
@@ -307,6 +332,13 @@ func (b *bench) try(ctx context.Context, m *mutant) (v verdict, by string, err e
 		return v, "", ctx.Err()
 	}
 	return v, reason(out), ctx.Err()
+}
+
+const latchDir = "internal/latch"
+
+// explored runs the explorer of the latch: two threads in full, and Drain.
+func (b *bench) explored(ctx context.Context, limit time.Duration) (string, verdict) {
+	return b.command(ctx, b.module, limit, "go", "test", "-count=1", "-failfast", "-tags=explore", "-run=TestTwo$|TestDrain$", "./"+latchDir, "-preemptions=2")
 }
 
 func (b *bench) binary(pkg string) string {
