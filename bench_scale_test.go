@@ -284,9 +284,7 @@ func neighbours(b *testing.B, live int) func() {
 func grownUp() {
 	runtime.GC()
 	for young := true; young; runtime.Gosched() {
-		nursery.Lock()
-		young = len(nursery.young) > 0
-		nursery.Unlock()
+		young = nursery.young.Load() != nil
 	}
 }
 

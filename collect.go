@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"weak"
 
 	"github.com/mmarinus/mmap/internal/birth"
@@ -22,86 +23,134 @@ import (
 // Attaching a finalizer costs about a tenth of mapping and unmapping a page. Most
 // mappings are closed before the next garbage collection, which is the first that
 // could find them lost. So new regions wait in the nursery, and those still there
-// when a collection has run get their finalizer then.
+// when a collection has run get their finalizer then. A region enters by one
+// compare-and-swap, and closing it does nothing: the closed ones are swept out later.
 var nursery = newborns{old: map[int32]weak.Pointer[region]{}, kept: map[*region]struct{}{}, last: seatKept}
 
 type newborns struct {
-	sync.Mutex
-	young []*region
-	armed bool // a collection will call graduate
+	young atomic.Pointer[region] // the last one that entered, and by region.older the others
+	armed atomic.Bool            // a collection will call graduate
+	spare atomic.Int32           // how many there may be beyond leastSweep before a sweep
 
-	leaving []*region                      // on their way from young to old
-	old     map[int32]weak.Pointer[region] // that have their finalizer, by their seats
-	last    int32                          // the seat of the last of those
-	kept    map[*region]struct{}           // that the collector leaves alone: lent, sealed, a pin was lost
+	sync.Mutex                                // of all below, of the regions' seats, and to take young ones out
+	leaving    []*region                      // on their way from young to old
+	old        map[int32]weak.Pointer[region] // that have their finalizer, by their seats
+	last       int32                          // the seat of the last of those
+	kept       map[*region]struct{}           // that the collector leaves alone: lent, sealed, a pin was lost
 }
 
-// Where a region sits, if it does not sit among the young ones: a lower number is its seat
-// among the old ones.
+// Where a region sits, if not among the old ones: those have lower numbers.
 const (
-	seatNone = -1 - iota // it owns nothing
-	seatLeaving
+	seatYoung   = -iota
+	seatNone    // it owns nothing
+	seatLeaving // see newborns
 	seatKept
 )
 
+// A sweep leaves so many places for closed regions, or as many as there are others.
+const leastSweep = 64
+
 // track puts a new region into the collector's care.
 func (r *region) track() {
-	nursery.Lock()
-	r.seat = int32(len(nursery.young))
-	nursery.young = append(nursery.young, r)
-	if !nursery.armed {
-		nursery.armed = true
+	rank := int32(0)
+	for entered := false; !entered; {
+		head := nursery.young.Load()
+		if rank = 1; head != nil {
+			rank += atomic.LoadInt32(&head.rank)
+		}
+		r.older, r.rank = head, rank
+		entered = nursery.young.CompareAndSwap(head, r)
+	}
+	if !nursery.armed.Load() && nursery.armed.CompareAndSwap(false, true) {
 		leftover.AfterCollection(graduate)
 	}
-	nursery.Unlock()
+	if rank > leastSweep && rank > leastSweep+nursery.spare.Load() {
+		sweep()
+	}
 	index.put(r)
 }
 
-// untrack takes a region that owns nothing any more out of it. One that has its
-// finalizer already keeps that, which then finds nothing to do. collected says that the
-// collector has unmapped it.
+// untrack takes a region that owns nothing any more out of it, unless it is young. One
+// that has its finalizer already keeps that, which then finds nothing to do. collected says
+// that the collector has unmapped it.
 func (r *region) untrack(collected bool) {
-	nursery.Lock()
-	r.standUp()
-	nursery.Unlock()
+	if atomic.LoadInt32(&r.seat) != seatYoung {
+		nursery.Lock()
+		r.sit(seatNone)
+		nursery.Unlock()
+	}
 	index.remove(r)
 	if id := r.birth(); id != 0 {
 		birth.Watching.Load().Gone(id, collected)
 	}
 }
 
-// standUp takes a region from its seat.
-func (r *region) standUp() {
+// sit moves a region to a seat. It leaves its old one, but for the list of the young.
+func (r *region) sit(seat int32) {
 	switch {
-	case r.seat >= 0:
-		end := len(nursery.young) - 1
-		last := nursery.young[end]
-		nursery.young[r.seat], last.seat = last, r.seat
-		nursery.young[end], nursery.young = nil, nursery.young[:end]
 	case r.seat == seatKept:
 		delete(nursery.kept, r)
-	default:
+	case r.seat < seatKept:
 		delete(nursery.old, r.seat)
 	}
-	r.seat = seatNone
+	atomic.StoreInt32(&r.seat, seat)
+}
+
+// takeYoung takes all young regions out, and returns those that own something, the oldest
+// first.
+func takeYoung() (all []*region) {
+	for r := nursery.young.Swap(nil); r != nil; {
+		if r.seat == seatYoung && !r.Gone() {
+			all = append(all, r)
+		}
+		next := r.older
+		r.older = nil // or a closed one that somebody has would keep others
+		r = next
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// sweep takes the closed regions out of the nursery.
+func sweep() {
+	nursery.Lock()
+	defer nursery.Unlock()
+	all := takeYoung()
+	nursery.spare.Store(int32(len(all) + max(0, len(all)-leastSweep)))
+	for back := len(all) == 0; !back; {
+		head := nursery.young.Load() // who has entered meanwhile
+		last, rank := head, int32(0)
+		if head != nil {
+			rank = atomic.LoadInt32(&head.rank)
+		}
+		for _, r := range all {
+			rank++
+			r.older = last
+			atomic.StoreInt32(&r.rank, rank)
+			last = r
+		}
+		back = nursery.young.CompareAndSwap(head, last)
+	}
 }
 
 // graduate gives every region of the nursery its finalizer.
 func graduate() {
+	nursery.armed.Store(false)
 	nursery.Lock()
-	nursery.armed = false
-	old := nursery.young
-	nursery.young, nursery.leaving = nil, append(nursery.leaving, old...)
+	old := takeYoung()
+	nursery.spare.Store(0)
 	for _, r := range old {
-		r.seat = seatLeaving
+		r.sit(seatLeaving)
 	}
+	nursery.leaving = append(nursery.leaving, old...)
 	nursery.Unlock()
 	for part := range slices.Chunk(old, 64) { // for others want to map meanwhile
 		nursery.Lock()
 		for _, r := range part {
 			if r.seat == seatLeaving { // or it has been closed
-				r.seat = freeSeat()
-				nursery.old[r.seat] = weak.Make(r)
+				seat := freeSeat()
+				r.sit(seat)
+				nursery.old[seat] = weak.Make(r)
 			}
 		}
 		nursery.Unlock()
@@ -128,8 +177,14 @@ func freeSeat() int32 {
 
 // collect unmaps a region that no handle and no live Pin refers to.
 func (r *region) collect() {
-	if !r.Idle() {
-		r.keep() // if it is not unmapped already: a pin was lost, and somebody may have its slice
+	switch {
+	case r.Gone(): // it was closed while it left the nursery
+		nursery.Lock()
+		r.sit(seatNone)
+		nursery.Unlock()
+		return
+	case !r.Idle():
+		r.keep() // a pin was lost, and somebody may have its slice
 		return
 	}
 	switch err := r.unmap(); {
@@ -149,10 +204,10 @@ func (r *region) collect() {
 // late: from the collection to then nobody would know of the region.
 func (r *region) keep() {
 	nursery.Lock()
-	owns := r.seat != seatNone
+	owns := r.seat != seatNone && !r.Gone()
 	if owns {
-		r.standUp()
-		nursery.kept[r], r.seat = struct{}{}, seatKept
+		r.sit(seatKept)
+		nursery.kept[r] = struct{}{}
 	}
 	nursery.Unlock()
 	if owns {

@@ -32,7 +32,9 @@ type region struct {
 	addr     atomic.Uintptr // the first byte
 	len, cap atomic.Uintptr // in bytes, from addr; len is written under growing, too
 	prot     atomic.Uint32  // what every page of it allows
-	seat     int32          // in the nursery, whose lock it needs; -1: not there
+	seat     int32          // among those that the collector cares for: see newborns
+	rank     int32          // in the nursery: how many entered before, and itself
+	older    *region        // the one that entered before
 
 	perms.Pages               // the page range, with the reserve; Room is written under growing, too
 	lock        place.Locking // of growth

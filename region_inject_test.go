@@ -941,12 +941,8 @@ var leftAt = regexp.MustCompile("the pages of (0x[0-9a-f]+)-(0x[0-9a-f]+) are le
 
 // collect does at once what the collector would: it unmaps what nobody has.
 func (b *bed) collect() {
-	nursery.Lock()
-	young := slices.Clone(nursery.young)
-	nursery.Unlock()
-	for _, r := range young {
-		if !slices.ContainsFunc(append(b.was, b.made...), func(m mapping) bool { return m.inside().r == r }) {
-			r.untrack(false)
+	for _, r := range everyRegion() {
+		if r.seat == seatYoung && !slices.ContainsFunc(append(b.was, b.made...), func(m mapping) bool { return m.inside().r == r }) {
 			r.collect()
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -188,11 +190,68 @@ func TestCloseAtOnce(t *testing.T) {
 		if wg.Wait(); done.Load() != 1 {
 			t.Fatalf("%d have closed it", done.Load())
 		}
-		nursery.Lock()
-		seat := m.r.seat
-		if nursery.Unlock(); seat >= 0 {
+		if slices.Contains(everyRegion(), m.r) {
 			t.Fatal("the collector still cares for it")
 		}
+	}
+}
+
+// Closed mappings that wait in the nursery are never many more than others, also where
+// several goroutines map and close, and none that is open gets lost.
+func TestSweep(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.GC()
+	inNursery := func() (open, closed int) {
+		nursery.Lock()
+		defer nursery.Unlock()
+		for r := nursery.young.Load(); r != nil; r = r.older {
+			if r.Gone() {
+				closed++
+			} else {
+				open++
+			}
+		}
+		return open, closed
+	}
+	var kept []Read
+	for _, n := range []int{0, 10, 100, 1000} {
+		for range n {
+			kept = append(kept, must(Map[Read](Anonymous(1))))
+		}
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() {
+				for range 3000 {
+					ok(must(Map[Read](Anonymous(1))).Close())
+				}
+			})
+		}
+		all.Wait()
+		if open, closed := inNursery(); open != len(kept) || closed > max(leastSweep, open)+4 {
+			t.Errorf("of %d mappings %d are in the nursery, and %d closed ones", len(kept), open, closed)
+		}
+		if all := everyRegion(); len(all) != len(kept) {
+			t.Errorf("%d mappings are known of %d", len(all), len(kept))
+		}
+	}
+	runtime.GC()
+	for range 1000 {
+		if open, closed := inNursery(); open+closed == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if all := everyRegion(); len(all) != len(kept) {
+		t.Errorf("after a collection %d mappings are known of %d", len(all), len(kept))
+	}
+	for _, m := range kept {
+		check(t, m.Close())
+	}
+	if all := everyRegion(); len(all) != 0 {
+		t.Errorf("%d mappings are known, and all are closed", len(all))
 	}
 }
 

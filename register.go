@@ -86,10 +86,14 @@ func regionAt(addr uintptr) (*region, uintptr) {
 }
 
 // everyRegion returns all regions that own something.
-func everyRegion() []*region {
+func everyRegion() (all []*region) {
 	nursery.Lock()
 	defer nursery.Unlock()
-	all := slices.Clone(nursery.young)
+	for r := nursery.young.Load(); r != nil; r = r.older {
+		if r.seat == seatYoung {
+			all = append(all, r)
+		}
+	}
 	for _, r := range nursery.leaving {
 		if r.seat == seatLeaving {
 			all = append(all, r)
@@ -103,7 +107,7 @@ func everyRegion() []*region {
 	for r := range nursery.kept {
 		all = append(all, r)
 	}
-	return all
+	return slices.DeleteFunc(all, func(r *region) bool { return r.Gone() }) // which can be in their seats yet
 }
 
 // Find returns the mapping that holds all of b, and the offset of b in it. It is for code

@@ -25,11 +25,7 @@ func (m Mapping) Resident(off, n int) (int, error) {
 func (m Mapping) ResidentPages(off, n int) (pages []bool, err error) {
 	err = m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
 		pages = make([]bool, 0, length/kernel.PageSize)
-		return place.EachResident(start, length, func(_ uintptr, in []byte) {
-			for _, p := range in {
-				pages = append(pages, p&1 != 0)
-			}
-		})
+		return place.EachResident(start, length, func(_ uintptr, in bool) { pages = append(pages, in) })
 	})
 	return pages, err
 }

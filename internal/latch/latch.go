@@ -290,6 +290,9 @@ func (l *Latch) Glance(look func()) bool {
 // Older reports whether a transition has moved the generation on from that of s.
 func (l *Latch) Older(s State) bool { return l.word.Load()&genMask != uint64(s) }
 
+// Gone reports whether the thing is taken down or given away.
+func (l *Latch) Gone() bool { return l.word.Load()&gone != 0 }
+
 // Idle reports whether nobody pins the thing, which is neither taken down nor given
 // away. When nobody can reach the latch any more, it stays so.
 func (l *Latch) Idle() bool { return l.word.Load()&(gone|pinMask) == 0 && l.stripes.Load().idle() }

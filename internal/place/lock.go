@@ -213,30 +213,44 @@ func FaultIn(parts []Stretch) error {
 	return nil
 }
 
-// EachResident calls f for the pages from addr on, some at a time: in the lowest bit of
-// each byte, whether a page is in memory.
-func EachResident(addr, size uintptr, f func(addr uintptr, pages []byte)) error {
+// EachResident calls f for each page of a range, and whether it is in memory.
+func EachResident(addr, size uintptr, f func(addr uintptr, in bool)) error {
 	var buf [1024]byte
 	for end := addr + size; addr != end; {
-		pages := buf[:min((end-addr)/kernel.PageSize, uintptr(len(buf)))]
-		if err := sys.Mincore(addr, kernel.PageSize, pages); err != nil {
+		pages, err := resident(buf[:], addr, end)
+		if err != nil {
 			return err
 		}
-		f(addr, pages)
-		addr += uintptr(len(pages)) * kernel.PageSize
+		for _, p := range pages {
+			f(addr, p&1 != 0)
+			addr += kernel.PageSize
+		}
 	}
 	return nil
 }
 
 // Resident returns how many of the pages of a range are in memory.
 func Resident(addr, size uintptr) (n int, err error) {
-	err = EachResident(addr, size, func(_ uintptr, pages []byte) {
+	var buf [1024]byte
+	for end := addr + size; addr != end; {
+		pages, err := resident(buf[:], addr, end)
+		if err != nil {
+			return n, err
+		}
+		addr += uintptr(len(pages)) * kernel.PageSize
 		for ; len(pages) >= 8; pages = pages[8:] {
 			n += bits.OnesCount64(binary.NativeEndian.Uint64(pages) & 0x0101010101010101)
 		}
 		for _, p := range pages {
 			n += int(p & 1)
 		}
-	})
-	return n, err
+	}
+	return n, nil
+}
+
+// resident fills buf with a byte for each page from addr on, as far as it reaches, of which
+// the lowest bit says whether the page is in memory.
+func resident(buf []byte, addr, end uintptr) ([]byte, error) {
+	pages := buf[:min((end-addr)/kernel.PageSize, uintptr(len(buf)))]
+	return pages, sys.Mincore(addr, kernel.PageSize, pages)
 }

@@ -120,12 +120,9 @@ func (w Wish) furnish(base, data, whole uintptr, k perms.Kind) error {
 		part.Madvise(part.populating())
 	}
 	if w.Cached {
-		EachResident(base, data, func(addr uintptr, pages []byte) {
-			for _, p := range pages {
-				if p&1 != 0 {
-					sys.Madvise(addr, kernel.PageSize, unix.MADV_POPULATE_READ)
-				}
-				addr += kernel.PageSize
+		EachResident(base, data, func(addr uintptr, in bool) {
+			if in {
+				sys.Madvise(addr, kernel.PageSize, unix.MADV_POPULATE_READ)
 			}
 		})
 	}

@@ -253,7 +253,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		fmt.Printf("fast part of %s: %d tests in %.1f s\n", pkg, len(names), time.Since(start).Seconds())
 	}
 	if *explore {
-		if out, v := b.explored(ctx, ever); v != survived {
+		if out, v := b.explored(ctx, ever, ""); v != survived {
 			return fmt.Errorf("the explorer, %v:\n%s", v, out)
 		}
 		return nil
@@ -311,8 +311,11 @@ func (b *bench) try(ctx context.Context, m *mutant) (v verdict, by string, err e
 			return max(v, fast), reason(out), ctx.Err()
 		} // one that takes too long is left to the full tests: the machine may be busy
 	}
+	if *explore && m == nil {
+		return survived, "", nil // it needs no control: nothing in it depends on the machine
+	}
 	if *explore {
-		out, v := b.explored(ctx, 5*time.Minute)
+		out, v := b.explored(ctx, 5*time.Minute, m.file)
 		if v == uncompiled && !strings.HasPrefix(out, "# ") {
 			v = fast
 		}
@@ -336,13 +339,26 @@ func (b *bench) try(ctx context.Context, m *mutant) (v verdict, by string, err e
 
 const latchDir = "internal/latch"
 
-// explored runs the explorer of the latch: two threads in full, and Drain.
-func (b *bench) explored(ctx context.Context, limit time.Duration) (string, verdict) {
-	return b.command(ctx, b.module, limit, "go", "test", "-count=1", "-failfast", "-tags=explore", "-run=TestTwo$|TestDrain$", "./"+latchDir, "-preemptions=2")
+// explored runs the explorer of the latch: two threads in full, and Drain, of which first
+// what is about the file.
+func (b *bench) explored(ctx context.Context, limit time.Duration, file string) (out string, v verdict) {
+	tests := []string{"TestTwo", "TestDrain"}
+	if strings.HasSuffix(file, "drain.go") {
+		slices.Reverse(tests)
+	}
+	if out, v = b.compile(ctx, latchDir, "-tags=explore"); v != survived {
+		return out, v
+	}
+	for _, test := range tests {
+		if out, v = b.command(ctx, filepath.Join(b.module, latchDir), limit, b.binary(latchDir), "-test.failfast", "-test.run=^"+test+"$", "-preemptions=2"); v != survived {
+			break
+		}
+	}
+	return out, v
 }
 
 func (b *bench) binary(pkg string) string {
-	return filepath.Join(b.dir, strings.ReplaceAll(pkg, ".", "top")+".test")
+	return filepath.Join(b.dir, strings.NewReplacer(".", "top", "/", "-").Replace(pkg)+".test")
 }
 
 func (b *bench) sum(pkg string) ([sha256.Size]byte, error) {
