@@ -57,7 +57,7 @@ func (t ticket) transit(known bool, f func(r *region) error, name func(err error
 // permissions of a known type no longer hold.
 func (t ticket) fallBack(err error, known bool) error {
 	if stopped := (*PartialError)(nil); known && errors.As(err, &stopped) {
-		t.r.broken.Store(stopped)
+		t.r.has().broken.Store(stopped)
 		t.r.Break(t.state)
 	} else {
 		t.giveUp()

@@ -32,9 +32,14 @@ func (t ticket) span(off, n int, whole bool) (span, error) {
 		return span{}, err
 	}
 	r := t.r
-	r.growing.Lock()
+	more := r.more.Load()
+	if more != nil {
+		more.growing.Lock()
+	}
 	start, end, err := r.pages(off, n, whole)
-	r.growing.Unlock()
+	if more != nil {
+		more.growing.Unlock()
+	}
 	if err != nil || start == end {
 		r.unpin(line)
 		return span{}, err

@@ -29,22 +29,50 @@ import (
 type region struct {
 	latch.Latch
 
-	addr     atomic.Uintptr // the first byte
-	len, cap atomic.Uintptr // in bytes, from addr; len is written under growing, too
-	prot     atomic.Uint32  // what every page of it allows
-	seat     int32          // among those that the collector cares for: see newborns
-	rank     int32          // in the nursery: how many entered before, and itself
-	older    *region        // the one that entered before
+	addr     shared // the first byte
+	len, cap shared // in bytes, from addr; len is written under growing, too
+
+	prot  sharedProt // what every page of it allows
+	marks atomic.Uint32
+	seat  int32   // among those that the collector cares for: see newborns
+	rank  int32   // in the nursery: how many entered before, and itself
+	older *region // the one that entered before
 
 	perms.Pages               // the page range, with the reserve; Room is written under growing, too
 	lock        place.Locking // of growth
-	marks       atomic.Uint32
 
+	more atomic.Pointer[more] // nil: there is nothing of it
+}
+
+// What most mappings never have, or do.
+type more struct {
 	broken  atomic.Pointer[PartialError] // what the handle is left with when partial is set
 	undone  atomic.Pointer[error]        // why it could not be unmapped, the last time
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
 }
+
+// has returns the rest of the region, which it makes if need be. One with a reserve has it
+// from the start, so that who finds none knows that the region does not grow.
+func (r *region) has() *more {
+	if r.more.Load() == nil {
+		r.more.CompareAndSwap(nil, new(more))
+	}
+	return r.more.Load()
+}
+
+// A shared number is loaded by anybody. It is none of sync/atomic's types, because those
+// need a locked operation in a new region, too, which nobody else knows yet.
+type shared uintptr
+
+func (s *shared) Load() uintptr                { return atomic.LoadUintptr((*uintptr)(s)) }
+func (s *shared) Store(n uintptr)              { atomic.StoreUintptr((*uintptr)(s), n) }
+func (s *shared) Swap(n uintptr) (old uintptr) { return atomic.SwapUintptr((*uintptr)(s), n) }
+
+type sharedProt uint32
+
+func (s *sharedProt) Load() uint32   { return atomic.LoadUint32((*uint32)(s)) }
+func (s *sharedProt) Store(p uint32) { atomic.StoreUint32((*uint32)(s), p) }
 
 // What a region is marked with, for ever.
 const (
@@ -75,11 +103,10 @@ type ticket struct {
 
 // newRegion returns a region that is known to nobody yet, and its first ticket.
 func newRegion(addr, length, capacity uintptr, pages perms.Pages) ticket {
-	r := &region{Pages: pages}
-	r.addr.Store(addr)
-	r.len.Store(length)
-	r.cap.Store(capacity)
-	r.account()
+	r := &region{addr: shared(addr), len: shared(length), cap: shared(capacity), prot: sharedProt(pages.Plain().Prot), Pages: pages}
+	if capacity > length {
+		r.has()
+	}
 	if w := birth.Watching.Load(); w != nil {
 		r.mark(w.Born() << birthShift)
 	}
@@ -115,11 +142,11 @@ func (t ticket) refused(a latch.Answer) error {
 	case latch.Moved:
 		return ErrMoved
 	case latch.Broken:
-		return t.r.broken.Load()
+		return t.r.has().broken.Load()
 	case latch.Kept:
 		return ErrSealed
 	case latch.Failed:
-		return *t.r.undone.Load()
+		return *t.r.has().undone.Load()
 	}
 	return ErrClosed
 }
@@ -128,7 +155,7 @@ func (t ticket) refused(a latch.Answer) error {
 func (r *region) Unmap() bool {
 	err := r.unmap()
 	if err != nil {
-		r.undone.Store(&err)
+		r.has().undone.Store(&err)
 		return false
 	}
 	r.untrack(false)

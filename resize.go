@@ -33,8 +33,9 @@ func Grow[M Handle](m M, size int) error {
 }
 
 func (r *region) grow(size int) error {
-	r.growth.Lock()
-	defer r.growth.Unlock()
+	more := r.has()
+	more.growth.Lock()
+	defer more.growth.Unlock()
 	switch length := int(r.len.Load()); {
 	case size < length:
 		return fail.Bad("", "the mapping has %v", fail.Count(length))
@@ -48,10 +49,10 @@ func (r *region) grow(size int) error {
 		return err
 	}
 	// Only this is in the way of those who ask which pages there are.
-	r.growing.Lock()
+	more.growing.Lock()
 	r.Room -= end - data
 	r.len.Store(uintptr(size))
-	r.growing.Unlock()
+	more.growing.Unlock()
 	return nil
 }
 

@@ -103,7 +103,7 @@ func join(a, b ticket) (ticket, error) {
 	}
 	answer := latch.AcquireBoth(&first.r.Latch, first.state, &second.r.Latch, second.state)
 	if answer != latch.OK {
-		if broken := second.r.broken.Load(); answer == latch.Broken && first.r.broken.Load() == nil {
+		if broken := second.r.has().broken.Load(); answer == latch.Broken && first.r.has().broken.Load() == nil {
 			return ticket{}, broken
 		}
 		return ticket{}, first.refused(answer)
@@ -167,4 +167,7 @@ func (r *region) absorb(right *region) {
 	}
 	r.len.Store(r.len.Load() + right.len.Load())
 	r.cap.Store(r.len.Load() + right.cap.Load() - right.len.Load())
+	if r.cap.Load() > r.len.Load() {
+		r.has()
+	}
 }

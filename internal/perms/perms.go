@@ -34,9 +34,9 @@ func (p Prot) String() string { return procmaps.Perms(p).String()[:3] } // which
 // page's where it is one, and the flags of mmap(2) that it was mapped with, as far as
 // they are known.
 type Kind struct {
-	Prot    Prot
 	Granule uintptr // a power of two
 	Flags   uint32
+	Prot    Prot
 }
 
 // Pages are the pages of a range, of which the last Room bytes are reserve: pages that
@@ -179,7 +179,7 @@ func (p *Pages) Protect(start, end uintptr, prot Prot) {
 // those of the reserve get the new permissions.
 func (p *Pages) Alter(start, end uintptr, change func(k Kind) Kind) {
 	if p.runs == nil && start == 0 && end == p.Data() {
-		if k := change(p.plain); k == (Kind{k.Prot, p.plain.Granule, p.plain.Flags}) {
+		if k := change(p.plain); k == (Kind{p.plain.Granule, p.plain.Flags, k.Prot}) {
 			p.plain = k
 			return
 		}
