@@ -581,15 +581,16 @@ func onPages(b *testing.B) {
 // time; and the same with all processors busy.
 func BenchmarkPopulate(b *testing.B) {
 	run := func(name string, o origin, busy int) {
-		b.Run(name, func(b *testing.B) { o.populate(b, busy) })
+		b.Run(name, func(b *testing.B) { o.populate(b, busy, false) })
 	}
+	b.Run("source=anonymous/size=1GiB/beside=mmap", func(b *testing.B) { anonymousOrigin(1<<30).populate(b, 0, true) })
 	memfd := func(b *testing.B, size int) origin { return memoryFile(b, must(Memfd("bench", int64(size), 0)), size) }
 	run("source=anonymous/size=1GiB", anonymousOrigin(1<<30), 0)
 	run("source=anonymous/size=64MiB", anonymousOrigin(64<<20), 0)
 	run("source=anonymous/size=16MiB", anonymousOrigin(16<<20), 0)
 	run("source=anonymous/size=16MiB/busy", anonymousOrigin(16<<20), runtime.GOMAXPROCS(0))
 	run("source=anonymous/size=64MiB/busy", anonymousOrigin(64<<20), runtime.GOMAXPROCS(0))
-	b.Run("source=memfd/size=64MiB", func(b *testing.B) { memfd(b, 64<<20).populate(b, 0) })
+	b.Run("source=memfd/size=64MiB", func(b *testing.B) { memfd(b, 64<<20).populate(b, 0, false) })
 	b.Run("source=huge/size=64MiB", func(b *testing.B) {
 		const size = 64 << 20
 		if withHugePages(b, size/(2<<20)) != 2<<20 {
@@ -597,11 +598,11 @@ func BenchmarkPopulate(b *testing.B) {
 		}
 		o := anonymousOrigin(size)
 		o.spec, o.flags = o.spec.HugePages(2<<20), o.flags|unix.MAP_HUGETLB
-		o.populate(b, 0)
+		o.populate(b, 0, false)
 	})
 }
 
-func (o origin) populate(b *testing.B, busy int) {
+func (o origin) populate(b *testing.B, busy int, beside bool) {
 	smallPages(b, true)
 	defer smallPages(b, false)
 	defer keepBusy(busy)()
@@ -615,7 +616,7 @@ func (o origin) populate(b *testing.B, busy int) {
 	inTurn(b, "page", o.size/int(pageSize), func() time.Duration {
 		renew()
 		m := o.mapped(o.spec)
-		longest := waiting(busy == 0)
+		longest := waiting(beside)
 		start := time.Now()
 		ok(m.PrefaultWrite(0, o.size))
 		took := time.Since(start)
@@ -631,7 +632,7 @@ func (o origin) populate(b *testing.B, busy int) {
 		bareUnmap(addr, size)
 		return took
 	})
-	if busy == 0 {
+	if beside {
 		b.ReportMetric(median(waits), "wait-ratio")
 	}
 }

@@ -137,15 +137,21 @@ func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 			t = newRegion(base, uintptr(s.size), uintptr(s.size), perms.Uniform(base, size, 0, b.Kind(perms.Prot(p))))
 		}
 	} else if err = s.check(p); err == nil {
-		err = s.withFD(p, s.reserve, func(fd int) error {
-			t, err = s.mapFD(fd, p)
-			return err
-		})
+		t, err = s.mapSource(p)
 	}
 	if err != nil {
 		return t, named(err, "map %v as %v", *s, p)
 	}
 	return t, nil
+}
+
+// mapSource maps the Spec from its source. It is by itself because its result is on the heap.
+func (s *Spec) mapSource(p Prot) (t ticket, err error) {
+	err = s.withFD(p, s.reserve, func(fd int) error {
+		t, err = s.mapFD(fd, p)
+		return err
+	})
+	return t, err
 }
 
 // mapFD maps the Spec, whose file is open as fd.

@@ -153,9 +153,9 @@ func (t ticket) refused(a latch.Answer) error {
 
 // Unmap and Keeps are what the latch asks for: see latch.Memory.
 func (r *region) Unmap() bool {
-	err := r.unmap()
-	if err != nil {
-		r.has().undone.Store(&err)
+	if err := r.unmap(); err != nil {
+		why := err // which would else be on the heap each time
+		r.has().undone.Store(&why)
 		return false
 	}
 	r.untrack(false)

@@ -77,7 +77,7 @@ func (part Stretch) Madvise(advice int) (addr, size uintptr, err error) {
 	if part.Size < severalPieces {
 		return part.Addr, part.Size, sys.Madvise(part.Addr, part.Size, advice)
 	}
-	piece, ok := kernel.Round(min(max(part.Size/32, minPiece), maxPiece), max(part.Granule, minPiece))
+	piece, ok := kernel.Round(min(max(part.Size/64, minPiece), maxPiece), max(part.Granule, minPiece))
 	if !ok {
 		piece = part.Size
 	}
