@@ -156,8 +156,8 @@ func (s *Spec) mapSource(p Prot) (t ticket, err error) {
 
 // mapFD maps the Spec, whose file is open as fd.
 func (s *Spec) mapFD(fd int, p Prot) (t ticket, err error) {
-	file := s.source == openFile || s.source == descriptor
-	if file && s.size > 0 && *s == (Spec{source: s.source, file: s.file, fd: s.fd, offset: s.offset, size: s.size, shared: s.shared}) {
+	plain := Spec{source: s.source, file: s.file, fd: s.fd, offset: s.offset, size: s.size, shared: s.shared}
+	if (s.source == openFile || s.source == descriptor) && s.size > 0 && *s == plain {
 		if t, sure, err := s.guess(fd, p); sure {
 			return t, err
 		}
