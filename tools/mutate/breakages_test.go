@@ -37,7 +37,7 @@ var breakages = []breakage{
 	{"a mapping at an address replaces what is there", "internal/place/map.go", "fixed = unix.MAP_FIXED_NOREPLACE", "fixed = unix.MAP_FIXED", "TestOperations"},
 	{"the reserve that Resize gives up stays mapped", "resize.go", "\t\tleftover.Abandon(r.Base+data, r.Room)\n", "", "TestOperations"},
 	{"Regions are clipped, but not their offsets", "internal/kernel/table.go", "\t\t\tr.Offset += cut\n", "", "TestRegionsClipped"},
-	{"a copy does not stop at each page", "transfer.go", "size := min(end-n, int(kernel.PageSize-g.at&(kernel.PageSize-1)))", "size := end - n + int(kernel.PageSize-kernel.PageSize)", "TestTruncated"},
+	{"a copy does not stop at each page", "transfer.go", "part := min(size, int(kernel.PageSize-c.at&(kernel.PageSize-1)))", "part := size + int(kernel.PageSize-kernel.PageSize)", "TestTruncated"},
 	{"a guard leaves its flag set", "fault.go", "\tdebug.SetPanicOnFault(g.outer)\n\tg.left = true", "\tg.left = true", "TestWaysOut"},
 	{"a guard takes every fault for its own", "fault.go", "return addr-r.Base < r.Size }", "return true }", "TestNestedGuards"},
 	{"a call that an older kernel refuses is not tried again", "memfd.go", "if err == unix.EINVAL && seals&SealExec == 0 {", "if false {", "TestOldKernel"},
