@@ -39,6 +39,7 @@ import (
 	"github.com/mmarinus/mmap/internal/leftover"
 	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/place"
+	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -171,27 +172,44 @@ func (s *Spec) mapFD(fd int, p Prot) (t ticket, err error) {
 
 // guess maps a plain range of a file without asking what file it is, which would take a
 // tenth of the time. That it has huge pages shows in where it is mapped. It is not sure of
-// a file with huge pages that could not be mapped so.
+// a file with huge pages that has to be mapped from another offset on.
 func (s *Spec) guess(fd int, p Prot) (t ticket, sure bool, err error) {
 	b := s.smallPages(fd)
 	size, fits := kernel.Round(b.lead+b.size, kernel.PageSize)
 	if !fits {
 		return t, false, nil
 	}
-	base, err := b.Mmap(0, size, perms.Prot(p), b.Flags)
+	base, err := sys.Mmap(0, size, int(p), b.Flags, fd, b.Offset)
 	if err != nil || (base|uintptr(b.Offset))&(kernel.SmallestHuge()-1) == 0 {
 		is, unknown := s.back(fd)
 		switch {
-		case err != nil:
-			return t, unknown != nil || is.Granule == kernel.PageSize, err
-		case unknown != nil:
-			leftover.Abandon(base, size)
+		case unknown != nil && err == nil:
+			unmapFile(base, size)
 			return t, true, unknown
+		case unknown == nil && is.Offset != b.Offset:
+			return t, false, nil // the kernel has refused that
+		case unknown == nil:
+			b.Granule = is.Granule
+			size, _ = kernel.Round(size, b.Granule) // as the kernel does
 		}
-		b.Granule = is.Granule
-		size, _ = kernel.Round(size, b.Granule) // as the kernel has done
+	}
+	if err != nil {
+		return t, true, b.Refused(size, perms.Prot(p), b.Flags, err)
 	}
 	return newRegion(base+b.lead, b.size, b.size, perms.Uniform(base, size, 0, b.Kind(perms.Prot(p)))), true, nil
+}
+
+// unmapFile unmaps a file whose pages can be of any size. With a size below the right one
+// the kernel refuses.
+func unmapFile(base, size uintptr) {
+	err := sys.Munmap(base, size)
+	for granule := kernel.PageSize; err == unix.EINVAL && granule > 0; granule <<= 1 {
+		size, _ = kernel.Round(size, granule)
+		err = sys.Munmap(base, size)
+	}
+	if err != nil {
+		leftover.Keep(base, size)
+	}
 }
 
 // lay maps a backing where the Spec says, as a new region.

@@ -509,8 +509,9 @@ func TestHugePageAmongSmall(t *testing.T) {
 	if n := counted(t, "VmLck") - locks; n != uint64(2*pg) {
 		t.Errorf("%d bytes are locked for two pages", n)
 	}
-	middle, _, err := Split(right, pg)
+	middle, last, err := Split(right, pg)
 	check(t, err)
+	defer last.Close()
 	wants(t, "split within the huge page", third(Split(left, huge+pg)), os.ErrInvalid)
 	if u, err = Join(left, middle); err != nil || u.Len() != 2*huge+pg {
 		t.Error(u, err)

@@ -178,9 +178,15 @@ func (b Backing) Mmap(addr, size uintptr, p perms.Prot, flags int) (uintptr, err
 	if err != nil && b.filled && sys.Msync(addr, size, unix.MS_ASYNC) == unix.ENOMEM {
 		refill(addr, size, unix.MAP_FIXED_NOREPLACE) // a driver has refused late
 	}
+	if err != nil {
+		return 0, b.Refused(size, p, flags, err)
+	}
+	return got, nil
+}
+
+// Refused explains why mmap(2) has failed with err.
+func (b Backing) Refused(size uintptr, p perms.Prot, flags int, err error) error {
 	switch {
-	case err == nil:
-		return got, nil
 	case flags&unix.MAP_TYPE == unix.MAP_DROPPABLE:
 		err = kernel.Blame("MAP_DROPPABLE", err)
 	case flags&unix.MAP_TYPE == unix.MAP_SHARED_VALIDATE:
@@ -200,7 +206,7 @@ func (b Backing) Mmap(addr, size uintptr, p perms.Prot, flags int) (uintptr, err
 	if private && want.Data == 0 || !private && b.FD >= 0 || flags&unix.MAP_NORESERVE != 0 || kind == unix.MAP_DROPPABLE {
 		want.Charged = 0
 	}
-	return 0, kernel.Scarce(err, want)
+	return kernel.Scarce(err, want)
 }
 
 // Stage maps size bytes of b elsewhere, where everything that can fail does so,
