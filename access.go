@@ -17,7 +17,8 @@ type updater struct{ base }
 // ReadAt copies from the mapping at off into p, as [io.ReaderAt] says: with
 // fewer bytes than len(p) the error says why, io.EOF at the end of the mapping.
 // A fault is a [*FaultError] with the offset where the copy stopped; the bytes of p
-// beyond the count can have changed. A negative offset is a bad argument.
+// beyond the count can have changed. p must not overlap the mapping. A negative offset is a
+// bad argument.
 //
 // ReadAt may be called by several goroutines at once. Copies are not atomic:
 // with a writer at work, old and new bytes can mix.
@@ -60,7 +61,8 @@ func (w writer) WriteAt(p []byte, off int64) (n int, err error) {
 // ReadAt copies from the mapping at off into p, as [io.ReaderAt] says: with
 // fewer bytes than len(p) the error says why, io.EOF at the end of the mapping.
 // A fault is a [*FaultError] with the offset where the copy stopped; the bytes of p
-// beyond the count can have changed. A negative offset is a bad argument.
+// beyond the count can have changed. p must not overlap the mapping. A negative offset is a
+// bad argument.
 //
 // ReadAt may be called by several goroutines at once. Copies are not atomic:
 // with a writer at work, old and new bytes can mix.

@@ -47,7 +47,7 @@ const (
 	seatKept
 )
 
-// A sweep leaves so many places for closed regions, or as many as there are others.
+// So many closed regions may wait for a sweep, or as many as are open if that is more.
 const leastSweep = 64
 
 // track puts a new region into the collector's care.
@@ -70,9 +70,10 @@ func (r *region) track() {
 	index.put(r)
 }
 
-// untrack takes a region that owns nothing any more out of it, unless it is young. One
-// that has its finalizer already keeps that, which then finds nothing to do. collected says
-// that the collector has unmapped it.
+// untrack takes a region that owns nothing any more out of it. One that is young stays in
+// the list until somebody sees that it is gone. That can be graduate, too, if it is quick;
+// then collect finds it gone. One that has its finalizer already keeps that, which then
+// finds nothing to do. collected says that the collector has unmapped it: none that is young.
 func (r *region) untrack(collected bool) {
 	if atomic.LoadInt32(&r.seat) != seatYoung {
 		nursery.Lock()
@@ -115,6 +116,9 @@ func takeYoung() (all []*region) {
 func sweep() {
 	nursery.Lock()
 	defer nursery.Unlock()
+	if head := nursery.young.Load(); head == nil || atomic.LoadInt32(&head.rank) <= leastSweep+nursery.spare.Load() {
+		return // somebody else has
+	}
 	all := takeYoung()
 	nursery.spare.Store(int32(len(all) + max(0, len(all)-leastSweep)))
 	for back := len(all) == 0; !back; {

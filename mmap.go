@@ -199,13 +199,17 @@ func (s *Spec) guess(fd int, p Prot) (t ticket, sure bool, err error) {
 	return newRegion(base+b.lead, b.size, b.size, perms.Uniform(base, size, 0, b.Kind(perms.Prot(p)))), true, nil
 }
 
-// unmapFile unmaps a file whose pages can be of any size. With a size below the right one
-// the kernel refuses.
+// unmapFile unmaps a file whose pages can be of any size. The kernel refuses to unmap a part
+// of one.
 func unmapFile(base, size uintptr) {
 	err := sys.Munmap(base, size)
-	for granule := kernel.PageSize; err == unix.EINVAL && granule > 0; granule <<= 1 {
-		size, _ = kernel.Round(size, granule)
-		err = sys.Munmap(base, size)
+	for granule := kernel.SmallestHuge(); err == unix.EINVAL && granule > 0; granule <<= 1 {
+		whole, _ := kernel.Round(size, granule)
+		area, unread := kernel.RegionsOf(base, base+whole)
+		if unread != nil || len(area) != 1 || uintptr(area[0].Size()) != whole {
+			break
+		}
+		err = sys.Munmap(base, whole)
 	}
 	if err != nil {
 		leftover.Keep(base, size)

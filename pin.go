@@ -19,11 +19,18 @@ import (
 // The methods are safe for concurrent use. A nil or zero Pin answers as one
 // that has been unpinned.
 type Pin struct {
+	_     noCopy
 	r     *region
 	line  *latch.Stripe
 	bytes bool // every page can be read
 	users uint32
 }
+
+// A noCopy has vet report copies of what it is in: a copied Pin would end twice.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
 
 // The highest bit of Pin.users is set until Unpin; the others count the guards that run
 // over the pin. The region's pin ends when nothing is left. It is no atomic.Uint32, which

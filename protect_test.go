@@ -622,3 +622,15 @@ func permsOf(t testing.TB, m mapping) (pages []string) {
 	}
 	return pages
 }
+
+// Growing to the length that a mapping has is safe beside all else: race builds look.
+func TestGrowToLen(t *testing.T) {
+	for range 200 {
+		m := must(Map[ReadWrite](Anonymous(1)))
+		var all sync.WaitGroup
+		all.Go(func() { ok(Grow(m, 1)) })
+		all.Go(func() { must(m.Resident(0, 1)) })
+		all.Wait()
+		check(t, m.Close())
+	}
+}

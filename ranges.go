@@ -99,15 +99,15 @@ func (r *region) offset(off int) uintptr { return r.addr.Load() - r.Base + uintp
 // pages, so that touching them does not wait for storage; MADV_POPULATE_READ. It
 // waits in a system call, while a page fault holds up a processor of the Go
 // scheduler. If a page cannot be had, the error is a [*FaultError] of the lowest such page:
-// all pages before it are in memory, and others can be. A page without read permission is
-// ErrPermission. Secret memory and some devices cannot be prefaulted, which matches
-// [errors.ErrUnsupported].
+// all pages before it are in memory, and pages after it may be. A page without read
+// permission is ErrPermission. Secret memory and some devices cannot be prefaulted, which
+// matches [errors.ErrUnsupported].
 //
-// From 32 MiB on it goes in pieces, so that other system calls on the address space get
-// their turn, and by several threads if the pages come from memory and not from storage: at
-// most GOMAXPROCS and 16, of all calls of the process together. New pages are placed as
-// [Mapping.SetPolicy] says, or else on the nodes where these threads run. The same holds for
-// PrefaultWrite, Lock and [Spec.Populate].
+// From 32 MiB on, the range is brought in piece by piece, so that other system calls on the
+// address space get their turn. If the pages come from memory and not from storage, several
+// threads help, for all calls together at most GOMAXPROCS and at most 16. New pages are
+// placed as [Mapping.SetPolicy] says, or else on the nodes where these threads run. The same
+// holds for PrefaultWrite, Lock and [Spec.Populate].
 //
 // Pages may go again before they are touched: see Lock.
 func (m Mapping) Prefault(off, n int) error {

@@ -35,7 +35,7 @@ type region struct {
 	prot  sharedProt // what every page of it allows
 	marks atomic.Uint32
 	seat  int32   // among those that the collector cares for: see newborns
-	rank  int32   // in the nursery: how many entered before, and itself
+	rank  int32   // its place in the nursery, about, from the oldest end
 	older *region // the one that entered before
 
 	perms.Pages               // the page range, with the reserve; Room is written under growing, too
@@ -53,7 +53,7 @@ type more struct {
 }
 
 // has returns the rest of the region, which it makes if need be. One with a reserve has it
-// from the start, so that who finds none knows that the region does not grow.
+// from the start, so whoever finds none knows that the length does not change.
 func (r *region) has() *more {
 	if r.more.Load() == nil {
 		r.more.CompareAndSwap(nil, new(more))

@@ -943,6 +943,9 @@ var leftAt = regexp.MustCompile("the pages of (0x[0-9a-f]+)-(0x[0-9a-f]+) are le
 func (b *bed) collect() {
 	for _, r := range everyRegion() {
 		if r.seat == seatYoung && !slices.ContainsFunc(append(b.was, b.made...), func(m mapping) bool { return m.inside().r == r }) {
+			nursery.Lock()
+			r.sit(seatLeaving) // the collector takes none that is young
+			nursery.Unlock()
 			r.collect()
 		}
 	}

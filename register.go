@@ -107,7 +107,7 @@ func everyRegion() (all []*region) {
 	for r := range nursery.kept {
 		all = append(all, r)
 	}
-	return slices.DeleteFunc(all, func(r *region) bool { return r.Gone() }) // which can be in their seats yet
+	return slices.DeleteFunc(all, func(r *region) bool { return r.Gone() }) // closed ones can still be in their seats
 }
 
 // Find returns the mapping that holds all of b, and the offset of b in it. It is for code

@@ -10,7 +10,7 @@ import (
 // What the tests at the top leave behind, they do so on purpose.
 func init() {
 	mmap.Leaks = func() func() bool {
-		return leaks.Watch("(*machine).", "TestCollection", "TestOntoHeap", "TestDrainStress", "TestUndivided",
-			"ExampleMapping_Seal", "TestAliveInUse")
+		return leaks.Watch("(*machine)", "TestCollection", "TestOntoHeap", "TestDrainStress", "TestUndividedCollected",
+			"TestUndividedLostAndClosed", "ExampleMapping_Seal", "TestAliveInUse")
 	}
 }

@@ -41,9 +41,11 @@ func (r *region) grow(size int) error {
 		return fail.Bad("", "the mapping has %v", fail.Count(length))
 	case size > int(r.cap.Load()):
 		return fail.Hint(ErrCapacity, "the capacity is %d", r.cap.Load())
+	case size == length:
+		return nil // without a write, for others do not lock a region without a reserve
 	}
 	data, end := r.Data(), r.Rounded(r.offset(size), r.Plain().Granule)
-	if size == 0 || end <= data {
+	if end <= data {
 		end = data
 	} else if err := r.open(data, end, r.lock); err != nil {
 		return err

@@ -106,8 +106,8 @@ func (c *copying) done(size int) {
 //go:noinline
 func copyPiece(dst, src []byte) { copy(dst, src) }
 
-// pages copies so many bytes page by page: what faults has changed nothing of its page,
-// whatever order it copies in. It is a call as copyPiece is.
+// pages copies so many bytes page by page: a copy that faults has changed nothing of its
+// page, whatever order it copies in. It is a call as copyPiece is.
 //
 //go:noinline
 func (c *copying) pages(size int) {

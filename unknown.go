@@ -26,7 +26,7 @@ type Unknown struct {
 // ReadAt copies from the mapping at off into p, as [io.ReaderAt] says. The copy stops at
 // the first page that cannot be read, with the count and ErrPermission. A fault is a
 // [*FaultError] with the offset where the copy stopped; the bytes of p beyond the count can
-// have changed. A negative offset is a bad argument.
+// have changed. p must not overlap the mapping. A negative offset is a bad argument.
 func (u Unknown) ReadAt(p []byte, off int64) (int, error) { return u.transfer(p, off, ProtRead, true) }
 
 // WriteAt copies p into the mapping at off, as [io.WriterAt] says. The copy stops at the

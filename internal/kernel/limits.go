@@ -10,7 +10,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/sys"
@@ -122,19 +122,28 @@ func HugeBlock(flags int) (size uint64, err error) {
 	return uint64(st.Blksize), done(fd, err)
 }
 
-// SmallestHuge returns the size of the smallest huge pages of the pools, or where that
+// SmallestHuge returns the size of the smallest huge pages of the pools, or while that
 // cannot be read a size that none is below.
-var SmallestHuge = sync.OnceValue(func() uintptr {
+func SmallestHuge() uintptr {
+	if n := smallestHuge.Load(); n != 0 {
+		return n
+	}
 	least := uintptr(0)
-	pools, _ := os.ReadDir("/sys/kernel/mm/hugepages")
+	pools, err := os.ReadDir("/sys/kernel/mm/hugepages")
 	for _, pool := range pools {
 		var n uintptr
 		if fmt.Sscanf(pool.Name(), "hugepages-%dkB", &n); n > 0 && (least == 0 || n<<10 < least) {
 			least = n << 10
 		}
 	}
-	return max(least, 2*PageSize)
-})
+	if err != nil || least == 0 {
+		return 2 * PageSize
+	}
+	smallestHuge.Store(least)
+	return least
+}
+
+var smallestHuge atomic.Uintptr // 0: not known yet
 
 func rlimit(resource int) uint64 {
 	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY}

@@ -3,6 +3,8 @@
 package place
 
 import (
+	"fmt"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -29,8 +31,8 @@ func (part Stretch) populating() int {
 }
 
 // Populate prefaults pages that allow it. The kernel does not say where it
-// stopped, but calling it again for what is there already is cheap. A page that cannot
-// be had is a *Fault: the lowest one, and pages above it can have been brought in.
+// stopped, but calling it again for what is there already is cheap. If a page cannot be
+// brought in, the error is a *Fault of the lowest such page; pages above it may be in memory.
 func (part Stretch) Populate(advice int) error {
 	addr, size, err := part.Madvise(advice)
 	if err == unix.EINVAL {
@@ -39,7 +41,7 @@ func (part Stretch) Populate(advice int) error {
 		}
 	}
 	if err != unix.EFAULT && err != unix.EHWPOISON {
-		return kernel.Scarce(err, kernel.Demand{Charged: size})
+		return kernel.Scarce(err, kernel.Demand{Charged: part.Size})
 	}
 	for size > kernel.PageSize {
 		half := kernel.Page(size / 2)
@@ -59,10 +61,10 @@ func (part Stretch) Populate(advice int) error {
 	return &Fault{Addr: addr, Verdict: kernel.CauseOf(addr, need)}
 }
 
-// Below severalPieces a call is one system call: it takes some milliseconds, and where all
-// processors are busy a goroutine waits as long for one after each piece. A piece is no
-// smaller than minPiece, for the sake of speed, and no larger than maxPiece, for the sake of
-// others, whose mmap(2) waits until it ends.
+// Less than severalPieces is one system call: after each call a goroutine needs a processor
+// again, and where all are busy waits for that some milliseconds, as long as all takes. A
+// piece is no smaller than minPiece, for the sake of speed, and no larger than maxPiece, for
+// the sake of others, whose mmap(2) waits until it ends.
 const (
 	severalPieces = 32 << 20
 	minPiece      = 4 << 20
@@ -119,7 +121,7 @@ func (j *job) work() {
 	for j.next < j.end && j.err == nil {
 		at, size := j.next, j.end-j.next
 		if size > j.piece {
-			size = j.piece - at%j.piece // so that a page of any size lies in one piece
+			size = j.piece - at%j.piece // so that each huge page of the pool lies in one piece
 		}
 		j.next += size
 		j.working++
@@ -167,16 +169,26 @@ func (part Stretch) inMemory() bool {
 	return err == nil
 }
 
+// inMemory asks nothing of the file system, which can be slow, but where it is mounted.
 func inMemory(r procmaps.Region) bool {
-	if r.Inode == 0 {
+	switch {
+	case r.Inode == 0:
 		return true
+	case r.Major != 0:
+		return false
 	}
 	for _, name := range []string{"/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage"} {
-		if r.Deleted && r.Major == 0 && strings.HasPrefix(r.Name, name) {
+		if r.Deleted && strings.HasPrefix(r.Name, name) {
 			return true
 		}
 	}
-	var fs unix.Statfs_t
-	return !r.Deleted && unix.Statfs(r.Name, &fs) == nil &&
-		(uint32(fs.Type) == unix.TMPFS_MAGIC || uint32(fs.Type) == unix.HUGETLBFS_MAGIC)
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	device := fmt.Sprintf("%d:%d", r.Major, r.Minor)
+	for line := range strings.Lines(string(mounts)) {
+		mount, kind, _ := strings.Cut(line, " - ") // proc_pid_mountinfo(5)
+		if f := strings.Fields(mount); len(f) > 2 && f[2] == device {
+			return strings.HasPrefix(kind, "tmpfs ") || strings.HasPrefix(kind, "hugetlbfs ")
+		}
+	}
+	return false
 }

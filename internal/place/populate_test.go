@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/perms"
@@ -30,6 +31,12 @@ func TestPopulateLarge(t *testing.T) {
 	}
 	if n, err := Resident(at, size); uintptr(n) != size/page || err != nil {
 		t.Errorf("%d pages are there, %v", n, err)
+	}
+	for range 1000 { // who came late has nothing to do, and nobody waits for it
+		if threads.Load() == 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if n := threads.Load(); n != 0 {
 		t.Errorf("%d threads are at work", n)
