@@ -780,6 +780,31 @@ func BenchmarkAccess(b *testing.B) {
 	})
 }
 
+// A collection beside a ReadAt of 1 GiB, and beside nothing: the copy must not hold it up.
+func BenchmarkCollection(b *testing.B) {
+	const size = 1 << 30
+	m := must(Map[Read](Anonymous(size)))
+	defer m.Close()
+	p := make([]byte, size)
+	m.ReadAt(p, 0)
+	collect := func() float64 {
+		start := time.Now()
+		runtime.GC()
+		return float64(time.Since(start).Milliseconds())
+	}
+	var alone, beside []float64
+	for b.Loop() {
+		alone = append(alone, collect())
+		done := make(chan error)
+		go func() { done <- second(m.ReadAt(p, 0)) }()
+		time.Sleep(5 * time.Millisecond) // it is at work
+		beside = append(beside, collect())
+		ok(<-done)
+	}
+	b.ReportMetric(median(alone), "alone-ms")
+	b.ReportMetric(median(beside), "beside-ms")
+}
+
 // What a Guard costs, over a View.
 func BenchmarkGuard(b *testing.B) {
 	m := must(Map[ReadWrite](Anonymous(4 << 10)))
