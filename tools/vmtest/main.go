@@ -154,6 +154,7 @@ func report(t target, events io.Reader, all bool) {
 	output, skipped, kernel := map[test][]string{}, map[string][]string{}, "this kernel"
 	var passed, skips int
 	var failed []string
+	running := map[test]bool{} // and if they have not ended, the program has
 	d := json.NewDecoder(events)
 	for {
 		var e struct {
@@ -174,6 +175,11 @@ func report(t target, events io.Reader, all bool) {
 			continue
 		}
 		_, _, sub := strings.Cut(e.Test, "/")
+		if e.Action == "run" {
+			running[e.test] = true
+		} else if e.Action != "output" {
+			delete(running, e.test)
+		}
 		switch e.Action {
 		case "pass":
 			if !sub {
@@ -195,6 +201,12 @@ func report(t target, events io.Reader, all bool) {
 			if !all {
 				fmt.Print(strings.Join(output[e.test], ""))
 			}
+		}
+	}
+	for t := range running {
+		failed = append(failed, t.Test)
+		if !all {
+			fmt.Print(strings.Join(output[t], ""))
 		}
 	}
 	fmt.Printf("\n%s: %s, %s: %d passed, %d skipped, %d failed\n", t.name, kernel, t.arch, passed, skips, len(failed))
