@@ -55,9 +55,9 @@ func boot(t target, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
 	defer stop()
 	started, err := watch(exec.CommandContext(ctx, qemu[0], qemu[1:]...))
-	if !started && ctx.Err() == nil {
+	for again := 0; again < 3 && !started && ctx.Err() == nil; again++ {
 		fmt.Println("vmtest: booting again, because", err)
-		_, err = watch(exec.CommandContext(ctx, qemu[0], qemu[1:]...))
+		started, err = watch(exec.CommandContext(ctx, qemu[0], qemu[1:]...))
 	}
 	return err
 }
@@ -122,7 +122,7 @@ func emulator(t target, tmp, root string) ([]string, error) {
 		qemu = append(qemu, "-accel", "kvm") // if it works, for the first that does is taken
 	}
 	qemu = append(qemu, "-accel", "tcg", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio", "-smp", "2",
-		"-kernel", kernels[0], "-initrd", tmp+"/initrd", "-append", "quiet panic=-1 secretmem.enable=1 "+m.console)
+		"-kernel", kernels[0], "-initrd", tmp+"/initrd", "-append", "quiet panic=-1 oops=panic secretmem.enable=1 "+m.console)
 	if err := disk(tmp+"/disk", 0, 1024); err != nil {
 		return nil, err
 	}

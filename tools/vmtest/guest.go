@@ -65,6 +65,14 @@ func work(status *int) error {
 	if err := attach("/dev/vda", "/tmp", ""); err != nil {
 		return err
 	}
+	// The first perf event switches code of the kernel on, and the last one off: an emulated
+	// processor that runs into code which another is patching ends the kernel. So one event
+	// stays, and begins while there is one processor.
+	second := func(on string) { os.WriteFile("/sys/devices/system/cpu/cpu1/online", []byte(on), 0) }
+	second("0")
+	dummy := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_DUMMY, Bits: unix.PerfBitDisabled}
+	unix.PerfEventOpen(&dummy, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC) // not all kernels have it
+	second("1")
 	env := append(j.Env, "PATH=/bin", "HOME=/tmp", "MMAP_TEST_VM=1")
 	persistent := "no persistent memory"
 	if err := pmem(); err == nil {
