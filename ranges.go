@@ -9,6 +9,7 @@ import (
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
+	"github.com/mmarinus/mmap/internal/perms"
 	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -98,8 +99,8 @@ func (r *region) offset(off int) uintptr { return r.addr.Load() - r.Base + uintp
 // Prefault faults the pages of n bytes at off in for reading, widened to whole
 // pages, so that touching them does not wait for storage; MADV_POPULATE_READ. It
 // waits in a system call, while a page fault holds up a processor of the Go
-// scheduler. If a page cannot be had, the error is a [*FaultError] of the lowest such page:
-// all pages before it are in memory, and pages after it may be. A page without read
+// scheduler. If a page cannot be brought in, the error is a [*FaultError] of the lowest such
+// page: all pages before it are in memory, and pages after it may be. A page without read
 // permission is ErrPermission. Secret memory and some devices cannot be prefaulted, which
 // matches [errors.ErrUnsupported].
 //
@@ -119,13 +120,11 @@ func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
 		if err := r.allowed(off, n, need); err != nil {
 			return err
 		}
-		var space [4]place.Stretch
-		for _, part := range r.stretches(space[:0], addr-r.Base, addr-r.Base+size) {
-			if err := part.Populate(advice); err != nil {
-				return faulted(err, 0, r.addr.Load())
-			}
+		kind := perms.Kind{Granule: kernel.PageSize} // of several kinds the kernel's table knows more
+		if r.IsUniform() {
+			kind = r.Plain()
 		}
-		return nil
+		return faulted(place.Stretch{Addr: addr, Size: size, Kind: kind}.Populate(advice), 0, r.addr.Load())
 	})
 }
 
