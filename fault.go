@@ -126,16 +126,19 @@ type guard struct {
 
 func (g *guard) enter() { g.outer = debug.SetPanicOnFault(true) }
 
+// restore sets the flag to what it was.
+func (g *guard) restore() { debug.SetPanicOnFault(g.outer) }
+
 // leave ends the guard on the usual way out.
 func (g *guard) leave() {
-	debug.SetPanicOnFault(g.outer)
+	g.restore()
 	g.left = true
 }
 
 // rescue ends the guard on every other way out than leave, p being what was
 // recovered. pins are those of other mappings to guard.
 func (g *guard) rescue(p any, err *error, pins ...*Pin) {
-	debug.SetPanicOnFault(g.outer)
+	g.restore()
 	if p != nil {
 		*err = g.claim(p, pins)
 	}

@@ -5,7 +5,6 @@ package mmap
 import (
 	"fmt"
 	"io"
-	"runtime/debug"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -131,12 +130,11 @@ func (c *copying) rescueCopy(v any) (err error) {
 		c.rescue(v, &err)
 		return err
 	}
-	debug.SetPanicOnFault(c.outer)
+	c.restore()
 	stack := faultStack()
-	if err = c.readAgain(); err == nil {
-		return nil
+	if err = c.readAgain(); err != nil {
+		err.(*FaultError).PCs = stack
 	}
-	err.(*FaultError).PCs = stack
 	return err
 }
 
