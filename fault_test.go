@@ -31,6 +31,21 @@ func truncatedMapping[M Known](t *testing.T, shared bool) (M, *os.File) {
 
 func TestTruncated(t *testing.T) {
 	size := int(pageSize)
+	// Also in a later piece of a long copy.
+	left := 2*pieceSize + 3*size
+	f := must(Memfd("long", 4*pieceSize, 0))
+	defer f.Close()
+	long := mapped[ReadWrite](t, File(f, 0, 4*pieceSize).Shared())
+	check(t, f.Truncate(int64(left)))
+	for what, transfer := range map[string]func(p []byte, off int64) (int, error){"read": long.ReadAt, "write": long.WriteAt} {
+		for _, off := range []int{0, 7, size + 1} {
+			n, err := transfer(make([]byte, 4*pieceSize-off), int64(off))
+			var fault *FaultError
+			if !errors.As(err, &fault) || n != left-off || fault.Offset != left || !errors.Is(err, ErrTruncated) {
+				t.Errorf("%s at %d: %d, %v; want %d", what, off, n, err, left-off)
+			}
+		}
+	}
 	for _, shared := range []bool{false, true} {
 		m, f := truncatedMapping[ReadWrite](t, shared)
 		// From every distance before the fault, the copy stops at the page.
