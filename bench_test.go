@@ -167,6 +167,17 @@ func anonymousOrigin(size int) origin {
 	return origin{spec: Anonymous(size), size: size, flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS, fd: -1, write: true}
 }
 
+const hugePage = 2 << 20
+
+func hugeOrigin(b *testing.B, size int) origin {
+	if granule := withHugePages(b, size/hugePage); granule != hugePage {
+		b.Skipf("huge pages of %d bytes", granule)
+	}
+	o := anonymousOrigin(size)
+	o.spec, o.flags = o.spec.HugePages(hugePage), o.flags|unix.MAP_HUGETLB
+	return o
+}
+
 // fileOrigin is the file f, with its pages in the page cache.
 func fileOrigin(b *testing.B, f *os.File, size int, shared, write bool) origin {
 	b.Cleanup(func() { f.Close() })
@@ -215,18 +226,11 @@ func origins(b *testing.B, size int, f func(b *testing.B, o origin)) {
 		ok(os.Remove(f.Name()))
 		return memoryFile(b, f, size)
 	})
-	const hugePage = 2 << 20
 	if size < hugePage {
 		return
 	}
 	run("huge", func(b *testing.B) origin {
-		granule := withHugePages(b, size/hugePage)
-		if granule != hugePage {
-			b.Skipf("huge pages of %d bytes", granule)
-		}
-		o := anonymousOrigin(size)
-		o.spec, o.flags = o.spec.HugePages(hugePage), o.flags|unix.MAP_HUGETLB
-		return o
+		return hugeOrigin(b, size)
 	})
 	run("thp", func(b *testing.B) origin {
 		o := anonymousOrigin(size)
@@ -584,22 +588,15 @@ func BenchmarkPopulate(b *testing.B) {
 		b.Run(name, func(b *testing.B) { o.populate(b, busy, false) })
 	}
 	b.Run("source=anonymous/size=1GiB/beside=mmap", func(b *testing.B) { anonymousOrigin(1<<30).populate(b, 0, true) })
-	memfd := func(b *testing.B, size int) origin { return memoryFile(b, must(Memfd("bench", int64(size), 0)), size) }
 	run("source=anonymous/size=1GiB", anonymousOrigin(1<<30), 0)
 	run("source=anonymous/size=64MiB", anonymousOrigin(64<<20), 0)
 	run("source=anonymous/size=16MiB", anonymousOrigin(16<<20), 0)
 	run("source=anonymous/size=16MiB/busy", anonymousOrigin(16<<20), runtime.GOMAXPROCS(0))
 	run("source=anonymous/size=64MiB/busy", anonymousOrigin(64<<20), runtime.GOMAXPROCS(0))
-	b.Run("source=memfd/size=64MiB", func(b *testing.B) { memfd(b, 64<<20).populate(b, 0, false) })
-	b.Run("source=huge/size=64MiB", func(b *testing.B) {
-		const size = 64 << 20
-		if withHugePages(b, size/(2<<20)) != 2<<20 {
-			b.Skip("huge pages of 2 MiB are needed")
-		}
-		o := anonymousOrigin(size)
-		o.spec, o.flags = o.spec.HugePages(2<<20), o.flags|unix.MAP_HUGETLB
-		o.populate(b, 0, false)
+	b.Run("source=memfd/size=64MiB", func(b *testing.B) {
+		memoryFile(b, must(Memfd("bench", 64<<20, 0)), 64<<20).populate(b, 0, false)
 	})
+	b.Run("source=huge/size=64MiB", func(b *testing.B) { hugeOrigin(b, 64<<20).populate(b, 0, false) })
 }
 
 func (o origin) populate(b *testing.B, busy int, beside bool) {
