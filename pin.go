@@ -10,14 +10,14 @@ import (
 
 // A Pin keeps a mapping as it is for longer than a function: for a database
 // transaction, an iterator, an address given to the kernel. While it is held,
-// every transition of the mapping answers ErrBusy, and Close leaves the memory
+// every transition of the mapping returns ErrBusy, and Close leaves the memory
 // in place until Unpin.
 //
 // A Pin keeps its mapping alive when every handle is gone. One that is lost
 // without Unpin leaks the mapping; memory is never unmapped under a slice.
 //
-// The methods are safe for concurrent use. A nil or zero Pin answers as one
-// that has been unpinned.
+// The methods are safe for concurrent use. A nil or zero Pin is like one that
+// has been unpinned.
 type Pin struct {
 	_     noCopy
 	r     *region

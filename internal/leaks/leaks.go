@@ -35,8 +35,8 @@ func (r *run) Errorf(format string, args ...any) {
 
 // Watch begins to look, and returns a function that prints what is not closed by then, or
 // was left to the collector, and reports whether there was none. It overlooks what is made
-// in functions that purpose names, and in literals within them, everything in a child process, which
-// takes its mappings with it, and what benchmarks and fuzzing do.
+// in functions that purpose names, and in literals within them, everything in a child
+// process, which takes its mappings with it, and what benchmarks and fuzzing do.
 func Watch(purpose ...string) (end func() bool) {
 	flag.Parse()
 	set := func(name string) bool { return flag.Lookup(name).Value.String() != "" }
