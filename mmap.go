@@ -243,7 +243,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 		}
 	}
 	t := newRegion(base+b.lead, b.size, capacity, perms.Uniform(base, whole, whole-data, b.Kind(perms.Prot(p))))
-	t.r.lock = s.wish.Lock
+	t.r.setLock(s.wish.Lock)
 	if s.wish.Where == place.Onto {
 		t.r.mark(isLent) // unmapped, it could be a hole in the Go heap
 	}

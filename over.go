@@ -150,7 +150,7 @@ func (r *region) replaced(at site, k perms.Kind, l place.Locking) {
 		if at.end == 0 {
 			r.Base = at.addr &^ (k.Granule - 1) // where pages would begin
 		}
-		r.lock = l
+		r.setLock(l)
 		r.SetAll(k)
 		r.account()
 	case at.start < at.end:

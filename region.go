@@ -38,8 +38,7 @@ type region struct {
 	rank  int32   // its place in the nursery, about, from the oldest end
 	older *region // the one that entered before
 
-	perms.Pages               // the page range, with the reserve; Room is written under growing, too
-	lock        place.Locking // of growth
+	perms.Pages // the page range, with the reserve; Room is written under growing, too
 
 	more atomic.Pointer[more] // nil: there is nothing of it
 }
@@ -50,6 +49,7 @@ type more struct {
 	undone  atomic.Pointer[error]        // why it could not be unmapped, the last time
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
+	lock    place.Locking                // of pages to come
 }
 
 // has returns the rest of the region, which it makes if need be. One with a reserve has it
@@ -59,6 +59,20 @@ func (r *region) has() *more {
 		r.more.CompareAndSwap(nil, new(more))
 	}
 	return r.more.Load()
+}
+
+// lock says how pages to come are locked.
+func (r *region) lock() place.Locking {
+	if more := r.more.Load(); more != nil {
+		return more.lock
+	}
+	return place.Unlocked
+}
+
+func (r *region) setLock(l place.Locking) {
+	if l != r.lock() {
+		r.has().lock = l
+	}
 }
 
 // A shared number is loaded by anybody. It is none of sync/atomic's types, because those

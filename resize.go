@@ -47,7 +47,7 @@ func (r *region) grow(size int) error {
 	data, end := r.Data(), r.Rounded(r.offset(size), r.Plain().Granule)
 	if end <= data {
 		end = data
-	} else if err := r.open(data, end, r.lock); err != nil {
+	} else if err := r.open(data, end, r.lock()); err != nil {
 		return err
 	}
 	// Only this is in the way of those who ask which pages there are.
@@ -131,7 +131,7 @@ func Resize[M Handle](m M, size int) (M, error) {
 // works. It is done when the transition is over, for storage may take its time.
 func (t ticket) faultInLocked(off, end int) {
 	t.within("", off, end-off, false, func(r *region, addr, size uintptr) error {
-		if r.lock == place.Locked && r.At(addr-r.Base).Prot&place.Accessible != 0 {
+		if r.lock() == place.Locked && r.At(addr-r.Base).Prot&place.Accessible != 0 {
 			return place.FaultIn(r.stretches(nil, addr-r.Base, addr-r.Base+size))
 		}
 		return nil
@@ -196,7 +196,7 @@ func (r *region) repage(data, want uintptr) error {
 			return kernel.Undivided(r.Base+want, r.Size-want, kernel.Scarce(err, kernel.Demand{}))
 		}
 	case want <= r.Size:
-		if err := r.open(data, want, r.lock.Later()); err != nil {
+		if err := r.open(data, want, r.lock().Later()); err != nil {
 			return err
 		}
 		leftover.Abandon(r.Base+want, r.Size-want)
@@ -225,7 +225,7 @@ func (r *region) extend(data, want uintptr) (base uintptr, err error) {
 		// There are no pages to extend, but new ones of the same kind can be
 		// made where the source needs no descriptor.
 		b := place.Backing{FD: -1, Granule: k.Granule, Flags: int(k.Flags)}
-		return place.Wish{Lock: r.lock.Later()}.Map(b, 0, want, want, k.Prot)
+		return place.Wish{Lock: r.lock().Later()}.Map(b, 0, want, want, k.Prot)
 	}
 	if err = r.extendable(data); err == nil {
 		base, err = sys.Mremap(r.Base, data, want, unix.MREMAP_MAYMOVE, 0)

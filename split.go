@@ -59,7 +59,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 		r.account()
 	}
 	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), pages)
-	right.r.lock = r.lock
+	right.r.setLock(r.lock())
 	right.r.mark(r.marks.Load() & allMarks)
 	r.Size, r.Room = at, 0
 	r.len.Store(uintptr(off))
@@ -144,7 +144,8 @@ func (r *region) absorb(right *region) {
 	switch {
 	case right.Size == 0:
 	case r.Size == 0:
-		r.Pages, r.lock = right.Pages, right.lock
+		r.Pages = right.Pages
+		r.setLock(right.lock())
 	default:
 		var runs []perms.Run
 		if !r.IsUniform() || !right.IsUniform() || r.Plain() != right.Plain() {
@@ -158,7 +159,8 @@ func (r *region) absorb(right *region) {
 			})
 			r.SetAll(right.Plain()) // what grows does so at the end
 		}
-		r.lock, r.Size, r.Room = right.lock, r.Size+right.Size, right.Room
+		r.Size, r.Room = r.Size+right.Size, right.Room
+		r.setLock(right.lock())
 		r.SetRuns(runs)
 	}
 	r.account()

@@ -9,6 +9,7 @@
 package perms
 
 import (
+	"math/bits"
 	"slices"
 	"sort"
 
@@ -44,9 +45,22 @@ type Kind struct {
 type Pages struct {
 	Base, Size, Room uintptr
 
-	plain Kind  // of every page, where runs is nil; else see Plain
-	runs  []Run // in ascending order and without gaps, up to Size
+	plain packed // of every page, where runs is nil; else see Plain
+	runs  *[]Run // in ascending order and without gaps, up to Size
 }
+
+// packed is a Kind in half the space, for every mapping has one.
+type packed struct {
+	flags uint32
+	prot  Prot
+	order uint8 // of the granule, which is 1<<order; 64, which shifts the 1 out, if it is 0
+}
+
+func pack(k Kind) packed {
+	return packed{k.Flags, k.Prot, uint8(bits.TrailingZeros64(uint64(k.Granule)))}
+}
+
+func (p packed) kind() Kind { return Kind{1 << p.order, p.flags, p.prot} }
 
 // A Run is a stretch of pages of one kind, up to End.
 type Run struct {
@@ -56,7 +70,7 @@ type Run struct {
 
 // Uniform returns the account of a range of pages of one kind.
 func Uniform(base, size, room uintptr, k Kind) Pages {
-	return Pages{Base: base, Size: size, Room: room, plain: k}
+	return Pages{Base: base, Size: size, Room: room, plain: pack(k)}
 }
 
 // Data returns how many bytes of the range are not reserve.
@@ -64,7 +78,7 @@ func (p *Pages) Data() uintptr { return p.Size - p.Room }
 
 // Plain returns what all pages allow, and of which size and with which flags those
 // are that the range was made of. If IsUniform, it is the kind of every page.
-func (p *Pages) Plain() Kind { return p.plain }
+func (p *Pages) Plain() Kind { return p.plain.kind() }
 
 // IsUniform reports whether all pages are of one kind.
 func (p *Pages) IsUniform() bool { return p.runs == nil }
@@ -72,15 +86,16 @@ func (p *Pages) IsUniform() bool { return p.runs == nil }
 // find returns the index of the run that holds off. There are runs, and they reach
 // that far.
 func (p *Pages) find(off uintptr) int {
-	return sort.Search(len(p.runs)-1, func(i int) bool { return off < p.runs[i].End })
+	runs := *p.runs
+	return sort.Search(len(runs)-1, func(i int) bool { return off < runs[i].End })
 }
 
 // At returns the kind of the page at an offset; at the end, that of the last one.
 func (p *Pages) At(off uintptr) Kind {
 	if p.runs == nil {
-		return p.plain
+		return p.Plain()
 	}
-	return p.runs[p.find(off)].Kind
+	return (*p.runs)[p.find(off)].Kind
 }
 
 // PageStart returns where the page begins that holds the byte at an offset.
@@ -108,8 +123,10 @@ func (p *Pages) Boundary(off uintptr) bool { return (p.Base+off)&(p.At(off).Gran
 // Largest returns the size of the largest page.
 func (p *Pages) Largest() uintptr {
 	size := p.At(0).Granule
-	for _, run := range p.runs {
-		size = max(size, run.Granule)
+	if p.runs != nil {
+		for _, run := range *p.runs {
+			size = max(size, run.Granule)
+		}
 	}
 	return size
 }
@@ -118,11 +135,11 @@ func (p *Pages) Largest() uintptr {
 func (p *Pages) Each(start, end uintptr, f func(start, end uintptr, k Kind)) {
 	if p.runs == nil {
 		if start < end {
-			f(start, end, p.plain)
+			f(start, end, p.Plain())
 		}
 		return
 	}
-	for _, run := range p.runs[p.find(start):] {
+	for _, run := range (*p.runs)[p.find(start):] {
 		stop := min(run.End, end)
 		if start >= stop {
 			break
@@ -155,21 +172,22 @@ func (p *Pages) SetRuns(runs []Run) {
 		all &= run.Prot
 	}
 	if len(runs) > 0 {
-		p.plain.Prot = all
+		p.plain.prot = all
 	}
-	if p.runs = runs; len(runs) == 0 || len(runs) == 1 && runs[0].Kind == p.plain {
-		p.runs = nil
+	p.runs = nil
+	if len(runs) > 1 || len(runs) == 1 && runs[0].Kind != p.Plain() {
+		p.runs = &runs
 	}
 }
 
 // SetAll makes all pages, and those to come, of one kind.
-func (p *Pages) SetAll(k Kind) { p.runs, p.plain = nil, k }
+func (p *Pages) SetAll(k Kind) { p.runs, p.plain = nil, pack(k) }
 
 // Protect notes that the pages [start, end) allow what prot says. If they are the last
 // of the data, so will those of the reserve.
 func (p *Pages) Protect(start, end uintptr, prot Prot) {
 	if p.runs == nil && start == 0 && end == p.Data() {
-		p.plain.Prot = prot // also of no pages: some may come
+		p.plain.prot = prot // also of no pages: some may come
 		return
 	}
 	p.Alter(start, end, func(k Kind) Kind { k.Prot = prot; return k })
@@ -179,8 +197,9 @@ func (p *Pages) Protect(start, end uintptr, prot Prot) {
 // those of the reserve get the new permissions.
 func (p *Pages) Alter(start, end uintptr, change func(k Kind) Kind) {
 	if p.runs == nil && start == 0 && end == p.Data() {
-		if k := change(p.plain); k == (Kind{p.plain.Granule, p.plain.Flags, k.Prot}) {
-			p.plain = k
+		old := p.Plain()
+		if k := change(old); k == (Kind{old.Granule, old.Flags, k.Prot}) {
+			p.plain.prot = k.Prot
 			return
 		}
 	}
@@ -188,18 +207,19 @@ func (p *Pages) Alter(start, end uintptr, change func(k Kind) Kind) {
 		return
 	}
 	if p.runs == nil {
-		p.runs = []Run{{p.Size, p.plain}}
+		p.runs = &[]Run{{p.Size, p.Plain()}}
 	}
+	old := *p.runs
 	stop := end
 	if end == p.Data() {
 		stop = p.Size
 	}
 	// The runs that it touches are made anew, and their neighbours, which may
 	// become one with them.
-	first, final := max(p.find(start)-1, 0), min(p.find(stop-1)+1, len(p.runs)-1)
+	first, final := max(p.find(start)-1, 0), min(p.find(stop-1)+1, len(old)-1)
 	begin := uintptr(0)
 	if first > 0 {
-		begin = p.runs[first-1].End
+		begin = old[first-1].End
 	}
 	var space [5]Run
 	runs, prot := space[:0], All
@@ -214,6 +234,6 @@ func (p *Pages) Alter(start, end uintptr, change func(k Kind) Kind) {
 		k.Prot = prot
 		runs = Append(runs, end, k)
 	})
-	p.Each(stop, p.runs[final].End, add)
-	p.SetRuns(slices.Replace(p.runs, first, final+1, runs...))
+	p.Each(stop, old[final].End, add)
+	p.SetRuns(slices.Replace(old, first, final+1, runs...))
 }

@@ -46,7 +46,7 @@ var breakages = []breakage{
 	{"Join keeps the first when the second is busy", "internal/latch/latch.go", "\t\t\tfirst.GiveUp(s)\n", "", "TestJoin"},
 	{"a transition begins while another runs", "internal/latch/latch.go", "if w&(busy|pinMask) != 0 {", "if w&pinMask != 0 {", "TestConcurrent"},
 	{"a lock is not given up when a page cannot be brought in", "lock.go", "\t\t\tplace.UnlockAllBut(before, addr, addr+size)\n", "\t\t\t_ = before\n", "TestLockNoLimit"},
-	{"a huge page makes its neighbours huge", "internal/perms/perms.go", "\treturn p.runs[p.find(off)].Kind\n", "\tk := p.runs[p.find(off)].Kind\n\tk.Granule = p.Largest()\n\treturn k\n", "TestHugePageAmongSmall"},
+	{"a huge page makes its neighbours huge", "internal/perms/perms.go", "\treturn (*p.runs)[p.find(off)].Kind\n", "\tk := (*p.runs)[p.find(off)].Kind\n\tk.Granule = p.Largest()\n\treturn k\n", "TestHugePageAmongSmall"},
 	{"the end of a round gives no passes", "internal/latch/drain.go", "d.passes, d.held = d.passes+d.held, 0", "d.held = 0", "TestDrainBesideReaders"},
 	{"what a transition in place changes is done again", "unknown.go", "t.r.Stay(t.state)", "t.giveUp()", "TestDrainAgain"},
 	{"the collector unmaps what is lent", "region.go", "mark&^old&(isLent|isSealed)", "mark&^old&isSealed", "TestCollection"},
