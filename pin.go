@@ -39,9 +39,12 @@ const pinned = 1 << 31
 
 // Pin pins the mapping until [Pin.Unpin]. It fails with ErrClosed or ErrMoved.
 func (m Mapping) Pin() (*Pin, error) {
-	line, err := m.pin()
-	if err != nil {
-		return nil, named(err, "pin")
+	var line *latch.Stripe
+	if !m.pinWord() {
+		var err error
+		if line, err = m.pinSlowly(0); err != nil {
+			return nil, named(err, "pin")
+		}
 	}
 	return &Pin{r: m.r, line: line, bytes: Prot(m.r.prot.Load()).allows(ProtRead), users: pinned}, nil
 }
@@ -63,7 +66,12 @@ func (p *Pin) Bytes() []byte {
 // pin of a closed mapping: then the next Close tries again. If a Guard was the last, that
 // Close reports it.
 func (p *Pin) Unpin() error {
-	if p == nil || atomic.AndUint32(&p.users, ^uint32(pinned)) != pinned {
+	if p == nil {
+		return nil
+	}
+	// Most pins have no Guard, and one compare-and-swap is faster than the loop of them
+	// that AndUint32 is on some processors.
+	if !atomic.CompareAndSwapUint32(&p.users, pinned, 0) && atomic.AndUint32(&p.users, ^uint32(pinned)) != pinned {
 		return nil // again, or a Guard ends the pin
 	}
 	if a := p.r.UnpinAsked(p.line, p.r); a != latch.OK {
