@@ -36,7 +36,7 @@ func (r reader) View(f func(b []byte) error) error { return r.view(f) }
 // ViewRange is View of the n bytes at off. A range that is not within Len is a bad
 // argument.
 func (r reader) ViewRange(off, n int, f func(b []byte) error) error {
-	return r.viewRange(off, n, false, ProtRead, f)
+	return r.viewRange(off, n, ProtRead, f)
 }
 
 // UnsafeBytes returns the memory itself, neither guarded nor pinned: a fault
@@ -80,7 +80,7 @@ func (u updater) View(f func(b []byte) error) error { return u.view(f) }
 // ViewRange is View of the n bytes at off. A range that is not within Len is a bad
 // argument.
 func (u updater) ViewRange(off, n int, f func(b []byte) error) error {
-	return u.viewRange(off, n, false, ProtRead, f)
+	return u.viewRange(off, n, ProtRead, f)
 }
 
 // UnsafeBytes returns the memory itself, neither guarded nor pinned: a fault
@@ -112,5 +112,5 @@ func (u updater) Update(f func(b []byte) error) error { return u.update(f) }
 // UpdateRange is Update of the n bytes at off. A range that is not within Len is a bad
 // argument.
 func (u updater) UpdateRange(off, n int, f func(b []byte) error) error {
-	return u.viewRange(off, n, false, ProtRead|ProtWrite, f)
+	return u.viewRange(off, n, ProtRead|ProtWrite, f)
 }

@@ -130,6 +130,9 @@ func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
 
 // allowed returns an error unless all pages of n bytes at off allow need.
 func (r *region) allowed(off, n int, need Prot) error {
+	if Prot(r.prot.Load()).allows(need) {
+		return nil
+	}
 	if at, p, refused := r.refuses(off, n, need); refused {
 		return fail.Hint(unix.EACCES, "%v page at offset %d", p, at)
 	}

@@ -236,11 +236,10 @@ func (t ticket) lend(need Prot) []byte {
 	return memory(t.r.addr.Load(), int(t.r.len.Load()))
 }
 
-func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) error) error {
-	part := func(b []byte) error {
-		if whole {
-			n = len(b)
-		} else if off < 0 || n < 0 || off > len(b) || n > len(b)-off {
+// viewRange calls f with a part of the mapping, if its pages allow need.
+func (t ticket) viewRange(off, n int, need Prot, f func(b []byte) error) error {
+	return t.viewFor(need, func(b []byte) error {
+		if off < 0 || n < 0 || off > len(b) || n > len(b)-off {
 			op := fmt.Sprintf("%s of %v at %d", views[need], fail.Count(n), off)
 			return fail.Bad(op, "the mapping has %v", fail.Count(len(b)))
 		}
@@ -248,11 +247,24 @@ func (t ticket) viewRange(off, n int, whole bool, need Prot, f func(b []byte) er
 			return named(err, "%s of %v at %d", views[need], fail.Count(n), off)
 		}
 		return f(b[off : off+n : off+n])
-	}
+	})
+}
+
+// viewAllowed calls f with the whole mapping, if its pages allow need.
+func (t ticket) viewAllowed(need Prot, f func(b []byte) error) error {
+	return t.viewFor(need, func(b []byte) error {
+		if err := t.r.allowed(0, len(b), need); err != nil {
+			return named(err, "%s of %v at 0", views[need], fail.Count(len(b)))
+		}
+		return f(b)
+	})
+}
+
+func (t ticket) viewFor(need Prot, f func(b []byte) error) error {
 	if need == ProtRead {
-		return t.view(part)
+		return t.view(f)
 	}
-	return t.update(part)
+	return t.update(f)
 }
 
 var views = [...]string{ProtRead: "view", ProtRead | ProtWrite: "update"}

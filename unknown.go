@@ -40,26 +40,26 @@ func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
 // View calls f with the memory itself, len == cap, if every page can be read; otherwise
 // it returns ErrPermission. The slice is valid until f returns, and the mapping stays as
 // it is so long. A fault ends f and is returned as a [*FaultError]; see [Guard].
-func (u Unknown) View(f func(b []byte) error) error { return u.viewRange(0, 0, true, ProtRead, f) }
+func (u Unknown) View(f func(b []byte) error) error { return u.viewAllowed(ProtRead, f) }
 
 // Update calls f with the memory itself, to read and to write, if every page can be read
 // and written; otherwise it returns ErrPermission. The slice is valid until f returns,
 // and the mapping stays as it is so long. A fault ends f and is returned as a
 // [*FaultError]; see [Guard].
 func (u Unknown) Update(f func(b []byte) error) error {
-	return u.viewRange(0, 0, true, ProtRead|ProtWrite, f)
+	return u.viewAllowed(ProtRead|ProtWrite, f)
 }
 
 // ViewRange is View of the n bytes at off; the pages that hold them must be
 // readable. A range that is not within Len is a bad argument.
 func (u Unknown) ViewRange(off, n int, f func(b []byte) error) error {
-	return u.viewRange(off, n, false, ProtRead, f)
+	return u.viewRange(off, n, ProtRead, f)
 }
 
 // UpdateRange is Update of the n bytes at off; the pages that hold them must be
 // readable and writable. A range that is not within Len is a bad argument.
 func (u Unknown) UpdateRange(off, n int, f func(b []byte) error) error {
-	return u.viewRange(off, n, false, ProtRead|ProtWrite, f)
+	return u.viewRange(off, n, ProtRead|ProtWrite, f)
 }
 
 // UnsafeBytes returns the memory itself, neither guarded nor pinned, and nil unless every
