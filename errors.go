@@ -17,18 +17,18 @@ import (
 // [os.ErrInvalid] and EINVAL; what the kernel, the file system or the processor
 // cannot do matches [errors.ErrUnsupported].
 var (
-	// ErrClosed is the answer of a closed handle, and of a zero one.
+	// ErrClosed is returned by a closed handle, and by a zero one.
 	ErrClosed = os.ErrClosed
 	// ErrPermission says that a page does not allow the access, or that the
 	// kernel does not allow the change.
 	ErrPermission = os.ErrPermission
-	// ErrMoved is the answer of a handle that a transition has consumed: the
+	// ErrMoved is returned by a handle that a transition has consumed: the
 	// mapping belongs to the handle that the transition returned.
 	ErrMoved = errors.New("handle was consumed by a transition")
-	// ErrBusy refuses a transition of a mapping that is being accessed, is
+	// ErrBusy is returned by a transition of a mapping that is being accessed, is
 	// pinned, or is in another transition. [Mapping.Drain] waits for them.
 	ErrBusy = errors.New("mapping is in use")
-	// ErrCapacity refuses growth beyond what was reserved.
+	// ErrCapacity is returned by Grow beyond what was reserved.
 	ErrCapacity = errors.New("beyond the reserved capacity")
 	// ErrFault says that touching the memory failed: SIGSEGV or SIGBUS.
 	ErrFault = errors.New("memory could not be touched")
@@ -39,8 +39,8 @@ var (
 	// 6.15, and /proc/self/pagemap, which is closed to a process that is not dumpable
 	// (PR_SET_DUMPABLE of prctl(2)); otherwise the cause is ErrFault.
 	ErrGuard = errors.New("guard page")
-	// ErrSealed refuses to change a mapping after its Seal. It matches EPERM
-	// and ErrPermission, too.
+	// ErrSealed is returned by what would change a mapping after its Seal. It matches
+	// EPERM and ErrPermission, too.
 	ErrSealed = fmt.Errorf("mapping is sealed (%w)", unix.EPERM)
 )
 
@@ -65,13 +65,13 @@ func named(err error, format string, args ...any) error {
 // errLost refuses to change a range that is no longer all the library's own.
 var errLost = errors.New("another mapping has taken a part of the range")
 
-// A PartialError is a change that stopped half-way and could not be undone.
-// This is rare: it takes a mapping of several kernel areas, a system call that
-// fails for one of them, and a kernel that also refuses the way back.
+// A PartialError is a change that stopped half-way and could not be undone. This is rare:
+// it takes a mapping of several kernel areas, a system call that fails for one of them, and
+// a kernel that also refuses the way back.
 //
-// A handle with known permissions then allows [Forget], Regions and Close
-// only, and answers everything else with this error. An [Unknown] goes on with
-// the permissions that its pages have now.
+// A handle with known permissions then allows only [Forget], Regions and Close; everything
+// else returns this error. An [Unknown] goes on with the permissions that its pages have
+// now.
 type PartialError struct {
 	Op      string            // the operation, with its arguments
 	Err     error             // why it stopped

@@ -769,7 +769,7 @@ func ExampleMove() {
 func ExampleProbe() {
 	for _, feature := range []string{"mseal", "MADV_COLLAPSE", "MAP_DROPPABLE"} {
 		if err := mmap.Probe(feature); err != nil {
-			_ = errors.Is(err, errors.ErrUnsupported) // true: "mseal is of Linux 6.10 on 64-bit: …"
+			_ = errors.Is(err, errors.ErrUnsupported) // true: "mseal needs Linux 6.10 on 64-bit: …"
 		}
 	}
 	err := mmap.Probe("mseel")

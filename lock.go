@@ -11,27 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock locks the pages of n bytes at off into memory, widened to whole pages, and
-// faults them in; mlock(2). At the limit the error names RLIMIT_MEMLOCK, and nothing
-// has changed. If a page cannot be brought in, the error is a [*FaultError], and only
-// what was locked before is locked. A page that can neither be read nor written is
-// ErrPermission, and nothing has changed: LockOnFault takes those, also where the
-// processor does not let the kernel fault in what can only be executed. At
-// vm.max_map_count a part of the range can stay locked; see Unlock.
+// Lock locks the pages of n bytes at off into memory, widened to whole pages, and brings
+// them in; mlock(2). At the limit the error names RLIMIT_MEMLOCK, and nothing has changed.
+// If a page cannot be brought in, the error is a [*FaultError], and only what was locked
+// before is locked. A page that can neither be read nor written is ErrPermission, and
+// nothing has changed: use LockOnFault, also if the processor does not let the kernel bring
+// in what can only be executed. At vm.max_map_count a part of the range can stay locked;
+// see Unlock.
 //
-// The pages are marked with MLOCK_ONFAULT, which smaps shows as lf, and then
-// faulted in with madvise(2), because mlock(2) itself never returns from a page that
-// its storage cannot give. Before Linux 5.14, which cannot do this, mlock(2) is used,
-// and that is what happens.
+// The pages are marked with MLOCK_ONFAULT, which smaps shows as lf, and then brought in
+// with madvise(2), because mlock(2) itself never returns from a page that its storage
+// cannot give. Linux before 5.14 cannot do this: there mlock(2) is used, with that danger.
 //
-// Locks do not nest. Secret memory is locked already: [errors.ErrUnsupported].
-// Droppable memory cannot be locked, and is a bad argument. Two kinds the kernel
-// never locks, and there Lock succeeds without an effect: devices, and huge pages of
-// the pool, which stay in memory anyway.
+// Locks do not nest. Secret memory is locked already: [errors.ErrUnsupported]. Droppable
+// memory cannot be locked, and is a bad argument. The kernel never locks devices, and huge
+// pages of the pool, which stay in memory anyway: for these Lock succeeds without an
+// effect.
 func (m Mapping) Lock(off, n int) error { return m.lockPages("lock", place.Locked, off, n) }
 
-// LockOnFault is Lock that faults nothing in: each page is locked when it is
-// first touched; MLOCK_ONFAULT of mlock2(2).
+// LockOnFault is Lock that brings nothing in: each page is locked when it is first touched;
+// MLOCK_ONFAULT of mlock2(2).
 func (m Mapping) LockOnFault(off, n int) error {
 	return m.lockPages("lock on fault", place.LockedOnFault, off, n)
 }

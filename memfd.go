@@ -14,22 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Memfd makes an anonymous file of size bytes, with seals: memory that can be
-// mapped as often as needed with [File], and passed to other processes. name is
-// for the kernel's tables. The file goes when the last descriptor and the last
-// mapping do. See memfd_create(2).
+// Memfd makes an anonymous file of size bytes, with seals: memory that can be mapped as
+// often as needed with [File], and passed to other processes. name is for the kernel's
+// tables. The file goes when its last descriptor and its last mapping are gone. See
+// memfd_create(2).
 //
-// With SealShrink no mapping of it can fault by truncation: prefer it. SealWrite
-// is set before anything could be written; to seal contents, see [AddSeals]. Where
-// the administrator has set vm.memfd_noexec to 2, only SealExec is not EACCES.
+// Prefer SealShrink: no mapping of the file can then fault by truncation. SealWrite is set
+// before anything could be written; to seal contents, see [AddSeals]. With
+// vm.memfd_noexec=2, Memfd without SealExec fails with EACCES.
 func Memfd(name string, size int64, seals Seal) (*os.File, error) {
 	f, err := newMemfd(name, size, seals, 0, kernel.PageSize)
 	return f, named(err, "memfd %q of %v, seals %v", name, fail.Count(size), seals)
 }
 
-// MemfdHuge is [Memfd] on huge pages of so many bytes, 0 for the kernel's
-// default, to which the size is rounded up. The pages come from the pool when
-// the file is mapped, or by [Allocate]: both fail with it empty.
+// MemfdHuge is Memfd on huge pages of hugePage bytes, 0 for the kernel's default. The size
+// is rounded up to whole huge pages. The pages come from the pool when the file is mapped,
+// or by [Allocate]: both fail if the pool is empty.
 func MemfdHuge(name string, size int64, seals Seal, hugePage int) (f *os.File, err error) {
 	granule, flags, err := hugeFlags(hugePage)
 	whole := (size + int64(granule) - 1) &^ int64(granule-1)
@@ -74,13 +74,14 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 	return f, nil
 }
 
-// AddSeals adds seals to a file of [Memfd] or [MemfdHuge], such as SealWrite when
-// its contents are complete; F_ADD_SEALS of fcntl(2). While a mapping could still
-// write to it, SealWrite returns EBUSY. A shared mapping made before SealWrite and
-// SealFutureWrite could, also one that is only read, for it may become writable.
-// After SealSeal everything returns EPERM.
-// SealExec is for Memfd: added later, to a file that can be executed, it brings
-// the seals of writing and of the size with it. f is used without changing its mode.
+// AddSeals adds seals to a file of [Memfd] or [MemfdHuge], such as SealWrite when its
+// contents are complete; F_ADD_SEALS of fcntl(2).
+//
+// While a mapping could still write to the file, SealWrite is EBUSY. Every shared mapping
+// made before SealWrite or SealFutureWrite could, also one that is only read, because it
+// may become writable. After SealSeal every call is EPERM. SealExec is for Memfd: added
+// later, to a file that can be executed, it adds the seals of writing and of the size as
+// well. AddSeals does not change the mode of f.
 func AddSeals(f *os.File, seals Seal) error {
 	return named(control(f, func(fd int) error { return addSeals(fd, seals) }), "add seals %v", seals)
 }
@@ -106,14 +107,14 @@ func truncate(fd int, size int64) error {
 	return sys.Retry(func() error { return unix.Ftruncate(fd, size) })
 }
 
-// Allocate gives a file its blocks in the range of size bytes at offset, so that
-// writing a shared mapping of it cannot fault for lack of space; the file grows
-// where the range reaches past its end. os.File.Truncate makes a hole instead,
-// and a full disk then shows as a fault. See fallocate(2).
+// Allocate gives a file its blocks in the range of size bytes at offset, so that writing a
+// shared mapping of it cannot fault for lack of space; fallocate(2). If the range reaches
+// past the end of the file, the file becomes longer. [os.File.Truncate] makes a hole
+// instead, and a full disk then shows as a fault.
 //
-// Where the file system cannot, the error matches [errors.ErrUnsupported]; a
-// full one answers ENOSPC, and a file that is not open for writing EBADF. f is used
-// without changing its mode.
+// If the file system cannot do it, the error matches [errors.ErrUnsupported]. If it is
+// full, the error is ENOSPC, and if the file is not open for writing, EBADF. Allocate does
+// not change the mode of f.
 func Allocate(f *os.File, offset, size int64) error {
 	err := control(f, func(fd int) error {
 		if size == 0 && offset >= 0 {

@@ -74,16 +74,15 @@ func store(addr uintptr) {
 	atomic.OrUint32((*uint32)(unsafe.Pointer(unsafe.SliceData(memory(addr&^3, 4)))), 0)
 }
 
-// Slice returns b as values of type T, as many whole ones as fit; a remainder
-// is left off. The result shares the memory of b and is valid as long as b is.
+// Slice returns b as values of type T, as many whole ones as fit; a remainder is left off.
+// The result shares the memory of b and is valid as long as b is.
 //
-// T has a size, and holds neither pointers nor bools anywhere: any bytes must
-// be a valid T, and a bool with a value other than 0 or 1 is not one. b must be
-// aligned for T. Fewer bytes than one value, but not none, is a bad argument,
-// as are the others; they match [os.ErrInvalid].
+// T has a size, and neither pointers nor bools anywhere: any bytes must be a valid T, and a
+// bool other than 0 or 1 is not one. b must be aligned for T, and have the bytes of one
+// value, or none. Otherwise the error matches [os.ErrInvalid].
 //
-// Values have the byte order and the layout of this processor. Between
-// processes, only aligned operations of sync/atomic are sound.
+// Values have the byte order and the layout of this processor. Between processes, only
+// aligned operations of sync/atomic are sound.
 func Slice[T any](b []byte) ([]T, error) {
 	t := reflect.TypeFor[T]()
 	if err := plain(t); err != nil {

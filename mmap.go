@@ -13,6 +13,9 @@
 // that is being read, except those with Unsafe in their names. What is not closed is
 // collected; but close it, for the collector knows nothing of address space.
 //
+// A program that must also run elsewhere than on Linux, or that reads its files once
+// from start to end, should not use this package.
+//
 // # Handles and transitions
 //
 // A handle is a small value: a Read, a ReadWrite, …, an Unknown. It may be copied
@@ -28,9 +31,39 @@
 // [*PartialError]. An access, a view or a [Pin] pins the mapping: meanwhile transitions
 // return [ErrBusy], and Close takes effect afterwards. [Mapping.Drain] waits for them.
 //
-// What this cannot cover is in the README under "What safe does not cover".
-// A program that must also run elsewhere than on Linux, or that reads its files once
-// from start to end, should not use this package.
+// # Ranges
+//
+// Methods with off and n act on n bytes at off. They run beside views and pins, and wait
+// only for a transition that runs. What is harmless, such as [Mapping.Prefault], is widened to whole
+// pages. What destroys contents, such as [ReadWrite.Discard], takes whole pages only, and
+// belongs to handles that can be written.
+//
+// # What "safe" does not cover
+//
+//   - A slice is valid until the function of its view returns, or until Unpin. The compiler
+//     does not stop you from keeping it. Touching it later is a crash, or reads what is
+//     mapped there by then.
+//   - A goroutine that is started inside a view is not guarded, nor is C code: a fault there
+//     ends the program.
+//   - A fault while the Go runtime holds a lock of its own ends the program: a channel
+//     operation or a map access whose value or key lies in mapped memory. Copy it first.
+//   - Locks that were taken without defer stay held after a fault, and data that was half
+//     changed stays half changed.
+//   - Code that recovers from panics, as package fmt does around String methods, swallows a
+//     fault.
+//   - A system call that is given mapped memory does not fault. It returns EFAULT, or a
+//     short count without an error.
+//   - Other processes can change shared memory at any moment, also between two reads of the
+//     same byte. Check a copy, not the memory. Between processes only aligned operations of
+//     sync/atomic mean anything.
+//   - The race detector does not see mapped memory. Two views that write are a data race all
+//     the same.
+//   - Memory that runs out ends a process: there is no fault to catch. A hole of a file on a
+//     full disk is a fault; [Allocate] prevents it.
+//   - Another mmap, munmap or mprotect of the same range by C code, or by package unix, makes
+//     all that is said here untrue.
+//
+// The whole list is docs/safety.md in the repository.
 package mmap
 
 import (
@@ -47,31 +80,30 @@ import (
 //
 //	m, err := mmap.Map[mmap.Read](mmap.File(f, 0, 4096))
 //
-// A mapping of size 0 is valid, and empty. A bad argument matches
-// [os.ErrInvalid], a closed file [os.ErrClosed] and EBADF; an error of the
-// kernel matches its errno.
+// Size 0 is valid, and the mapping is then empty. A bad argument matches [os.ErrInvalid],
+// and a closed file [os.ErrClosed] and EBADF. An error of the kernel matches its errno.
 func Map[M Known](s Spec) (M, error) {
 	t, err := s.mapNew(promised[M]())
 	return handleOf[M](t), err
 }
 
-// MapUnknown makes a mapping with permissions p that can change. All else is as
-// with [Map].
+// MapUnknown makes a mapping with permissions p that can change. The errors are those of
+// [Map].
 func MapUnknown(s Spec, p Prot) (Unknown, error) {
 	t, err := s.mapNew(p)
 	return handleOf[Unknown](t), err
 }
 
-// UnsafeAdopt makes a mapping of the size bytes at addr, which someone else has
-// mapped: a C library, or a handle's Release. From now on the library owns the
-// pages and unmaps them. That nobody else does is the caller's duty.
+// UnsafeAdopt makes a mapping of the size bytes at addr, which someone else has mapped: a C
+// library, or this library before a Release. From now on the library owns the pages and
+// unmaps them. The caller has to see to it that nobody else does.
 //
-// They can be pages of the Go heap, as with [Spec.UnsafeOnto], which says how to give
-// those back. So what nobody closes is not collected.
+// The address must be a multiple of the page size, and the kernel must say that every page
+// is mapped, and with exactly the permissions of M, if M promises some. Otherwise nothing
+// is changed.
 //
-// The address must be a multiple of the page size, and the kernel must say that
-// every page is mapped; with exactly the permissions of M, where M promises
-// some. Otherwise nothing is changed.
+// The pages can belong to the Go heap, as those of [Spec.UnsafeOnto] can, which says how to
+// give them back. So the mapping is never collected.
 func UnsafeAdopt[M Handle](addr uintptr, size int) (M, error) {
 	var m M
 	known, promises := m.known()
@@ -276,11 +308,11 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 	return base, nil
 }
 
-// Probe returns nil if the running kernel offers a feature, and otherwise an
-// error that names it and the version of Linux that has it, and matches
-// [errors.ErrUnsupported]. What needs the feature answers the same error. The
-// kernel is asked, not its version, and once.
+// Probe returns nil if the running kernel offers a feature. Otherwise it returns an error
+// that names the feature and the version of Linux that has it, and matches
+// [errors.ErrUnsupported]. What needs the feature returns the same error. Probe asks the
+// kernel, and not for its version, and asks once.
 //
-// A feature has the kernel's name, such as mseal or MADV_COLLAPSE; the README
-// lists them. One that is not there is a bad argument.
+// A feature has the kernel's name, such as mseal or MADV_COLLAPSE; docs/kernels.md lists
+// them. Any other name is a bad argument.
 func Probe(feature string) error { return kernel.Probe(feature) }

@@ -35,13 +35,14 @@ var policyNames = [...]string{
 // String returns the name in mbind(2).
 func (p Policy) String() string { return nameIn(policyNames[:], "Policy", int(p)) }
 
-// SetPolicy says from which NUMA nodes the pages of n bytes at off, widened to
-// whole pages, are taken; mbind(2). It is for pages that come: those that are in
-// memory stay where they are, see Nodes. If none of the nodes exists, or there are
-// some or none where the policy wants the opposite, the error matches EINVAL;
-// otherwise the kernel takes those that exist. PolicyPreferred takes the lowest
-// of them, and of none the node that PolicyLocal would. Where it refuses a part of
-// the range, the pages before that have the policy.
+// SetPolicy says from which NUMA nodes the pages of n bytes at off, widened to whole pages,
+// are taken; mbind(2). It is for pages to come: those that are in memory stay where they
+// are, see Nodes.
+//
+// Nodes that do not exist are ignored, unless none of them exists, which is EINVAL. Giving
+// nodes to a policy that takes none, or none to one that needs some, is EINVAL.
+// PolicyPreferred takes the lowest node, and without nodes does what PolicyLocal does. If
+// the kernel refuses a part of the range, the pages before that part have the policy.
 func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	if !isInt32(int(p)) {
 		return fail.Bad(fmt.Sprintf("policy of %v at %d", fail.Count(n), off), "%d is no policy", int(p))
@@ -59,9 +60,9 @@ func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	})
 }
 
-// Nodes returns for each of the pages that hold n bytes at off the NUMA node
-// that holds it; move_pages(2). It is -1 for a page that this process has not
-// touched, for anonymous memory that was only read, and for what is not in memory.
+// Nodes returns the NUMA node of each of the pages that hold n bytes at off; move_pages(2).
+// It is -1 for a page that is not in memory, that this process has not touched, or that is
+// anonymous and was only read.
 func (m Mapping) Nodes(off, n int) (nodes []int, err error) {
 	err = m.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
 		pages := make([]uintptr, size/kernel.PageSize)

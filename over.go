@@ -14,14 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Over maps s at the place of m: new pages, with the permissions of M, at the
-// same address and of the same size. It consumes m. The new pages replace the
-// old ones in one step: on failure m is what it was, but for a [*PartialError].
-// While the mapping is accessed or pinned it answers ErrBusy.
+// Over maps s at the place of m: new pages, with the permissions of M, at the same address
+// and of the same size. It is a transition: it consumes m. The new pages replace the old
+// ones in one step.
 //
-// The Spec has no placement of its own and no reserve, the size of m, and a
-// file offset that is as far past a page as the address of m. A reserve of m
-// stays, and grows into the new source.
+// The Spec has no placement of its own and no reserve, the size of m, and a file offset
+// that is as far past a page as the address of m. A reserve of m stays, and grows into the
+// new source.
 func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 	_, known := m.known()
 	t, err := m.inside().over(s, promised[M](), known)

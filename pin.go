@@ -49,10 +49,9 @@ func (m Mapping) Pin() (*Pin, error) {
 	return &Pin{r: m.r, line: line, bytes: Prot(m.r.prot.Load()).allows(ProtRead), users: pinned}, nil
 }
 
-// Bytes returns the memory itself, len == cap, with the length that the
-// mapping has now: it may have grown. The slice is valid until Unpin; touch it
-// within [Guard], or a fault ends the program. It is nil after Unpin and where
-// some page cannot be read.
+// Bytes returns the memory itself, len == cap, with the length that the mapping has now: it
+// may have grown. The slice is valid until Unpin. Touch it within [Guard], or a fault ends
+// the program. It is nil after Unpin, and if some page cannot be read.
 func (p *Pin) Bytes() []byte {
 	if p == nil || !p.bytes || atomic.LoadUint32(&p.users)&pinned == 0 {
 		return nil
@@ -60,11 +59,12 @@ func (p *Pin) Bytes() []byte {
 	return memory(p.r.addr.Load(), int(p.r.len.Load()))
 }
 
-// Unpin ends the pin; again, it does nothing. If the mapping was closed
-// meanwhile, the last Unpin unmaps it. A [Guard] that runs over this pin keeps
-// the mapping until it returns. The error is that of unmapping, where this was the last
-// pin of a closed mapping: then the next Close tries again. If a Guard was the last, that
-// Close reports it.
+// Unpin ends the pin; a second call does nothing. If the mapping was closed meanwhile, the
+// last Unpin unmaps it. A [Guard] that runs over this pin keeps the mapping until it
+// returns.
+//
+// If this was the last pin of a closed mapping and unmapping fails, the error is returned,
+// and the next Close tries again. If a Guard was the last, that Close returns it.
 func (p *Pin) Unpin() error {
 	if p == nil {
 		return nil
@@ -106,15 +106,14 @@ func (p *Pin) endUse() {
 	}
 }
 
-// Guard runs fn and returns its error. A memory fault in one of the pinned
-// mappings ends fn, as a panic would, and is returned as a [*FaultError]. A
-// fault anywhere else, and any other panic, goes on as without Guard. Nil pins
-// are skipped; with one that was unpinned fn is not run, and the error is
-// ErrClosed. fn must not change the slice that the pins were passed as.
+// Guard runs fn and returns its error. A memory fault in one of the pinned mappings ends
+// fn, as a panic would, and is returned as a [*FaultError]. A fault anywhere else, and any
+// other panic, goes on as without Guard. Nil pins are skipped. If a pin has been unpinned,
+// fn is not run, and the error is ErrClosed. fn must not change the slice that the pins
+// were passed as.
 //
-// Only the calling goroutine is guarded: not goroutines that fn starts, nor C
-// code. Locks of the caller that fn holds at a fault stay held unless fn
-// unlocks them with defer. Guards nest.
+// Only the calling goroutine is guarded: not goroutines that fn starts, nor C code. Locks
+// that fn holds at a fault stay held, unless fn unlocks them with defer. Guards nest.
 func Guard(fn func() error, pins ...*Pin) error {
 	// This much is inlined, for the compiler then takes a single pin from where the
 	// caller has it.

@@ -12,10 +12,8 @@ import (
 	"github.com/mmarinus/mmap/internal/sys"
 )
 
-// Protect gives the mapping the permissions of M; mprotect(2). It consumes m: on
-// success m answers ErrMoved, on failure it is what it was, but for a
-// [*PartialError]. While the mapping is accessed or pinned it answers ErrBusy;
-// permissions that the file does not allow match ErrPermission.
+// Protect gives the mapping the permissions of M; mprotect(2). It is a transition: it
+// consumes m. Permissions that the file does not allow match ErrPermission.
 //
 //	rw, err := mmap.Protect[mmap.ReadWrite](m)
 func Protect[M Known, Old Handle](m Old) (M, error) {
@@ -65,8 +63,8 @@ func (t ticket) fallBack(err error, known bool) error {
 	return err
 }
 
-// Forget makes the permissions of a mapping unknown, without a system call. It
-// consumes m. While the mapping is accessed or pinned it answers ErrBusy.
+// Forget makes the permissions of a mapping unknown, without a system call. It is a
+// transition: it consumes m.
 func Forget[M Known](m M) (Unknown, error) {
 	t := m.inside()
 	if err := t.acquire(latch.Partial); err != nil {
@@ -76,10 +74,9 @@ func Forget[M Known](m M) (Unknown, error) {
 	return handleOf[Unknown](t.pass()), nil
 }
 
-// Assert makes the permissions of a mapping known: it succeeds if the kernel
-// says that every page has exactly the permissions of M, and then consumes u.
-// Otherwise u is what it was, and the error matches ErrPermission. While the
-// mapping is accessed or pinned it answers ErrBusy.
+// Assert makes the permissions of a mapping known. It is a transition: it consumes u, if
+// the kernel says that every page has exactly the permissions of M. Otherwise u stays
+// valid, and the error matches ErrPermission.
 func Assert[M Known](u Unknown) (M, error) {
 	t, err := u.assert(promised[M]())
 	return handleOf[M](t), err
@@ -146,14 +143,14 @@ func (r *region) stopped(err, undo error) error {
 	return &PartialError{Err: err, Undo: undo, Regions: regions}
 }
 
-// Seal makes the mapping, its reserve included, what it is until the process
-// ends; mseal(2), Linux 6.10 on 64-bit processors. Nobody can change its
-// permissions, move, replace or unmap it, not even a bug elsewhere in the
-// process. From then on Protect, Over, Resize, Move, Place, Close, growth into the
-// reserve and the methods that destroy contents answer [ErrSealed], and the
-// mapping is never collected. Access, Split, Join of sealed mappings, Forget,
-// Assert, Release, locks and advice go on, except for AdviceDontFork, which answers
-// EPERM where private memory cannot be written.
+// Seal makes the mapping, its reserve included, what it is until the process ends;
+// mseal(2), Linux 6.10 on 64-bit processors. Nobody can change its permissions, move,
+// replace or unmap it, not even a bug elsewhere in the process.
+//
+// From then on Protect, Over, Resize, Move, Place, Close, growth into the reserve and the
+// destructive methods return [ErrSealed], and the mapping is never collected. Access,
+// Split, Join of sealed mappings, Forget, Assert, Release, locks and advice still work,
+// except AdviceDontFork, which is EPERM if private memory cannot be written.
 func (m Mapping) Seal() error {
 	err := m.pinned(func(r *region) error {
 		err := kernel.Blame("mseal", sys.Mseal(r.Base, r.Size))
@@ -165,13 +162,13 @@ func (m Mapping) Seal() error {
 	return named(err, "seal")
 }
 
-// SetName names the mapping, its reserve included, in the kernel's tables, where
-// Regions shows it as [anon:name]; PR_SET_VMA_ANON_NAME of prctl(2), Linux 5.17.
-// It is for anonymous memory, since Linux 6.2 for shared one and memfds as well,
-// which are then [anon_shmem:name]; a file that has a link answers EBADF. In an
-// [Unknown] of several kinds, what lies before such a file is named all the same.
-// The name has at most 79 bytes, printable ASCII without any of \ ` $ [ and ]; an
-// empty one takes the name away.
+// SetName names the mapping, its reserve included, in the kernel's tables, where Regions
+// shows it as [anon:name]; PR_SET_VMA_ANON_NAME of prctl(2), Linux 5.17.
+//
+// It is for anonymous memory, and since Linux 6.2 for shared memory and memfds as well,
+// which are then [anon_shmem:name]. A file that has a link is EBADF; in an [Unknown] of
+// several kinds, what lies before such a file is named all the same. The name has at most
+// 79 bytes, printable ASCII without any of \ ` $ [ and ]; an empty name takes it away.
 func (m Mapping) SetName(name string) error {
 	err := m.pinned(func(r *region) error {
 		const hint = "for anonymous memory, and at most 79 printable characters without any of \\ ` $ [ ]"

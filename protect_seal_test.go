@@ -432,7 +432,7 @@ func TestSetName(t *testing.T) {
 		was := table(t, m)
 		for _, name := range []string{"x", "", strings.Repeat("x", 80), "a\x00b", "a]"} {
 			err := m.SetName(name)
-			if wants(t, name, err, errors.ErrUnsupported); !strings.Contains(fmt.Sprint(err), "PR_SET_VMA_ANON_NAME is of Linux 5.17") ||
+			if wants(t, name, err, errors.ErrUnsupported); !strings.Contains(fmt.Sprint(err), "PR_SET_VMA_ANON_NAME needs Linux 5.17") ||
 				!strings.HasPrefix(err.Error(), fmt.Sprintf("mmap: name %q: ", name)) {
 				t.Error(err)
 			}

@@ -139,10 +139,10 @@ func (r *region) allowed(off, n int, need Prot) error {
 	return nil
 }
 
-// Collapse makes huge pages of the whole ones within n bytes at off, now, and
-// whatever the system's policy for transparent huge pages; MADV_COLLAPSE. The
-// contents stay. A range without a whole huge page matches EINVAL; with no huge
-// page to be had the error matches ENOMEM, EBUSY or EAGAIN.
+// Collapse makes huge pages of the whole ones within n bytes at off, now, and whatever the
+// system's policy for transparent huge pages; MADV_COLLAPSE. The contents stay. If no whole
+// huge page lies within the range, the error matches EINVAL. If no huge page is to be had,
+// it matches ENOMEM, EBUSY or EAGAIN.
 func (m Mapping) Collapse(off, n int) error {
 	return m.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
 		const hint = "no whole huge page lies within, or not for this kind of memory"
@@ -169,11 +169,11 @@ func transparentHuge() uintptr {
 	return kernel.PageSize / 8 * kernel.PageSize
 }
 
-// Sync writes the changed pages of n bytes at off to their file, and waits
-// until they are there; MS_SYNC of msync(2). The range is widened to whole
-// pages; of a private mapping there is nothing to write. What storage could not
-// keep is EIO, or ENOSPC. Memory that has no storage, such as [Secret] or a driver's
-// ring, is [errors.ErrUnsupported]; the other pages of the range are synced then.
+// Sync writes the changed pages of n bytes at off to their file, and waits until they are
+// there; MS_SYNC of msync(2). The range is widened to whole pages; of a private mapping
+// there is nothing to write. What storage could not keep is EIO or ENOSPC. Memory that has
+// no storage, such as [Secret] or a driver's ring, is [errors.ErrUnsupported], and the
+// other pages are synced.
 func (m Mapping) Sync(off, n int) error { return m.sync("sync", off, n, unix.MS_SYNC) }
 
 // StartSync is Sync that does not wait; MS_ASYNC. Since Linux 2.6.19 this does
@@ -181,9 +181,9 @@ func (m Mapping) Sync(off, n int) error { return m.sync("sync", off, n, unix.MS_
 // minute.
 func (m Mapping) StartSync(off, n int) error { return m.sync("start of sync", off, n, unix.MS_ASYNC) }
 
-// Invalidate asks for the pages of n bytes at off, widened to whole pages, to be
-// as in their file; MS_INVALIDATE. On Linux mappings and files are one, so all
-// that is left of this is that locked pages answer EBUSY.
+// Invalidate asks for the pages of n bytes at off, widened to whole pages, to be as in
+// their file; MS_INVALIDATE of msync(2). On Linux a mapping and its file are always the
+// same, so this has no effect, except that it is EBUSY if a page is locked.
 func (m Mapping) Invalidate(off, n int) error {
 	return m.sync("invalidation", off, n, unix.MS_INVALIDATE)
 }

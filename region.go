@@ -240,19 +240,21 @@ func (t ticket) resign() {
 	t.r.Resign(t.state)
 }
 
-// Close unmaps the mapping; munmap(2). Every copy of the handle, and every
-// access from now on, answers ErrClosed.
+// Close unmaps the mapping; munmap(2). From now on every copy of the handle, and every
+// access, returns ErrClosed.
 //
-// A view or a pin does not make Close fail: the mapping stays for those that
-// have it, and goes with the last of them. A second Close answers ErrClosed,
-// and one of a handle that a transition consumed ErrMoved, so a deferred Close
-// of an old handle does no harm. If unmapping fails, Close reports it and the handle
-// goes on working: at the limit vm.max_map_count, and with EINVAL for a part of memory
-// that the kernel does not divide, such as a ring of perf_event_open(2), of which the
-// parts must be joined first. Where a last view could not unmap, the next Close tries
-// again and reports. A sealed mapping cannot be closed: ErrSealed.
+// Close does not fail because of a view or a pin: the mapping stays for those that have it,
+// and is unmapped when the last one ends. A second Close returns ErrClosed, and the Close
+// of a handle that a transition has consumed ErrMoved. So a deferred Close of an old handle
+// does no harm.
 //
-// It is safe to call from several goroutines at once.
+// If unmapping fails, Close returns the error and the handle still works: at the limit
+// vm.max_map_count, and with EINVAL for a part of memory that the kernel does not divide,
+// such as a ring of perf_event_open(2), whose parts must be joined first. If it fails in a
+// last view, the next Close tries again and returns the error. A sealed mapping cannot be
+// closed: ErrSealed.
+//
+// Close is safe for concurrent use.
 func (m Mapping) Close() error {
 	if m.r == nil {
 		return named(ErrClosed, "close")
@@ -267,10 +269,9 @@ func (m Mapping) Close() error {
 	}
 }
 
-// Release gives the page range up without unmapping it, and returns it: whole
-// pages, the reserve included. It belongs to whoever has the address then,
-// [UnsafeAdopt] for one. The handle answers ErrMoved. While the mapping is
-// accessed or pinned it answers ErrBusy.
+// Release gives the page range up without unmapping it, and returns it: whole pages, the
+// reserve included. It is a transition: m then returns ErrMoved. The pages belong to
+// whoever has the address, such as [UnsafeAdopt].
 func (m Mapping) Release() (addr uintptr, size int, err error) {
 	if err := m.acquire(0); err != nil {
 		return 0, 0, named(err, "release")

@@ -20,8 +20,8 @@ type Stats struct {
 	Collected int64 // mappings that the collector has unmapped, because nobody closed them
 }
 
-// ReadStats returns the numbers of now. It looks at every mapping. A Collected that grows
-// means that somebody forgets to close.
+// ReadStats returns the numbers of this moment. It looks at every mapping. If Collected
+// grows, somebody forgets to close.
 func ReadStats() Stats {
 	s := Stats{Faults: faultCount.Load(), Collected: unclosed.Load()}
 	for _, r := range everyRegion() {
@@ -37,13 +37,13 @@ func ReadStats() Stats {
 var faultCount, unclosed atomic.Int64
 
 // GuardAll runs fn and returns its error. A memory fault in any mapping of this library,
-// pinned or not, ends fn, as a panic would, and is returned as a [*FaultError]. All else
-// is as with [Guard].
+// pinned or not, ends fn, as a panic would, and is returned as a [*FaultError]. All else is
+// as with [Guard].
 //
-// It pins nothing: it is for memory that is kept alive by other means, such as the slice
-// of UnsafeBytes. The cause of a fault is what the kernel says afterwards, and what has
-// been unmapped meanwhile is not claimed. GuardAll costs nothing per mapping until there
-// is a fault.
+// It pins nothing: it is for memory that is kept alive by other means, such as the slice of
+// UnsafeBytes. The cause of a fault is what the kernel says afterwards; if the memory has
+// been unmapped meanwhile, the fault goes on as without GuardAll. GuardAll costs nothing
+// per mapping until there is a fault.
 func GuardAll(fn func() error) (err error) {
 	g := guard{all: true}
 	g.enter()

@@ -7,10 +7,9 @@ import (
 	"github.com/mmarinus/mmap/internal/place"
 )
 
-// Resident returns how many bytes of the pages that hold n bytes at off are in
-// memory, a multiple of the page size; mincore(2). Of a file, it counts what
-// the page cache holds, and where the process neither owns the file nor may
-// write to it, everything.
+// Resident returns how many bytes of the pages that hold n bytes at off are in memory, a
+// multiple of the page size; mincore(2). Of a file it counts what the page cache holds, or
+// everything, if the process neither owns the file nor may write to it.
 func (m Mapping) Resident(off, n int) (int, error) {
 	pages := 0
 	err := m.within("residency", off, n, false, func(_ *region, start, length uintptr) (err error) {

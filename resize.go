@@ -15,15 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Grow makes the mapping longer, up to its capacity; see [Spec.Reserve]. It
-// never moves it and consumes nothing: views and pins stay valid, and new ones
-// have the new length. Pages of a file that the file does not have yet fault
-// until it grows. In an [Unknown], new pages have the permissions of the last one and the
-// source that Map gave it.
+// Grow makes the mapping longer, up to its capacity; see [Spec.Reserve]. It is no
+// transition: it never moves the mapping and consumes nothing. Views and pins stay valid,
+// and new ones have the new length. If the file beneath is shorter than that, touching the
+// pages past its end is a fault until it grows. In an [Unknown], new pages have the
+// permissions of the last one, and the source that Map gave it.
 //
-// A size below Len is a bad argument, one above Cap is ErrCapacity. Grow is
-// safe for concurrent use; it answers ErrBusy never, and waits for a transition
-// as accesses do.
+// A size below Len is a bad argument, one above Cap is ErrCapacity. Grow is safe for
+// concurrent use. It never returns ErrBusy; it waits for a running transition.
 func Grow[M Handle](m M, size int) error {
 	err := m.inside().pinned(func(r *region) error { return r.grow(size) })
 	if err != nil {
@@ -106,17 +105,16 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) err
 	return faulted(kernel.Scarce(err, kernel.Demand{}), 0, r.addr.Load())
 }
 
-// Resize makes the mapping size bytes long, and may move it; mremap(2). It
-// consumes m and returns the new handle; on failure it returns m, so that
+// Resize makes the mapping size bytes long, and may move it; mremap(2). It is a transition:
+// it consumes m and returns the new handle. On failure it returns m, so that
 //
 //	m, err = mmap.Resize(m, n)
 //
-// never loses a mapping. A reserve is given up. While the mapping is accessed or
-// pinned it answers ErrBusy.
+// never loses a mapping. A reserve is given up.
 //
-// Resize refuses what would only fault later: to grow shared anonymous memory
-// or [Secret], whose size is fixed, and to grow from 0 what has no source any
-// more, as an empty part of a file. Huge pages grow within their reserve only.
+// Resize refuses what would only fault later: to make shared anonymous memory or [Secret]
+// longer, whose size is fixed, and to make a mapping of size 0 longer that has no source
+// any more, such as an empty part of a file. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
 	old := m.Len()
 	m, err := change(m, func(r *region) error { return r.resize(size) },
@@ -257,12 +255,12 @@ func (r *region) relocate(size, to, want uintptr) (uintptr, error) {
 	return to, err
 }
 
-// Move moves the mapping, and its reserve, so that its first byte is at addr;
-// mremap(2). It consumes m and returns the new handle; on failure it returns m,
-// as [Resize] does. Nothing may be mapped in the new range: otherwise the error
-// matches EEXIST and [os.ErrExist], as with [Spec.At]. addr must equal the old
-// address modulo the page size. While the mapping is
-// accessed or pinned it answers ErrBusy.
+// Move moves the mapping, and its reserve, so that its first byte is at addr; mremap(2). It
+// is a transition: it consumes m and returns the new handle. On failure it returns m, as
+// [Resize] does.
+//
+// Nothing may be mapped in the new range: otherwise the error matches EEXIST and
+// [os.ErrExist], as with [Spec.At]. addr must equal the old address modulo the page size.
 func Move[M Handle](m M, addr uintptr) (M, error) {
 	return change(m, func(r *region) error { return r.moveTo(addr) },
 		func(err error) error { return named(err, "move to %#x", addr) })

@@ -47,61 +47,59 @@ const (
 	secret
 )
 
-// Anonymous is zero-filled memory of size bytes.
+// Anonymous maps zero-filled memory of size bytes.
 func Anonymous(size int) Spec { return Spec{source: anonymous, size: size} }
 
-// File is size bytes of a file from offset on. The offset need not be a
-// multiple of the page size, and the range may reach past the end of the file:
-// touching a page that lies wholly past it is a fault until the file grows.
-// f is used during Map only and may be closed afterwards.
+// File maps size bytes of a file from offset on. The offset need not be a multiple of the
+// page size. The range may reach past the end of the file: touching a page that lies wholly
+// past it is a fault until the file grows. f is used during Map only and may be closed
+// afterwards.
 func File(f *os.File, offset int64, size int) Spec {
 	return Spec{source: openFile, file: f, offset: offset, size: size}
 }
 
-// Whole is all of an open regular file, with the length it has when Map is called. A file
-// that stats as 0 bytes makes an empty mapping. f is used during Map only and may be
-// closed afterwards.
+// Whole maps all of an open regular file, with the length it has when Map is called. A file
+// that stats as 0 bytes makes an empty mapping. f is used during Map only and may be closed
+// afterwards.
 func Whole(f *os.File) Spec { return Spec{source: wholeFile, file: f} }
 
-// FD is [File] for a descriptor number. It is read at Map, never kept and never
-// closed.
+// FD is [File] for a descriptor number. Map reads it; it is never kept and never closed.
 func FD(fd int, offset int64, size int) Spec {
 	return Spec{source: descriptor, fd: fd, offset: offset, size: size}
 }
 
-// Path is a whole regular file, as long as it is at Map. Map opens it as the
-// permissions and Shared need, and closes it again, which drops the locks of
-// fcntl(2) that the process holds on the file. A file that stats as 0 bytes
-// makes an empty mapping.
+// Path maps a whole regular file, with the length it has when Map is called. Map opens the
+// file as the permissions and Shared need, and closes it again, which drops the locks of
+// fcntl(2) that the process holds on it. A file that stats as 0 bytes, such as those of
+// /proc, makes an empty mapping.
 func Path(name string) Spec { return Spec{source: path, name: name} }
 
-// Secret is memory that the kernel itself does not map; memfd_secret(2). It is
-// always shared, never swapped, and cannot be executed or grow beyond its
-// capacity. The whole capacity counts against RLIMIT_MEMLOCK, though some kernels,
-// 6.1 and 6.12 among them, do not count it.
+// Secret maps memory that the kernel itself does not map; memfd_secret(2). It is always
+// shared, never swapped, and cannot be executed. The whole capacity counts against
+// RLIMIT_MEMLOCK, though some kernels, 6.1 and 6.12 among them, do not count it.
 func Secret(size int) Spec { return Spec{source: secret, size: size} }
 
 // Shared makes writes reach the file and other mappings of it. The default is
 // private: a page that is written becomes a copy.
 func (s Spec) Shared() Spec { s.shared = true; return s }
 
-// Near asks for an address, rounded to pages, that the kernel takes as a hint.
+// Near asks for an address, rounded down to a page. The kernel takes it as a hint.
 func (s Spec) Near(addr uintptr) Spec { return s.place(place.Near, addr) }
 
-// At asks for the first byte to be exactly at addr, where nothing may be mapped
-// yet: otherwise Map fails with EEXIST, which matches [os.ErrExist]. With an
-// unaligned file offset, addr must equal it modulo the page size.
+// At asks for the first byte to be exactly at addr. Nothing may be mapped there yet:
+// otherwise Map fails with EEXIST, which matches [os.ErrExist]. With an unaligned file
+// offset, addr must equal it modulo the page size.
 func (s Spec) At(addr uintptr) Spec { return s.place(place.Exactly, addr) }
 
-// UnsafeOnto is [Spec.At] that replaces what is mapped there: it can take
-// memory from anybody, the Go heap included. What lies under it is the caller's
-// duty. To replace a mapping of one's own, [Over] is safe.
+// UnsafeOnto is [Spec.At] that replaces what is mapped there. It can take memory from
+// anybody, the Go heap included: what lies there is the caller's duty. To replace a mapping
+// of your own, [Over] is safe.
 //
-// A mapping over pages of the Go heap must not be closed: the hole would end the
-// program at its next use. Keep the Go memory alive for as long, because Go expects of
-// memory that it has freed that nobody writes to it. To give the pages back, replace them with [Over] by private
-// [Anonymous] memory as [ReadWrite], and call Release. For the same reason a mapping
-// made by UnsafeOnto is never collected.
+// A mapping over pages of the Go heap must not be closed: the hole would end the program at
+// its next use. Keep the Go memory alive as long as the mapping, because nobody may write
+// to memory that Go has freed. To give the pages back, replace them with [Over] by private
+// [Anonymous] memory as [ReadWrite], and call Release. For the same reason a mapping made
+// by UnsafeOnto is never collected.
 func (s Spec) UnsafeOnto(addr uintptr) Spec { return s.place(place.Onto, addr) }
 
 func (s Spec) place(p place.Where, addr uintptr) Spec {
@@ -114,36 +112,35 @@ func (s Spec) place(p place.Where, addr uintptr) Spec {
 // A later [Resize] that moves the mapping does not keep it.
 func (s Spec) Align(n int) Spec { s.wish.Align, s.aligned = uintptr(n), true; return s }
 
-// Reserve holds address space up to capacity bytes, so that [Grow] never moves
-// the mapping: len and cap, as a slice has them. The reserve cannot be
-// accessed, and costs no memory; but a file on hugetlbfs and [Secret] count
-// with their whole capacity.
+// Reserve holds address space up to capacity bytes, so that [Grow] never moves the mapping:
+// len and cap, as a slice has them. The reserve cannot be accessed, and costs no memory;
+// but a file on hugetlbfs and [Secret] count with their whole capacity.
 func (s Spec) Reserve(capacity int) Spec { s.reserve, s.reserved = capacity, true; return s }
 
-// HugePages asks for memory from the pool of huge pages, in bytes: 0 for the
-// kernel's default size, else 2<<20, 1<<30, … The memory is rounded up to whole
-// huge pages; Len is still what was asked for. Map fails with ENOMEM where the
-// pool, /sys/kernel/mm/hugepages, has too few, and with
-// [errors.ErrUnsupported] where there is none of that size. It is for anonymous
-// memory; a file on hugetlbfs or of [MemfdHuge] has huge pages without it.
+// HugePages asks for memory from the pool of huge pages of size bytes: 0 for the kernel's
+// default, else 2<<20, 1<<30, … The memory is rounded up to whole huge pages; Len is still
+// what was asked for. It is for anonymous memory; a file on hugetlbfs or of [MemfdHuge] has
+// huge pages without it.
+//
+// If the pool, /sys/kernel/mm/hugepages, has too few, Map fails with ENOMEM, and if there
+// is none of that size, with [errors.ErrUnsupported].
 func (s Spec) HugePages(size int) Spec { s.huge, s.hugePages = size, true; return s }
 
-// Populate prefaults the pages at Map, as far as that works: the kernel does
-// not say how far. See [ReadWrite.Prefault] for a way that does.
+// Populate brings the pages into memory at Map, as far as that works, and does not say how
+// far: [Mapping.Prefault] does.
 func (s Spec) Populate() Spec { s.wish.Populate = true; return s }
 
-// PopulateCached is [Spec.Populate] without waiting for storage: it prefaults,
-// for reading, the pages that are in memory already. This is what
-// MAP_NONBLOCK was for; since Linux 2.6.23 that flag only disables MAP_POPULATE.
+// PopulateCached is [Spec.Populate] without waiting for storage: it brings in, for reading,
+// the pages that the page cache has. MAP_NONBLOCK was meant to do this; since Linux 2.6.23
+// it only switches MAP_POPULATE off.
 func (s Spec) PopulateCached() Spec { s.wish.Cached = true; return s }
 
-// Lock locks the pages into memory, and those that Grow adds; mlock(2). Where
-// that fails, Map fails. Pages that can neither be read nor written are locked
-// when they are first touched.
+// Lock locks the pages into memory, and those that Grow adds; mlock(2). If that fails, Map
+// fails. Pages that can neither be read nor written are locked when they are first touched.
 func (s Spec) Lock() Spec { return s.locks(place.Locked) }
 
-// LockOnFault is [Spec.Lock] that faults nothing in: each page is locked when
-// it is first touched; MLOCK_ONFAULT.
+// LockOnFault is [Spec.Lock] that brings nothing in: each page is locked when it is first
+// touched; MLOCK_ONFAULT of mlock2(2).
 func (s Spec) LockOnFault() Spec { return s.locks(place.LockedOnFault) }
 
 func (s Spec) locks(l place.Locking) Spec {
@@ -153,28 +150,27 @@ func (s Spec) locks(l place.Locking) Spec {
 	return s
 }
 
-// NoReserve does not charge the memory against the commit limit when it is
-// mapped: MAP_NORESERVE. The sum of such mappings can be far larger than
-// memory; where it runs out, the OOM killer ends a process, and a huge page that
-// is missing is a fault. With vm.overcommit_memory 2 it has no effect.
+// NoReserve does not charge the memory against the commit limit when it is mapped;
+// MAP_NORESERVE. The sum of such mappings can be far larger than memory. When memory runs
+// out, the OOM killer ends a process, and a huge page that is missing is a fault. With
+// vm.overcommit_memory=2 it has no effect.
 func (s Spec) NoReserve() Spec { s.noReserve = true; return s }
 
-// Low puts the mapping below 2 GiB, where a 32-bit displacement reaches it:
-// MAP_32BIT. Only amd64 has it; it excludes At and UnsafeOnto, which say where.
-// A later [Resize] or [Move] does not keep it.
+// Low puts the mapping below 2 GiB, where a 32-bit displacement reaches it; MAP_32BIT. Only
+// amd64 has it. It excludes At and UnsafeOnto, which say where. A later [Resize] or [Move]
+// does not keep it.
 func (s Spec) Low() Spec { s.low = true; return s }
 
-// Droppable lets the kernel drop the pages under memory pressure, at any moment
-// and without a word; they then read as zeros. It is for what can be made again,
-// such as a cache or a random number generator's state. MAP_DROPPABLE, Linux
-// 6.11, for private anonymous memory. It is not charged, not dumped, never
-// swapped, cannot be locked, and reads as zeros in a forked child.
+// Droppable lets the kernel drop the pages under memory pressure, at any moment and without
+// telling: they then read as zeros. It is for what can be made again, such as a cache or
+// the state of a random number generator. MAP_DROPPABLE, Linux 6.11, for private anonymous
+// memory. It is not charged, not dumped, never swapped, cannot be locked, and reads as
+// zeros in a forked child.
 func (s Spec) Droppable() Spec { s.droppable = true; return s }
 
-// Synchronous makes stores durable when the processor's caches are flushed,
-// with no call of the kernel: MAP_SYNC, for shared mappings of files on
-// persistent memory (DAX). Where the file system or the device cannot, Map fails
-// with EOPNOTSUPP. It excludes At.
+// Synchronous makes stores durable when the processor's caches are flushed, without a
+// system call; MAP_SYNC, for shared mappings of files on persistent memory (DAX). If the
+// file system or the device cannot do it, Map fails with EOPNOTSUPP. It excludes At.
 func (s Spec) Synchronous() Spec { s.synchronous = true; return s }
 
 // String describes the source and the placement.

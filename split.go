@@ -8,13 +8,12 @@ import (
 	"github.com/mmarinus/mmap/internal/perms"
 )
 
-// Split divides a mapping in two at off, without a system call. It consumes m;
-// on failure m is what it was. While the mapping is accessed or pinned it
-// answers ErrBusy.
+// Split divides a mapping in two at off, without a system call. It is a transition: it
+// consumes m.
 //
-// off is on a page boundary, or 0, or Len; anything else is a bad argument. An
-// empty side keeps its address. A reserve goes to the right side; with one, a
-// Len that is on no page boundary is no place to split at.
+// off is a page boundary, 0 or Len; anything else is a bad argument. An empty side keeps
+// its address. A reserve goes to the right side; with one, a Len that is no page boundary
+// is no place to split at.
 func Split[M Handle](m M, off int) (left, right M, err error) {
 	l, r, err := m.inside().split(off)
 	if err != nil {
@@ -67,11 +66,12 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 	return t.pass(), right, nil
 }
 
-// Join makes one mapping of two neighbours, in either order, without a system
-// call: the inverse of [Split]. It consumes both; on failure both are what they
-// were. The left one must end where the right one begins, and have no reserve;
-// everything else is a bad argument. A sealed mapping joins sealed ones only:
-// ErrSealed. While one of them is accessed or pinned it answers ErrBusy.
+// Join makes one mapping of two neighbours, in either order, without a system call. It is
+// the inverse of [Split], and a transition: it consumes both, or on failure neither.
+//
+// The left one must end where the right one begins, and have no reserve; everything else is
+// a bad argument. A sealed mapping can only be joined with a sealed one: otherwise the
+// error is ErrSealed.
 func Join[M Handle](a, b M) (joined M, err error) {
 	t, err := join(a.inside(), b.inside())
 	if err != nil {

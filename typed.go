@@ -89,9 +89,8 @@ func (WriteExec) known() (Prot, bool)     { return ProtWrite | ProtExec, true }
 func (ReadWriteExec) known() (Prot, bool) { return ProtRead | ProtWrite | ProtExec, true }
 func (Mapping) known() (Prot, bool)       { return ProtNone, false } // and so of Unknown
 
-// Untyped returns the mapping without what the type says of its permissions, to keep
-// handles of several types together. It is another handle of the same mapping: a
-// transition consumes both.
+// Untyped returns the mapping as a Mapping, to keep handles of several types together. It
+// is another handle of the same mapping: a transition of either consumes both.
 func (m Mapping) Untyped() Mapping { return m }
 
 // mapping are the methods of Mapping, which generic code may call on any handle.

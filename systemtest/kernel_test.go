@@ -86,7 +86,7 @@ func testFeatures(t *testing.T) (missing int) {
 		t.Log(want)
 		for _, err := range []error{want, err} {
 			wants(t, name, err, errors.ErrUnsupported)
-			if text := fmt.Sprint(err); !strings.Contains(text, name+" is of Linux "+c.since) {
+			if text := fmt.Sprint(err); !strings.Contains(text, name+" needs Linux "+c.since) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
@@ -99,7 +99,7 @@ func testFeatures(t *testing.T) (missing int) {
 		"MADV_MERGEABLE": "MADV_UNMERGEABLE", "MADV_HUGEPAGE": "MADV_NOHUGEPAGE", "mbind": "move_pages", "MADV_WIPEONFORK": "MADV_KEEPONFORK",
 		"MADV_COLD": "MADV_PAGEOUT", "MADV_POPULATE_READ": "MADV_POPULATE_WRITE", "MADV_GUARD_INSTALL": "MADV_GUARD_REMOVE",
 	} {
-		if a, b := mmap.Probe(one), mmap.Probe(other); (a == nil) != (b == nil) || b != nil && !strings.HasPrefix(b.Error(), other+" is of Linux") {
+		if a, b := mmap.Probe(one), mmap.Probe(other); (a == nil) != (b == nil) || b != nil && !strings.HasPrefix(b.Error(), other+" needs Linux") {
 			t.Errorf("%s: %v; %s: %v", one, a, other, b)
 		}
 	}

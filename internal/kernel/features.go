@@ -74,7 +74,7 @@ func Probe(feature string) error {
 				f.missing = !slices.Contains(refusals, err)
 			})
 			if f.missing {
-				return fmt.Errorf("%s is of Linux %s: %w", feature, f.Since, errors.ErrUnsupported)
+				return fmt.Errorf("%s needs Linux %s: %w", feature, f.Since, errors.ErrUnsupported)
 			}
 			return nil
 		}

@@ -35,6 +35,7 @@ var (
 	by     = []string{"by"}
 	charts = []chart{
 		{file: "fault.svg", title: "What a fault costs, by source and by way", explain: "Time per 4 KiB page" + less + bare, bench: "Fault", unit: "ns/page", bare: "bare-ns/page", rows: []string{"way"}, compare: true},
+		{file: "populate.svg", title: "Bringing pages in, by several threads and piece by piece", explain: "Time, as a multiple of one madvise(2)'s" + less, bench: "Populate", unit: "ratio", line: 1},
 		{file: "overhead.svg", title: "What the library adds to the bare system call", explain: "Time, as a multiple of the bare call's" + less, bench: "Operation", unit: "ratio", line: 1},
 		{file: "processors.svg", title: "Access from one processor and from two", explain: "Time per access" + less + blue, bench: "Processors", unit: "ns/op", rows: []string{"by", "procs"}, compare: true},
 		{file: "live.svg", title: "Operations beside many live mappings", explain: "Time per operation" + less + bare, bench: "Live", unit: "ns/op", bare: "bare-ns/op", rows: []string{"live"}},

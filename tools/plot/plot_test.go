@@ -34,6 +34,7 @@ func TestPictures(t *testing.T) {
 		"peers-counter.svg": "processes 2|mmap-update|flock+pwrite|5.00 ms|GOMAXPROCS: 1.|kernel: 6.8.0-1017-azure.",
 		"peers-scan.svg":    "mmap-go+lock|9.00 GB/s|more is better",
 		"live.svg":          "live 50000|map+close",
+		"populate.svg":      "1GiB|16MiB/busy|less is better",
 	} {
 		for text := range strings.SplitSeq(texts, "|") {
 			if !strings.Contains(pictures[file], text) {

@@ -19,17 +19,12 @@ import (
 	"github.com/mmarinus/mmap/internal/kernel"
 )
 
-// readme returns the README from a heading to the next one of its kind.
-func readme(t *testing.T, heading string) string {
+// document returns a document of the folder docs.
+func document(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("../README.md")
+	text, err := os.ReadFile(filepath.Join("../docs", name))
 	check(t, err)
-	_, rest, ok := strings.Cut(string(text), "\n"+heading+"\n")
-	if !ok {
-		t.Fatalf("README.md has no %q", heading)
-	}
-	part, _, _ := strings.Cut(rest, "\n## ")
-	return part
+	return string(text)
 }
 
 // Every constant of mapping that golang.org/x/sys/unix knows, on any processor, is
@@ -42,7 +37,7 @@ func TestEveryConstant(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(strings.TrimSpace(string(out)), "zerrors_linux*.go"))
 	check(t, err)
 	constant := regexp.MustCompile(`(?m)^\s+((?:MAP|MADV|MREMAP|MLOCK|MFD|F_SEAL|PROT)_\w+|MS_SYNC|MS_ASYNC|MS_INVALIDATE)\s+=`)
-	table, seen := readme(t, "## Every mapping feature of Linux, and where it is"), map[string]bool{}
+	table, seen := document(t, "features.md"), map[string]bool{}
 	for _, file := range files {
 		source, err := os.ReadFile(file)
 		check(t, err)
@@ -74,7 +69,7 @@ func TestFeatureTable(t *testing.T) {
 		"Spec": reflect.TypeFor[mmap.Spec](), "Unknown": reflect.TypeFor[mmap.Unknown](),
 		"Read": reflect.TypeFor[mmap.Read](), "ReadWrite": reflect.TypeFor[mmap.ReadWrite](),
 	}
-	all, _, _ := strings.Cut(readme(t, "## Every mapping feature of Linux, and where it is"), "Left out on purpose")
+	all, _, _ := strings.Cut(document(t, "features.md"), "## Left out on purpose")
 	quoted, rows := regexp.MustCompile("`([^`]+)`"), 0
 	for _, line := range strings.Split(all, "\n") {
 		cells := strings.Split(line, "|")
@@ -105,9 +100,9 @@ func hasMethod(typ reflect.Type, name string) bool {
 	return ok
 }
 
-// The README lists the features that Probe knows, with their versions.
+// The documentation lists the features that Probe knows, with their versions.
 func TestProbeTable(t *testing.T) {
-	text := readme(t, "## Requirements")
+	text := document(t, "kernels.md")
 	for i := range kernel.Features {
 		f := &kernel.Features[i]
 		for _, name := range strings.Fields(f.Names) {
