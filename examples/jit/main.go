@@ -5,8 +5,9 @@
 //
 //	seq 1 10 | go run ./examples/jit 3 0 -2    # 3x² - 2
 //
-// The code is written while the memory can be written, and called when it can only be
-// read and executed. It never is both.
+// The problem: memory that can be written and executed at once is what attackers look for.
+// Here the code is written while the memory can be written, and called when it can only be
+// read and executed. It never is both, and the type of the handle says which it is.
 //
 // Only a leaf of a few instructions may be called as [Func.Call] does it, one that calls
 // nothing, uses no stack and does not loop. The Go runtime knows nothing of it:

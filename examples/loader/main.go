@@ -1,6 +1,11 @@
 //go:build linux
 
 // Command loader loads a static or static-pie ELF64 program into one mapping and prints what is where.
+//
+// The problem: a program's segments have to lie at fixed distances from each other, each with
+// its own permissions, and nothing else may be mapped between them. So address space for all
+// is reserved first, as an Unknown; the segments are placed in it, and changed while they are
+// relocated; and at the end each part becomes a handle whose type says what may be done with it.
 package main
 
 import (
@@ -96,14 +101,22 @@ func relocate(u mmap.Unknown, file *elf.File) error {
 	}
 	return u.ViewRange(int(table[0]), int(size[0]), func(b []byte) error {
 		entries, err := mmap.Slice[elf.Rela64](b)
-		for i := 0; i < len(entries) && err == nil; i++ {
-			if e := entries[i]; e.Info == relative[file.Machine] {
-				_, err = u.WriteAt(binary.NativeEndian.AppendUint64(nil, uint64(u.Addr())+uint64(e.Addend)), int64(e.Off))
-			} else if e.Info>>32 != 0 {
-				err = fmt.Errorf("the pointer at %#x needs a symbol", e.Off)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Info>>32 != 0 {
+				return fmt.Errorf("the pointer at %#x needs a symbol", e.Off)
+			}
+			if e.Info != relative[file.Machine] {
+				continue
+			}
+			pointer := binary.NativeEndian.AppendUint64(nil, uint64(u.Addr())+uint64(e.Addend))
+			if _, err = u.WriteAt(pointer, int64(e.Off)); err != nil {
+				return err
 			}
 		}
-		return err
+		return nil
 	})
 }
 
@@ -116,7 +129,13 @@ func (p *Program) split(u mmap.Unknown) error {
 			return errors.Join(err, u.Close(), p.Close())
 		}
 		u = rest
-		_ = is(p, &p.Code, part) || is(p, &p.Constants, part) || is(p, &p.Data, part) || is(p, new([]mmap.None), part)
+		var gaps []mmap.None
+		switch { // the first that it is
+		case is(p, &p.Code, part):
+		case is(p, &p.Constants, part):
+		case is(p, &p.Data, part):
+		case is(p, &gaps, part):
+		}
 	}
 	return errors.Join(err, u.Close()) // nothing is left of it
 }

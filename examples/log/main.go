@@ -4,6 +4,12 @@
 // holds, old lines and new ones, each once it is on the disk:
 //
 //	server 2>&1 | go run ./examples/log FILE
+//
+// The problem: a writer makes a file longer while readers look at it. A mapping that is
+// made anew for each growth moves under the readers, and a full disk or a truncated file
+// ends the program. Here the mapping has a reserve to grow into, so it never moves; blocks
+// are allocated before they are written, so that a full disk is an error of that call; and
+// each record has a checksum, so that a torn one is seen after a crash.
 package main
 
 import (
@@ -64,8 +70,9 @@ func add(name string, in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	for err == nil && lines.Scan() {
 		err = put(f, m, &end, lines.Text()+"\n")
-		if len(wake) == 0 { // the reader has looked since it was woken
-			wake <- true
+		select {
+		case wake <- true:
+		default: // the reader has not looked since it was woken: it will see this line, too
 		}
 	}
 	close(wake)
@@ -94,14 +101,26 @@ func put(f *os.File, m mmap.ReadWrite, end *atomic.Int64, line string) error {
 }
 
 // follow prints the lines up to end, now and when woken, once they are on the disk.
-func follow(m mmap.ReadWrite, end *atomic.Int64, wake <-chan bool, out io.Writer) (err error) {
-	for off, more := 0, true; more && err == nil; _, more = <-wake {
-		to := int(end.Load())
-		if err = m.Sync(off, to-off); err == nil {
-			err = m.View(func(b []byte) error { off, err = walk(b[:to], off, out); return err })
+func follow(m mmap.ReadWrite, end *atomic.Int64, wake <-chan bool, out io.Writer) error {
+	off, err := show(m, 0, int(end.Load()), out)
+	for range wake {
+		if err == nil {
+			off, err = show(m, off, int(end.Load()), out)
 		}
 	}
 	return err
+}
+
+// show prints the lines of [from, to), and returns where the whole records end.
+func show(m mmap.ReadWrite, from, to int, out io.Writer) (off int, err error) {
+	if err = m.Sync(from, to-from); err != nil {
+		return from, err
+	}
+	err = m.View(func(b []byte) (err error) {
+		off, err = walk(b[:to], from, out)
+		return err
+	})
+	return off, err
 }
 
 // walk prints the lines from off on, and returns where the whole records end.

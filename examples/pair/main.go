@@ -1,10 +1,15 @@
 //go:build linux
 
 // Command pair copies standard input to standard output through two processes:
-// a producer reads into shared memory, and a consumer writes out of it. A socket
-// carries only the wake-ups, a byte each, and shows when the other has died.
+// a producer reads into shared memory, and a consumer writes out of it.
 //
 //	go run ./examples/pair <FILE >COPY
+//
+// The problem: two processes hand data over without copying it through a pipe. They need
+// memory that neither can cut off under the other (a memfd with seals), an order in which
+// they see each other's writes (atomics: a sync.Mutex means nothing between processes), a
+// way to sleep and to see that the other has died (a socket that carries the wake-ups, a
+// byte each), and distrust: the other can write anything at any moment.
 package main
 
 import (
@@ -75,7 +80,7 @@ func produce() error {
 	if err = cmd.Wait(); err != nil {
 		err = fmt.Errorf("the consumer: %w", err)
 	}
-	if err == nil || len(filled) > 0 { // or else it may wait for input, for ever
+	if err == nil || len(filled) > 0 { // otherwise fill may wait for input that never comes
 		err = errors.Join(<-filled, err)
 	}
 	return err
@@ -91,24 +96,29 @@ func turns(f, bell *os.File, use func(data []byte, used int) (int, error)) error
 	defer m.Close()
 	return m.Update(func(b []byte) error {
 		queue, err := mmap.Slice[slot](b)
-		for i, ring := 0, make([]byte, 1); err == nil; i = (i + 1) % slots {
+		if err != nil {
+			return err
+		}
+		ring := make([]byte, 1)
+		for next := 0; ; next = (next + 1) % slots {
 			if _, err := bell.Read(ring); err != nil {
 				return fmt.Errorf("the other process is gone: %w", err)
 			}
 			// The other can write here whatever it likes: check it before it is an index.
-			s := &queue[i]
+			s := &queue[next]
 			used := int(s.used.Load())
 			if used < 0 || used > len(s.data) {
 				return errors.New("the other process has broken the queue")
 			}
-			used, err = use(s.data[:], used)
-			s.used.Store(int32(used))
-			bell.Write(ring) // if the other is gone, Read will say so
+			used, err := use(s.data[:], used)
+			s.used.Store(int32(used)) // the data is there before the number says so
+			bell.Write(ring)          // if the other is gone, Read will say so
+			if err == io.EOF {
+				return nil
+			} else if err != nil {
+				return err
+			}
 		}
-		if err == io.EOF {
-			return nil
-		}
-		return err
 	})
 }
 

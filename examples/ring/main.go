@@ -5,9 +5,10 @@
 //
 //	server 2>&1 | ring [-c BYTES] [-n LINES] >last-words
 //
-// A ring buffer comes to its end anywhere, in the middle of a line as well. This
-// one is mapped twice, back to back, so its last bytes are one slice wherever
-// they lie: no read is split, no line is cut, all is printed by one write.
+// The problem: a ring buffer comes to its end anywhere, in the middle of a line as well, and
+// every read and write has to be split there. This one is mapped twice, back to back, so
+// its last bytes are one slice wherever they lie: no read is split, no line is cut, all is
+// printed by one write.
 package main
 
 import (

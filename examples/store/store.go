@@ -1,5 +1,10 @@
 // Command store shows a database file: records by number, mapped on Linux, and read by os.File elsewhere.
 // What a database has besides (keys, checksums, a journal, snapshots, the folder on storage) is left out.
+//
+// The problem: readers want slices of the file without a copy and without a lock, while one
+// writer makes the file longer, replaces it by a smaller one, and closes it. On Linux a Pin
+// keeps what a reader has in place through all of that (mapped.go); on other systems os.File
+// does the same with copies (other.go), and nothing here knows which of them it is.
 package main
 
 import (
@@ -59,15 +64,21 @@ func (s *Store) Compact(keep func(record []byte) bool) error {
 		return err
 	}
 	old, kept := s.now.Load(), 0
-	err = s.View(func(records int, record func(i int) ([]byte, error)) (err error) {
-		for i := 0; i < records && err == nil; i++ {
-			r, failed := record(i)
-			if err = failed; err == nil && keep(r) {
-				err = fresh.write(r, kept*recordSize)
-				kept++
+	err = s.View(func(records int, record func(i int) ([]byte, error)) error {
+		for i := range records {
+			r, err := record(i)
+			if err != nil {
+				return err
 			}
+			if !keep(r) {
+				continue
+			}
+			if err = fresh.write(r, kept*recordSize); err != nil {
+				return err
+			}
+			kept++
 		}
-		return err
+		return nil
 	})
 	if err = errors.Join(err, fresh.sync()); err == nil {
 		err = os.Rename(s.name+".new", s.name)

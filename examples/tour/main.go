@@ -14,10 +14,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"github.com/mmarinus/mmap"
+	"golang.org/x/sys/unix"
 )
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
@@ -27,24 +30,52 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "usage: tour FILE")
 		return 2
 	}
-	if err := tour(args[0], stdout); err != nil {
+	if err := tour(args[0], stdout, progress(stderr)); err != nil {
 		fmt.Fprintln(stderr, "tour:", err)
 		return 1
 	}
 	return 0
 }
 
-func tour(name string, out io.Writer) error {
+// progress returns a function that says on a terminal how much is done, if it takes longer
+// than a second.
+func progress(out io.Writer) func(done, all int) {
+	f, ok := out.(*os.File)
+	if !ok {
+		return func(int, int) {}
+	}
+	if _, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS); err != nil {
+		return func(int, int) {} // no terminal
+	}
+	start, said := time.Now(), false
+	return func(done, all int) {
+		switch {
+		case done == all && said:
+			fmt.Fprint(f, "\r\x1b[K") // the line is empty again
+		case done < all && time.Since(start) > time.Second:
+			said = true
+			fmt.Fprintf(f, "\r%d %% of %d MiB", 100*int64(done)/int64(all), all>>20)
+		}
+	}
+}
+
+func tour(name string, out io.Writer, progress func(done, all int)) error {
 	file, err := mmap.Map[mmap.Read](mmap.Path(name))
 	if err != nil {
 		return err
 	}
 	defer file.Close()
 	size := file.Len()
-	var before [sha256.Size]byte
+	sum := sha256.New()
 	var first string
+	var before []byte
 	err = file.View(func(b []byte) error { // b is the file: nothing is copied
-		before, first = sha256.Sum256(b), firstLine(b)
+		first, before = firstLine(b), bytes.Clone(b[:min(size, os.Getpagesize())])
+		for piece := range slices.Chunk(b, 16<<20) {
+			sum.Write(piece)
+			b = b[len(piece):]
+			progress(size-len(b), size)
+		}
 		return nil
 	})
 	if err != nil {
@@ -53,7 +84,11 @@ func tour(name string, out io.Writer) error {
 	fmt.Fprintln(out, "1. A mapping that can be read. Its type, mmap.Read, has no method that writes.")
 	fmt.Fprintf(out, "   %q has %d bytes.\n", name, size)
 	fmt.Fprintf(out, "   It begins: %s\n", first)
-	fmt.Fprintf(out, "   SHA-256: %x\n", before)
+	fmt.Fprintf(out, "   SHA-256: %x\n", sum.Sum(nil))
+	if size == 0 {
+		fmt.Fprintln(out, "   An empty file makes an empty mapping. A file of /proc has 0 bytes for stat(2), whatever")
+		fmt.Fprintln(out, "   it holds: read it by os.ReadFile.")
+	}
 	kernel(out, file.Untyped())
 
 	fmt.Fprintln(out, "2. Split: its first page becomes a mapping of its own. No system call is made.")
@@ -90,14 +125,14 @@ func tour(name string, out io.Writer) error {
 		return err
 	}
 	kernel(out, page.Untyped())
-	after, err := hash(name, size)
+	after, err := begin(name, len(before))
 	if err != nil {
 		return err
 	}
-	if after != before {
+	if !bytes.Equal(after, before) {
 		return fmt.Errorf("somebody else changed %s meanwhile", name)
 	}
-	fmt.Fprintf(out, "   The file did not change: %x\n", after)
+	fmt.Fprintf(out, "   The file did not change: it begins with the same %d bytes as before.\n", len(after))
 
 	fmt.Fprintln(out, "4. A view pins the mapping. Nothing can be changed under a reader.")
 	err = page.View(func([]byte) error {
@@ -183,14 +218,12 @@ func firstLine(b []byte) string {
 	return fmt.Sprintf("%q", string(text))
 }
 
-// hash hashes the first size bytes of a file, the ordinary way.
-func hash(name string, size int) (sum [sha256.Size]byte, err error) {
+// begin returns the first size bytes of a file, read the ordinary way.
+func begin(name string, size int) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		return sum, err
+		return nil, err
 	}
 	defer f.Close()
-	h := sha256.New()
-	_, err = io.Copy(h, io.LimitReader(f, int64(size)))
-	return [sha256.Size]byte(h.Sum(nil)), err
+	return io.ReadAll(io.LimitReader(f, int64(size)))
 }

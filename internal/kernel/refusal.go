@@ -33,6 +33,8 @@ func Denied(fd int, p perms.Prot, flags int, err error) error {
 		return fail.Hint(err, "the file system is mounted with noexec")
 	case err == unix.ENODEV && shared && uint32(FileSystem(fd).Type) == unix.FUSE_SUPER_MAGIC:
 		return fail.Hint(err, "this FUSE file passes the page cache by (direct_io), and can only be mapped private")
+	case err == unix.ENODEV: // mmap(2) has no other reason
+		return fail.Hint(err, "its file system or driver cannot map it, as that of /sys cannot: read it instead")
 	}
 	return err
 }

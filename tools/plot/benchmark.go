@@ -88,6 +88,9 @@ func (p *picture) add(r *benchfmt.Result) error {
 		}
 	}
 	title, name := strings.Join(heading, ", "), strings.Join(label, ", ")
+	if p.only != nil && !p.only.MatchString(name) {
+		return nil
+	}
 	i := slices.IndexFunc(p.groups, func(g *group) bool { return g.heading == title })
 	if i < 0 {
 		i, p.groups = len(p.groups), append(p.groups, &group{heading: title})

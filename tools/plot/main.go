@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -20,10 +21,11 @@ import (
 type chart struct {
 	file, title, explain string
 	bench, unit          string
-	bare                 string   // the unit of the bare system calls, which are marked in each row
-	rows                 []string // the keys of a row; none: all, and there are no groups
-	compare              bool     // the groups share an axis; rows that have no peers have a colour each
-	line                 float64  // what all is measured against: no bars from zero, but dots around a line
+	only                 *regexp.Regexp // of the benchmarks' labels; nil: all
+	bare                 string         // the unit of the bare system calls, which are marked in each row
+	rows                 []string       // the keys of a row; none: all, and there are no groups
+	compare              bool           // the groups share an axis; rows that have no peers have a colour each
+	line                 float64        // what all is measured against: no bars from zero, but dots around a line
 }
 
 const (
@@ -36,7 +38,9 @@ var (
 	charts = []chart{
 		{file: "fault.svg", title: "What a fault costs, by source and by way", explain: "Time per 4 KiB page" + less + bare, bench: "Fault", unit: "ns/page", bare: "bare-ns/page", rows: []string{"way"}, compare: true},
 		{file: "populate.svg", title: "Bringing pages in, by several threads and piece by piece", explain: "Time, as a multiple of one madvise(2)'s" + less, bench: "Populate", unit: "ratio", line: 1},
-		{file: "overhead.svg", title: "What the library adds to the bare system call", explain: "Time, as a multiple of the bare call's" + less, bench: "Operation", unit: "ratio", line: 1},
+		{file: "overhead.svg", title: "What the library adds to the bare system call", explain: "Time, as a multiple of the bare call's" + less, bench: "Operation", unit: "ratio", line: 1,
+			only: regexp.MustCompile(`^(map\+close, (anonymous, (4K|1G)iB|shared-file, 1MiB)|map\+touch\+close, anonymous, 1MiB|protect, 1MiB|resize.*|grow.*|prefault.*|sync, dirty-file.*)$`)},
+		{file: "operations.svg", title: "Every operation over the bare system call", explain: "Time, as a multiple of the bare call's" + less, bench: "Operation", unit: "ratio", line: 1},
 		{file: "processors.svg", title: "Access from one processor and from two", explain: "Time per access" + less + blue, bench: "Processors", unit: "ns/op", rows: []string{"by", "procs"}, compare: true},
 		{file: "live.svg", title: "Operations beside many live mappings", explain: "Time per operation" + less + bare, bench: "Live", unit: "ns/op", bare: "bare-ns/op", rows: []string{"live"}},
 		{file: "peers-scan.svg", title: "Reading a file from start to end", explain: "Bytes per second" + more + blue, bench: "Scan", unit: "MB/s", rows: by},

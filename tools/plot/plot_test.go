@@ -35,6 +35,7 @@ func TestPictures(t *testing.T) {
 		"peers-scan.svg":    "mmap-go+lock|9.00 GB/s|more is better",
 		"live.svg":          "live 50000|map+close",
 		"populate.svg":      "1GiB|16MiB/busy|less is better",
+		"overhead.svg":      "map+close, anonymous, 4KiB",
 	} {
 		for text := range strings.SplitSeq(texts, "|") {
 			if !strings.Contains(pictures[file], text) {
