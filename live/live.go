@@ -43,8 +43,8 @@ var record = struct {
 // watcher, once it has been told of a mapping, has to hear of its end: it stays.
 var watcher = &birth.Watcher{Born: born, Gone: gone}
 
-// Record has new mappings remember the stack that makes them from now on, or no more.
-// What was recorded stays. It is safe to call from several goroutines; the last call
+// Record says whether mappings that are made from now on remember the stack that makes
+// them. What was recorded stays. It is safe to call from several goroutines; the last call
 // counts.
 func Record(on bool) {
 	record.Lock()
@@ -130,10 +130,10 @@ type TB interface {
 	Errorf(format string, args ...any)
 }
 
-// Check fails the test at its end for each mapping that was made since and is not closed,
-// and prints where it was made. One that the collector has unmapped was not closed
-// either. Call it first in the test, so that it looks after all other cleanups; and not in
-// parallel tests, whose mappings it would report, too.
+// Check makes each mapping that was made since the call, and is not closed at the end of
+// the test, an error of the test that says where it was made. A mapping that the collector
+// has unmapped was not closed either. Call Check first in the test, so that it looks after all
+// other cleanups. Do not use it in parallel tests, whose mappings it would report, too.
 func Check(tb TB) {
 	tb.Helper()
 	record.Lock()

@@ -22,7 +22,7 @@ import (
 //
 // It belongs to the program that ran when it was opened: after the process has
 // exited, or has executed another program, the table is empty; once its parent
-// has waited for it, reading answers [unix.ESRCH].
+// has waited for it, reading fails with [unix.ESRCH].
 type Table struct {
 	f       *os.File
 	conn    syscall.RawConn // f's
@@ -50,7 +50,7 @@ func Open(pid int) (*Table, error) {
 	return &Table{f: f, conn: conn}, nil
 }
 
-// Close closes the file. From then on every method answers [os.ErrClosed].
+// Close closes the file. From then on every method returns [os.ErrClosed].
 func (t *Table) Close() error { return t.f.Close() }
 
 // Regions streams the table from its start, each time it is ranged over. For a line

@@ -10,6 +10,9 @@ import (
 
 const latchDir = "internal/latch"
 
+// beside are the tests at the top that look at the latch through mappings.
+const beside = "^Test.*(Drain|Pin|Guard|Close|Stripe|Busy|Concurrent|Stress|Join|Lost|Stats|Find)"
+
 // explored runs the explorer of the latch: two threads in full, and Drain, of which first
 // what is about the file.
 func (b *bench) explored(ctx context.Context, limit time.Duration, file string) (out string, v verdict) {
@@ -20,6 +23,15 @@ func (b *bench) explored(ctx context.Context, limit time.Duration, file string) 
 	if out, v = b.compile(ctx, latchDir, "-tags=explore"); v != survived {
 		return out, v
 	}
+	code, err := b.sum(latchDir)
+	switch {
+	case err != nil:
+		return err.Error(), uncompiled
+	case file == "":
+		b.code[latchDir] = code
+	case code == b.code[latchDir]:
+		return "", same
+	}
 	for _, test := range tests {
 		if out, v = b.command(ctx, filepath.Join(b.module, latchDir), limit, b.binary(latchDir), "-test.failfast", "-test.run=^"+test+"$", "-preemptions=2"); v != survived {
 			break
@@ -28,18 +40,41 @@ func (b *bench) explored(ctx context.Context, limit time.Duration, file string) 
 	return out, v
 }
 
-// exploreMutant is try by the explorer. It needs no control: nothing in it depends on the
-// machine.
+// exploreMutant is try by the explorer, and for what it leaves by the ordinary tests of the
+// latch. It needs no control: nothing in the explorer depends on the machine.
 func (b *bench) exploreMutant(ctx context.Context, m *mutant) (v verdict, by string, err error) {
 	if m == nil {
 		return survived, "", nil
 	}
 	out, v := b.explored(ctx, 5*time.Minute, m.file)
 	switch {
-	case v == survived:
+	case v == same:
 		return v, "", ctx.Err()
-	case v == uncompiled && !strings.HasPrefix(out, "# "):
+	case v == uncompiled && strings.HasPrefix(out, "# "):
+		return v, "", ctx.Err()
+	case v == uncompiled:
 		v = fast
+	case v == survived:
+		out, v = b.ordinary(ctx)
+	}
+	if v == survived {
+		return v, "", ctx.Err()
 	}
 	return v, reason(out), ctx.Err()
+}
+
+// ordinary runs the tests of the latch without the explorer, and those at the top.
+func (b *bench) ordinary(ctx context.Context) (out string, v verdict) {
+	for pkg, tests := range map[string]string{latchDir: ".", ".": beside} {
+		if out, v = b.compile(ctx, pkg); v == survived {
+			out, v = b.command(ctx, filepath.Join(b.module, pkg), 3*time.Minute, b.binary(pkg), "-test.failfast", "-test.short", "-test.run="+tests)
+		}
+		if v == uncompiled {
+			v = full
+		}
+		if v != survived {
+			break
+		}
+	}
+	return out, v
 }
