@@ -26,11 +26,11 @@ func (r reader) ReadAt(p []byte, off int64) (n int, err error) {
 	return r.transfer(p, off, ProtRead, false)
 }
 
-// View calls f with the memory itself, len == cap. The slice is valid until f
-// returns, and the mapping stays as it is so long: transitions return ErrBusy, and
-// Close takes effect afterwards. A fault, also that of a store into b, ends f and is
-// returned as a [*FaultError]; see [Guard] for what that covers. Otherwise the error
-// is that of f, or ErrClosed or ErrMoved.
+// View calls f with the memory itself, len == cap. The slice is valid until f returns.
+// Until then the mapping stays as it is: transitions return ErrBusy, and Close returns at
+// once but unmaps later. A memory fault ends f and is returned as a [*FaultError], also
+// that of a store into b, which cannot be written; see [Guard] for what that covers.
+// Otherwise the error is that of f, or ErrClosed or ErrMoved.
 func (r reader) View(f func(b []byte) error) error { return r.view(f) }
 
 // ViewRange is View of the n bytes at off. A range that is not within Len is a bad
@@ -39,11 +39,10 @@ func (r reader) ViewRange(off, n int, f func(b []byte) error) error {
 	return r.viewRange(off, n, ProtRead, f)
 }
 
-// UnsafeBytes returns the memory itself, neither guarded nor pinned: a fault
-// ends the program, and so does touching the slice after Close or a transition
-// that moves the mapping, if it does not read another mapping's bytes. The
-// mapping is never collected from now on; Close still unmaps it. It is nil for
-// a handle that is no longer good.
+// UnsafeBytes returns the memory itself, neither guarded nor pinned. A memory fault ends
+// the program. After Close, or a transition that moves the mapping, touching the slice ends
+// the program or reads another mapping's bytes. The mapping is never collected from now on;
+// Close still unmaps it. It is nil for a handle that is no longer good.
 func (r reader) UnsafeBytes() []byte { return r.lend(ProtRead) }
 
 // WriteAt copies p into the mapping at off, as [io.WriterAt] says. A mapping
@@ -70,11 +69,13 @@ func (u updater) ReadAt(p []byte, off int64) (n int, err error) {
 	return u.transfer(p, off, ProtRead, false)
 }
 
-// View calls f with the memory itself, len == cap. The slice is valid until f
-// returns, and the mapping stays as it is so long: transitions return ErrBusy, and
-// Close takes effect afterwards. A fault, also that of a store into b, ends f and is
-// returned as a [*FaultError]; see [Guard] for what that covers. Otherwise the error
-// is that of f, or ErrClosed or ErrMoved.
+// View calls f with the memory itself, len == cap. The slice is valid until f returns.
+// Until then the mapping stays as it is: transitions return ErrBusy, and Close returns at
+// once but unmaps later. A memory fault ends f and is returned as a [*FaultError]; see
+// [Guard] for what that covers. Otherwise the error is that of f, or ErrClosed or ErrMoved.
+//
+// The memory can be written, and View does not stop stores into b. Update says that you
+// write.
 func (u updater) View(f func(b []byte) error) error { return u.view(f) }
 
 // ViewRange is View of the n bytes at off. A range that is not within Len is a bad
@@ -83,11 +84,11 @@ func (u updater) ViewRange(off, n int, f func(b []byte) error) error {
 	return u.viewRange(off, n, ProtRead, f)
 }
 
-// UnsafeBytes returns the memory itself, neither guarded nor pinned: a fault
-// ends the program, and so does touching the slice after Close or a transition
-// that moves the mapping, if it does not read another mapping's bytes. The
-// mapping is never collected from now on; Close still unmaps it. It is nil for
-// a handle that is no longer good.
+// UnsafeBytes returns the memory itself, to read and to write, neither guarded nor pinned.
+// A memory fault ends the program. After Close, or a transition that moves the mapping,
+// touching the slice ends the program or reaches another mapping's bytes. The mapping is
+// never collected from now on; Close still unmaps it. It is nil for a handle that is no
+// longer good.
 func (u updater) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
 // WriteAt copies p into the mapping at off, as [io.WriterAt] says. A mapping
@@ -102,9 +103,9 @@ func (u updater) WriteAt(p []byte, off int64) (n int, err error) {
 	return u.transfer(p, off, ProtWrite, false)
 }
 
-// Update calls f with the memory itself, to read and to write, len == cap. The slice
-// is valid until f returns, and the mapping stays as it is so long: transitions return
-// ErrBusy, and Close takes effect afterwards. A fault ends f and is returned as a
+// Update calls f with the memory itself, to read and to write, len == cap. The slice is
+// valid until f returns. Until then the mapping stays as it is: transitions return ErrBusy,
+// and Close returns at once but unmaps later. A memory fault ends f and is returned as a
 // [*FaultError]; see [Guard] for what that covers. Otherwise the error is that of f, or
 // ErrClosed or ErrMoved.
 func (u updater) Update(f func(b []byte) error) error { return u.update(f) }

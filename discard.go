@@ -43,110 +43,110 @@ func (t ticket) destroy(l loss, off, n int) error {
 	})
 }
 
-// PrefaultWrite faults the pages of n bytes at off in for writing, widened to whole
-// pages: private pages are copied, and holes of a shared file are filled;
-// MADV_POPULATE_WRITE. A full disk is a [*FaultError]. The contents do not change.
+// PrefaultWrite brings the pages of n bytes at off into memory for writing, widened to
+// whole pages; MADV_POPULATE_WRITE. Private pages are copied, and holes of a shared file
+// are filled; a full disk is a [*FaultError]. The contents do not change.
 func (w writer) PrefaultWrite(off, n int) error {
 	return w.prefault("MADV_POPULATE_WRITE", off, n, ProtWrite, unix.MADV_POPULATE_WRITE)
 }
 
-// Discard drops the pages of n bytes at off; MADV_DONTNEED. Anonymous private
-// memory then reads as zeros, a private mapping of a file as the file; shared
-// memory keeps its contents, for they belong to the file.
+// Discard drops the pages of n bytes at off; MADV_DONTNEED. Anonymous private memory then
+// reads as zeros, and a private mapping of a file as the file. Shared memory keeps its
+// contents, because they belong to the file.
 //
-// The range is one of whole pages: it starts on a page boundary and ends on one
-// or at Len. Locked pages are refused with EINVAL: see DiscardLocked. In an
-// Unknown every page must be writable. Discard runs beside views and pins, whose
-// slices then show the new contents, like every method that destroys contents.
-// Where the kernel refuses a page in the middle of the range, the pages before
-// it may be gone.
+// The range starts on a page boundary, and ends on one or at Len. In an [Unknown] every
+// page must be writable. Locked pages are EINVAL: see DiscardLocked. If it fails, a part of
+// the range can be gone.
+//
+// Like every method that destroys contents, Discard runs beside views and pins, whose
+// slices then show the new contents.
 func (w writer) Discard(off, n int) error { return w.destroy(discard, off, n) }
 
-// DiscardLocked is Discard for pages that may be locked, and stay so: a new
-// page is locked when it is touched; MADV_DONTNEED_LOCKED.
+// DiscardLocked is Discard for pages that may be locked. They stay locked: a new page is
+// locked when it is touched; MADV_DONTNEED_LOCKED.
 func (w writer) DiscardLocked(off, n int) error { return w.destroy(discardLocked, off, n) }
 
-// Free lets the kernel drop the pages when it needs memory, and until then
-// keep them; MADV_FREE. A page reads as zeros or as before until it is written
-// again, which keeps it. It is for private anonymous memory; the range is as
-// with Discard.
+// Free lets the kernel drop the pages of n bytes at off when it needs memory; MADV_FREE.
+// Until you write to a page again, it reads either as before or as zeros. It is for private
+// anonymous memory; the range is as with Discard.
 func (w writer) Free(off, n int) error { return w.destroy(free, off, n) }
 
-// Punch makes a hole in the file, or the shared anonymous memory, beneath n
-// bytes at off: they read as zeros in every mapping, and their storage is freed;
-// MADV_REMOVE. The mapping must be shared, and the range is as with Discard; but
-// the bytes of its pages that lie outside of the mapping would go, too, so a page
-// with such bytes of a file is a bad argument. A file system that cannot is
-// [errors.ErrUnsupported].
+// Punch makes a hole in the file, or the shared anonymous memory, beneath n bytes at off;
+// MADV_REMOVE. They read as zeros in every mapping, and their storage is freed. A file
+// system that cannot do it is [errors.ErrUnsupported].
+//
+// The mapping must be shared, and the range is as with Discard. A page of it that also has
+// bytes of the file outside of the mapping is a bad argument, because those would go as
+// well.
 func (w writer) Punch(off, n int) error { return w.destroy(punch, off, n) }
 
-// WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys
-// and the state of random number generators should; MADV_WIPEONFORK. It is for
-// private anonymous memory, and undone by AdviceKeepOnFork; the range is as
-// with Discard.
+// WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys and the
+// state of random number generators should; MADV_WIPEONFORK. It is for private anonymous
+// memory, and AdviceKeepOnFork undoes it. The range is as with Discard.
 func (w writer) WipeOnFork(off, n int) error { return w.destroy(wipeOnFork, off, n) }
 
-// InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
-// as the cause, without dividing the mapping as [Protect] would. Their contents
-// are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
-// the cause. The range is as with Discard; locked pages are refused with EINVAL.
+// InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard] as the
+// cause, without dividing the mapping as [Protect] would; MADV_GUARD_INSTALL. Their
+// contents are lost, except in a file. Files need Linux 6.15, as does the cause. The range
+// is as with Discard. Locked pages are EINVAL: install the guard pages first, and lock what
+// lies between them.
 func (w writer) InstallGuardPages(off, n int) error { return w.destroy(installGuards, off, n) }
 
-// RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then
-// read as after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay
-// as they are. The range is as with Discard.
+// RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then read as
+// after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay as they are. The
+// range is as with Discard.
 func (w writer) RemoveGuardPages(off, n int) error { return w.destroy(removeGuards, off, n) }
 
-// PrefaultWrite faults the pages of n bytes at off in for writing, widened to whole
-// pages: private pages are copied, and holes of a shared file are filled;
-// MADV_POPULATE_WRITE. A full disk is a [*FaultError]. The contents do not change.
+// PrefaultWrite brings the pages of n bytes at off into memory for writing, widened to
+// whole pages; MADV_POPULATE_WRITE. Private pages are copied, and holes of a shared file
+// are filled; a full disk is a [*FaultError]. The contents do not change.
 func (u updater) PrefaultWrite(off, n int) error {
 	return u.prefault("MADV_POPULATE_WRITE", off, n, ProtWrite, unix.MADV_POPULATE_WRITE)
 }
 
-// Discard drops the pages of n bytes at off; MADV_DONTNEED. Anonymous private
-// memory then reads as zeros, a private mapping of a file as the file; shared
-// memory keeps its contents, for they belong to the file.
+// Discard drops the pages of n bytes at off; MADV_DONTNEED. Anonymous private memory then
+// reads as zeros, and a private mapping of a file as the file. Shared memory keeps its
+// contents, because they belong to the file.
 //
-// The range is one of whole pages: it starts on a page boundary and ends on one
-// or at Len. Locked pages are refused with EINVAL: see DiscardLocked. In an
-// Unknown every page must be writable. Discard runs beside views and pins, whose
-// slices then show the new contents, like every method that destroys contents.
-// Where the kernel refuses a page in the middle of the range, the pages before
-// it may be gone.
+// The range starts on a page boundary, and ends on one or at Len. In an [Unknown] every
+// page must be writable. Locked pages are EINVAL: see DiscardLocked. If it fails, a part of
+// the range can be gone.
+//
+// Like every method that destroys contents, Discard runs beside views and pins, whose
+// slices then show the new contents.
 func (u updater) Discard(off, n int) error { return u.destroy(discard, off, n) }
 
-// DiscardLocked is Discard for pages that may be locked, and stay so: a new
-// page is locked when it is touched; MADV_DONTNEED_LOCKED.
+// DiscardLocked is Discard for pages that may be locked. They stay locked: a new page is
+// locked when it is touched; MADV_DONTNEED_LOCKED.
 func (u updater) DiscardLocked(off, n int) error { return u.destroy(discardLocked, off, n) }
 
-// Free lets the kernel drop the pages when it needs memory, and until then
-// keep them; MADV_FREE. A page reads as zeros or as before until it is written
-// again, which keeps it. It is for private anonymous memory; the range is as
-// with Discard.
+// Free lets the kernel drop the pages of n bytes at off when it needs memory; MADV_FREE.
+// Until you write to a page again, it reads either as before or as zeros. It is for private
+// anonymous memory; the range is as with Discard.
 func (u updater) Free(off, n int) error { return u.destroy(free, off, n) }
 
-// Punch makes a hole in the file, or the shared anonymous memory, beneath n
-// bytes at off: they read as zeros in every mapping, and their storage is freed;
-// MADV_REMOVE. The mapping must be shared, and the range is as with Discard; but
-// the bytes of its pages that lie outside of the mapping would go, too, so a page
-// with such bytes of a file is a bad argument. A file system that cannot is
-// [errors.ErrUnsupported].
+// Punch makes a hole in the file, or the shared anonymous memory, beneath n bytes at off;
+// MADV_REMOVE. They read as zeros in every mapping, and their storage is freed. A file
+// system that cannot do it is [errors.ErrUnsupported].
+//
+// The mapping must be shared, and the range is as with Discard. A page of it that also has
+// bytes of the file outside of the mapping is a bad argument, because those would go as
+// well.
 func (u updater) Punch(off, n int) error { return u.destroy(punch, off, n) }
 
-// WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys
-// and the state of random number generators should; MADV_WIPEONFORK. It is for
-// private anonymous memory, and undone by AdviceKeepOnFork; the range is as
-// with Discard.
+// WipeOnFork makes the n bytes at off read as zeros in a forked child, as keys and the
+// state of random number generators should; MADV_WIPEONFORK. It is for private anonymous
+// memory, and AdviceKeepOnFork undoes it. The range is as with Discard.
 func (u updater) WipeOnFork(off, n int) error { return u.destroy(wipeOnFork, off, n) }
 
-// InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
-// as the cause, without dividing the mapping as [Protect] would. Their contents
-// are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
-// the cause. The range is as with Discard; locked pages are refused with EINVAL.
+// InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard] as the
+// cause, without dividing the mapping as [Protect] would; MADV_GUARD_INSTALL. Their
+// contents are lost, except in a file. Files need Linux 6.15, as does the cause. The range
+// is as with Discard. Locked pages are EINVAL: install the guard pages first, and lock what
+// lies between them.
 func (u updater) InstallGuardPages(off, n int) error { return u.destroy(installGuards, off, n) }
 
-// RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then
-// read as after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay
-// as they are. The range is as with Discard.
+// RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then read as
+// after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay as they are. The
+// range is as with Discard.
 func (u updater) RemoveGuardPages(off, n int) error { return u.destroy(removeGuards, off, n) }

@@ -35,9 +35,10 @@ var (
 	// ErrTruncated is the cause of a fault on a page that lies past the end
 	// of its file.
 	ErrTruncated = errors.New("page is past the end of the file")
-	// ErrGuard is the cause of a fault on a page of InstallGuardPages. It needs Linux
-	// 6.15, and /proc/self/pagemap, which is closed to a process that is not dumpable
-	// (PR_SET_DUMPABLE of prctl(2)); otherwise the cause is ErrFault.
+	// ErrGuard is the cause of a fault on a page of InstallGuardPages. To tell it takes
+	// Linux 6.15, and /proc/self/pagemap, which is closed to a process that is not
+	// dumpable (PR_SET_DUMPABLE of prctl(2)). Otherwise the fault is an error all the
+	// same, and the cause is ErrFault.
 	ErrGuard = errors.New("guard page")
 	// ErrSealed is returned by what would change a mapping after its Seal. It matches
 	// EPERM and ErrPermission, too.

@@ -32,9 +32,10 @@ type FaultError struct {
 	// Addr is the address that the processor reported. On s390x it is the
 	// start of the page.
 	Addr uintptr
-	// Offset in bytes from the start of the mapping: in ReadAt and WriteAt,
-	// where the copy stopped; in a view, the byte at Addr, or the first one
-	// where a page begins before the mapping.
+	// Offset in bytes from the start of the mapping, not of the file or of a
+	// ViewRange. In ReadAt and WriteAt it is where the copy stopped, in a view
+	// the byte at Addr. If only the page is known, and it begins before the
+	// mapping, it is 0.
 	Offset int
 	// Err is the cause, [ErrTruncated], [ErrPermission] or [ErrGuard], or else
 	// ErrFault.

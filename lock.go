@@ -23,7 +23,7 @@ import (
 // with madvise(2), because mlock(2) itself never returns from a page that its storage
 // cannot give. Linux before 5.14 cannot do this: there mlock(2) is used, with that danger.
 //
-// Locks do not nest. Secret memory is locked already: [errors.ErrUnsupported]. Droppable
+// One Unlock undoes any number of Locks. Secret memory is locked already: [errors.ErrUnsupported]. Droppable
 // memory cannot be locked, and is a bad argument. The kernel never locks devices, and huge
 // pages of the pool, which stay in memory anyway: for these Lock succeeds without an
 // effect.

@@ -77,9 +77,9 @@ func store(addr uintptr) {
 // Slice returns b as values of type T, as many whole ones as fit; a remainder is left off.
 // The result shares the memory of b and is valid as long as b is.
 //
-// T has a size, and neither pointers nor bools anywhere: any bytes must be a valid T, and a
-// bool other than 0 or 1 is not one. b must be aligned for T, and have the bytes of one
-// value, or none. Otherwise the error matches [os.ErrInvalid].
+// T must not be of size zero, and have neither pointers nor bools anywhere: any bytes must
+// be a valid T, and a bool other than 0 or 1 is not one. b must be aligned for T, and be
+// empty or hold at least one value. Otherwise the error matches [os.ErrInvalid].
 //
 // Values have the byte order and the layout of this processor. Between processes, only
 // aligned operations of sync/atomic are sound.

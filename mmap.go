@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package mmap maps files and memory on Linux. Permissions are part of the Go type, and a
-// page fault in a guarded access is an error, not a crash.
+// memory fault in a guarded access is an error, not a crash.
 //
 // A mapping with known permissions has them in its type: [Map] makes a [Read],
 // a [ReadWrite], … and what the type does not allow does not compile. An
@@ -10,8 +10,8 @@
 //
 // A memory fault, as on a page that a truncation took away, is a [*FaultError]
 // and not the end of the program. No function moves, replaces or re-protects memory
-// that is being read, except those with Unsafe in their names. What is not closed is
-// collected; but close it, for the collector knows nothing of address space.
+// that is being read, except those with Unsafe in their names. Close every mapping: the
+// garbage collector unmaps those that were forgotten, but it may be late.
 //
 // A program that must also run elsewhere than on Linux, or that reads its files once
 // from start to end, should not use this package.
@@ -25,16 +25,22 @@
 //
 // A transition gives a mapping other permissions, another place, size or owner:
 // [Protect], [Over], [Resize], [Move], [Split], [Join], [Forget], [Assert], and the
-// methods Close and Release. It consumes its argument: on success it returns the next
-// handle, and every copy of the old one returns [ErrMoved], or [ErrClosed] after Close.
-// On failure the old one stays valid, and the mapping is unchanged, unless the error is a
-// [*PartialError]. An access, a view or a [Pin] pins the mapping: meanwhile transitions
-// return [ErrBusy], and Close takes effect afterwards. [Mapping.Drain] waits for them.
+// method Release. It consumes its argument: on success it returns the next handle, and every
+// copy of the old one returns [ErrMoved]. On failure the old one stays valid, and the
+// mapping is unchanged, unless the error is a [*PartialError].
+//
+// An access, a view or a [Pin] pins the mapping: until it ends, transitions return
+// [ErrBusy]. [Mapping.Drain] waits for that. Close also ends the handle, but never returns
+// ErrBusy: it returns at once, and the memory is unmapped when the last pin ends.
+//
+// Code for several types declares the methods that it needs as an interface of its own, such
+// as interface{ Len() int; View(func([]byte) error) error }, which every handle with these
+// methods satisfies.
 //
 // # Ranges
 //
-// Methods with off and n act on n bytes at off. They run beside views and pins, and wait
-// only for a transition that runs. What is harmless, such as [Mapping.Prefault], is widened to whole
+// Methods with off and n act on n bytes at off. They run beside views and pins. If a
+// transition is running, they wait for its end. What is harmless, such as [Mapping.Prefault], is widened to whole
 // pages. What destroys contents, such as [ReadWrite.Discard], takes whole pages only, and
 // belongs to handles that can be written.
 //
@@ -43,6 +49,8 @@
 //   - A slice is valid until the function of its view returns, or until Unpin. The compiler
 //     does not stop you from keeping it. Touching it later is a crash, or reads what is
 //     mapped there by then.
+//   - If a file is cut off inside a page, the rest of that page reads as zeros. There is no
+//     error: only the pages behind it fault.
 //   - A goroutine that is started inside a view is not guarded, nor is C code: a fault there
 //     ends the program.
 //   - A fault while the Go runtime holds a lock of its own ends the program: a channel

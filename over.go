@@ -18,9 +18,9 @@ import (
 // and of the same size. It is a transition: it consumes m. The new pages replace the old
 // ones in one step.
 //
-// The Spec has no placement of its own and no reserve, the size of m, and a file offset
-// that is as far past a page as the address of m. A reserve of m stays, and grows into the
-// new source.
+// The Spec has no placement of its own and no reserve, and the size of m. Its file offset
+// and the address of m must have the same remainder modulo the page size. A reserve of m
+// stays, and grows into the new source.
 func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 	_, known := m.known()
 	t, err := m.inside().over(s, promised[M](), known)

@@ -50,8 +50,9 @@ func (m Mapping) Pin() (*Pin, error) {
 }
 
 // Bytes returns the memory itself, len == cap, with the length that the mapping has now: it
-// may have grown. The slice is valid until Unpin. Touch it within [Guard], or a fault ends
-// the program. It is nil after Unpin, and if some page cannot be read.
+// may have grown. It may be written if the mapping can be. The slice is valid until Unpin.
+// Touch it within [Guard], or a memory fault ends the program. It is nil after Unpin, and
+// if some page cannot be read.
 func (p *Pin) Bytes() []byte {
 	if p == nil || !p.bytes || atomic.LoadUint32(&p.users)&pinned == 0 {
 		return nil
@@ -107,10 +108,9 @@ func (p *Pin) endUse() {
 }
 
 // Guard runs fn and returns its error. A memory fault in one of the pinned mappings ends
-// fn, as a panic would, and is returned as a [*FaultError]. A fault anywhere else, and any
-// other panic, goes on as without Guard. Nil pins are skipped. If a pin has been unpinned,
-// fn is not run, and the error is ErrClosed. fn must not change the slice that the pins
-// were passed as.
+// fn, as a panic would, and is returned as a [*FaultError]. Guard does not catch other
+// faults or panics. Nil pins are skipped. If a pin has been unpinned, fn is not run, and
+// the error is ErrClosed. fn must not change the slice that the pins were passed as.
 //
 // Only the calling goroutine is guarded: not goroutines that fn starts, nor C code. Locks
 // that fn holds at a fault stay held, unless fn unlocks them with defer. Guards nest.

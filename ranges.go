@@ -96,19 +96,20 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 // offset turns an offset from the first byte into one from base.
 func (r *region) offset(off int) uintptr { return r.addr.Load() - r.Base + uintptr(off) }
 
-// Prefault faults the pages of n bytes at off in for reading, widened to whole
-// pages, so that touching them does not wait for storage; MADV_POPULATE_READ. It
-// waits in a system call, while a page fault holds up a processor of the Go
-// scheduler. If a page cannot be brought in, the error is a [*FaultError] of the lowest such
-// page: all pages before it are in memory, and pages after it may be. A page without read
-// permission is ErrPermission. Secret memory and some devices cannot be prefaulted, which
-// matches [errors.ErrUnsupported].
+// Prefault brings the pages of n bytes at off into memory for reading, widened to whole
+// pages, so that touching them does not wait for storage; MADV_POPULATE_READ. It waits in a
+// system call. A page fault that waits blocks one of the GOMAXPROCS processors of the Go
+// scheduler, with all goroutines in its queue.
+//
+// If a page cannot be brought in, the error is a [*FaultError] of the lowest such page: all
+// pages before it are in memory, and pages after it may be. A page without read permission
+// is ErrPermission. Secret memory and some devices are [errors.ErrUnsupported].
 //
 // From 32 MiB on, the range is brought in piece by piece, so that other system calls on the
 // address space get their turn. If the pages come from memory and not from storage, several
 // threads help, for all calls together at most GOMAXPROCS and at most 16. New pages are
-// placed as [Mapping.SetPolicy] says, or else on the nodes where these threads run. The same
-// holds for PrefaultWrite, Lock and [Spec.Populate].
+// placed as [Mapping.SetPolicy] says, or else on the nodes where these threads run. The
+// same holds for PrefaultWrite, Lock and [Spec.Populate].
 //
 // Pages may go again before they are touched: see Lock.
 func (m Mapping) Prefault(off, n int) error {

@@ -240,13 +240,16 @@ func (t ticket) resign() {
 	t.r.Resign(t.state)
 }
 
-// Close unmaps the mapping; munmap(2). From now on every copy of the handle, and every
+// Close unmaps the mapping; munmap(2). From now on every copy of the handle, and every new
 // access, returns ErrClosed.
 //
-// Close does not fail because of a view or a pin: the mapping stays for those that have it,
-// and is unmapped when the last one ends. A second Close returns ErrClosed, and the Close
-// of a handle that a transition has consumed ErrMoved. So a deferred Close of an old handle
-// does no harm.
+// Close does not fail because of a view or a pin, and does not wait for them: the memory is
+// unmapped when the last one ends. A second Close returns ErrClosed, and the Close of a
+// handle that a transition has consumed ErrMoved. So a deferred Close of an old handle does
+// no harm.
+//
+// Close does not wait for storage either. Call Sync first if the data must survive a power
+// failure.
 //
 // If unmapping fails, Close returns the error and the handle still works: at the limit
 // vm.max_map_count, and with EINVAL for a part of memory that the kernel does not divide,

@@ -113,8 +113,8 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) err
 // never loses a mapping. A reserve is given up.
 //
 // Resize refuses what would only fault later: to make shared anonymous memory or [Secret]
-// longer, whose size is fixed, and to make a mapping of size 0 longer that has no source
-// any more, such as an empty part of a file. Huge pages grow within their reserve only.
+// longer, whose size is fixed, and to make an empty mapping longer that has lost its
+// source, such as the empty side of a Split. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
 	old := m.Len()
 	m, err := change(m, func(r *region) error { return r.resize(size) },

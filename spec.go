@@ -69,26 +69,28 @@ func FD(fd int, offset int64, size int) Spec {
 }
 
 // Path maps a whole regular file, with the length it has when Map is called. Map opens the
-// file as the permissions and Shared need, and closes it again, which drops the locks of
-// fcntl(2) that the process holds on it. A file that stats as 0 bytes, such as those of
-// /proc, makes an empty mapping.
+// file as the permissions and Shared need, and closes it again. Closing it drops all locks
+// of fcntl(2) that this process holds on the file. A file that stats as 0 bytes, such as
+// those of /proc, makes an empty mapping.
 func Path(name string) Spec { return Spec{source: path, name: name} }
 
-// Secret maps memory that the kernel itself does not map; memfd_secret(2). It is always
-// shared, never swapped, and cannot be executed. The whole capacity counts against
-// RLIMIT_MEMLOCK, though some kernels, 6.1 and 6.12 among them, do not count it.
+// Secret maps memory that is removed from the kernel's own address space, so that the
+// kernel cannot read it by accident; memfd_secret(2). It is always shared, never swapped,
+// and cannot be executed. The whole capacity counts against RLIMIT_MEMLOCK, though some
+// kernels, 6.1 and 6.12 among them, do not count it.
 func Secret(size int) Spec { return Spec{source: secret, size: size} }
 
-// Shared makes writes reach the file and other mappings of it. The default is
-// private: a page that is written becomes a copy.
+// Shared makes writes reach the file and other mappings of it. The default is private: a
+// page that is written becomes a copy. A mapping that is only read sees the changes of its
+// file either way.
 func (s Spec) Shared() Spec { s.shared = true; return s }
 
 // Near asks for an address, rounded down to a page. The kernel takes it as a hint.
 func (s Spec) Near(addr uintptr) Spec { return s.place(place.Near, addr) }
 
 // At asks for the first byte to be exactly at addr. Nothing may be mapped there yet:
-// otherwise Map fails with EEXIST, which matches [os.ErrExist]. With an unaligned file
-// offset, addr must equal it modulo the page size.
+// otherwise Map fails with EEXIST, which matches [os.ErrExist]. addr and the file offset
+// must have the same remainder modulo the page size.
 func (s Spec) At(addr uintptr) Spec { return s.place(place.Exactly, addr) }
 
 // UnsafeOnto is [Spec.At] that replaces what is mapped there. It can take memory from
@@ -126,8 +128,8 @@ func (s Spec) Reserve(capacity int) Spec { s.reserve, s.reserved = capacity, tru
 // is none of that size, with [errors.ErrUnsupported].
 func (s Spec) HugePages(size int) Spec { s.huge, s.hugePages = size, true; return s }
 
-// Populate brings the pages into memory at Map, as far as that works, and does not say how
-// far: [Mapping.Prefault] does.
+// Populate brings the pages into memory at Map, as far as that works. It reports no error:
+// use [Mapping.Prefault] if you need to know.
 func (s Spec) Populate() Spec { s.wish.Populate = true; return s }
 
 // PopulateCached is [Spec.Populate] without waiting for storage: it brings in, for reading,
@@ -164,8 +166,8 @@ func (s Spec) Low() Spec { s.low = true; return s }
 // Droppable lets the kernel drop the pages under memory pressure, at any moment and without
 // telling: they then read as zeros. It is for what can be made again, such as a cache or
 // the state of a random number generator. MAP_DROPPABLE, Linux 6.11, for private anonymous
-// memory. It is not charged, not dumped, never swapped, cannot be locked, and reads as
-// zeros in a forked child.
+// memory. It does not count against the commit limit, is not dumped, never swapped, cannot
+// be locked, and reads as zeros in a forked child.
 func (s Spec) Droppable() Spec { s.droppable = true; return s }
 
 // Synchronous makes stores durable when the processor's caches are flushed, without a

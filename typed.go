@@ -174,8 +174,8 @@ func (m Mapping) Len() int { return int(m.measure(func(r *region) uintptr { retu
 // [Spec.Reserve] it is Len. It is 0 on a handle that is no longer good.
 func (m Mapping) Cap() int { return int(m.measure(func(r *region) uintptr { return r.cap.Load() })) }
 
-// Addr returns the address of the first byte. It is 0 on a handle that is no
-// longer good.
+// Addr returns the address of the first byte. It is 0 on a handle that is no longer good.
+// Use the address only while you hold a [Pin].
 func (m Mapping) Addr() uintptr { return m.measure(func(r *region) uintptr { return r.addr.Load() }) }
 
 // Prot returns the permissions of the mapping; of an [Unknown], what every page

@@ -37,14 +37,14 @@ func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
 	return u.transfer(p, off, ProtWrite, true)
 }
 
-// View calls f with the memory itself, len == cap, if every page can be read; otherwise
-// it returns ErrPermission. The slice is valid until f returns, and the mapping stays as
-// it is so long. A fault ends f and is returned as a [*FaultError]; see [Guard].
+// View calls f with the memory itself, len == cap, if every page can be read; otherwise it
+// returns ErrPermission. The slice is valid until f returns, and the mapping stays as it is
+// until then. A memory fault ends f and is returned as a [*FaultError]; see [Guard].
 func (u Unknown) View(f func(b []byte) error) error { return u.viewAllowed(ProtRead, f) }
 
 // Update calls f with the memory itself, to read and to write, if every page can be read
-// and written; otherwise it returns ErrPermission. The slice is valid until f returns,
-// and the mapping stays as it is so long. A fault ends f and is returned as a
+// and written; otherwise it returns ErrPermission. The slice is valid until f returns, and
+// the mapping stays as it is until then. A memory fault ends f and is returned as a
 // [*FaultError]; see [Guard].
 func (u Unknown) Update(f func(b []byte) error) error {
 	return u.viewAllowed(ProtRead|ProtWrite, f)
@@ -63,9 +63,9 @@ func (u Unknown) UpdateRange(off, n int, f func(b []byte) error) error {
 }
 
 // UnsafeBytes returns the memory itself, neither guarded nor pinned, and nil unless every
-// page can be read. A fault ends the program, and so does touching the slice after Close
-// or a transition that moves the mapping, if it does not read another mapping's bytes. The
-// mapping is never collected from now on.
+// page can be read. A memory fault ends the program. After Close, or a transition that
+// moves the mapping, touching the slice ends the program or reaches another mapping's
+// bytes. The mapping is never collected from now on.
 func (u Unknown) UnsafeBytes() []byte { return u.lend(ProtRead) }
 
 // ProtOf returns what every page of the n bytes at off allows. It is ProtNone for no
@@ -135,15 +135,21 @@ func (u Unknown) ProtectRange(off, n int, p Prot) error {
 	return nil
 }
 
-// Place maps s inside this mapping, over the pages of its bytes at off, with
-// permissions p: so a loader lays out segments, and a ring buffer its mirror.
+// Place maps s inside this mapping, over the pages of its bytes at off, with permissions p.
+// So a loader lays out segments, and a ring buffer is mapped twice, back to back:
 //
-// The range must end on a page boundary or at Len, and start on one; with an
-// unaligned file offset it starts as far past one. The Spec has no placement of
-// its own and no reserve. The new pages replace the old ones in one step: on
-// failure the mapping is as it was.
+//	u, err := mmap.MapUnknown(mmap.Anonymous(2*n), mmap.ProtNone)
+//	ring := mmap.File(memfd, 0, n).Shared()
+//	err = u.Place(0, ring, mmap.ProtRead|mmap.ProtWrite)
+//	err = u.Place(n, ring, mmap.ProtRead|mmap.ProtWrite)
+//	m, err := mmap.Assert[mmap.ReadWrite](u)
 //
-// A device whose driver accepts no other address, as an SGX enclave, is mapped in
+// The range must end on a page boundary or at Len. Its address and the file offset must
+// have the same remainder modulo the page size. The Spec has no placement of its own and no
+// reserve. The new pages replace the old ones in one step: on failure the mapping is as it
+// was.
+//
+// A device whose driver accepts no other address, such as an SGX enclave, is mapped in
 // place. The driver can refuse when the old pages are gone, so these must be anonymous
 // without permissions, or of the same device; otherwise the error matches EBUSY. If a
 // refusal leaves a hole, it is filled with inaccessible pages, and the error is a

@@ -1,7 +1,7 @@
 //go:build linux
 
 // Package live tells which mappings of package mmap are alive, and where they were made.
-// A program that does not import it pays nothing.
+// A program that does not import it pays next to nothing: one atomic load for each mapping.
 //
 // While [Record] is on, the profile github.com/mmarinus/mmap/live of [runtime/pprof]
 // counts live mappings by the stack that made them, so net/http/pprof serves it.
@@ -43,9 +43,9 @@ var record = struct {
 // watcher, once it has been told of a mapping, has to hear of its end: it stays.
 var watcher = &birth.Watcher{Born: born, Gone: gone}
 
-// Record says whether mappings that are made from now on remember the stack that makes
-// them. What was recorded stays. It is safe to call from several goroutines; the last call
-// counts.
+// Record(true) has every new mapping store the call stack that makes it, and Record(false)
+// stops that. What was stored stays. It is safe to call from several goroutines; the last
+// call counts.
 func Record(on bool) {
 	record.Lock()
 	defer record.Unlock()
@@ -130,7 +130,7 @@ type TB interface {
 	Errorf(format string, args ...any)
 }
 
-// Check makes each mapping that was made since the call, and is not closed at the end of
+// Check makes each mapping that is made after the call, and is not closed at the end of
 // the test, an error of the test that says where it was made. A mapping that the collector
 // has unmapped was not closed either. Call Check first in the test, so that it looks after all
 // other cleanups. Do not use it in parallel tests, whose mappings it would report, too.

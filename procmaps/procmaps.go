@@ -6,7 +6,7 @@
 // takes one (PROCMAP_QUERY, Linux 6.11), else by reading. [Parse] and [Scan]
 // read text that comes from elsewhere, a core dump's note or a bug report.
 //
-// Two things the text cannot tell apart. The kernel writes a newline in a name
+// The text is ambiguous in two cases. The kernel writes a newline in a name
 // as \012 and leaves a backslash alone, so a file whose name holds these four
 // characters is reported with a newline. It appends " (deleted)" to the name of
 // an unlinked file, so a file whose name ends like that is reported as deleted.

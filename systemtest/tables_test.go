@@ -67,7 +67,7 @@ func TestFeatureTable(t *testing.T) {
 	}
 	types := map[string]reflect.Type{
 		"Spec": reflect.TypeFor[mmap.Spec](), "Unknown": reflect.TypeFor[mmap.Unknown](),
-		"Read": reflect.TypeFor[mmap.Read](), "ReadWrite": reflect.TypeFor[mmap.ReadWrite](),
+		"Mapping": reflect.TypeFor[mmap.Mapping](), "Read": reflect.TypeFor[mmap.Read](), "ReadWrite": reflect.TypeFor[mmap.ReadWrite](),
 	}
 	all, _, _ := strings.Cut(document(t, "features.md"), "## Left out on purpose")
 	quoted, rows := regexp.MustCompile("`([^`]+)`"), 0
