@@ -24,7 +24,8 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 	}
 	at, size := t.r.addr.Load()+uintptr(off), t.r.len.Load()
 	inside := uint64(off) <= uint64(size) && uintptr(len(p)) <= size-uintptr(off)
-	if !inside || uintptr(len(p)) > kernel.PageSize-at&(kernel.PageSize-1) || checked && !Prot(t.r.prot.Load()).allows(need) {
+	inPage := uintptr(len(p)) <= kernel.PageSize-at&(kernel.PageSize-1)
+	if !inside || !inPage || checked && !Prot(t.r.prot.Load()).allows(need) {
 		return transferRest(g, p, off, checked)
 	}
 	g.at = at
