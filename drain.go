@@ -51,7 +51,7 @@ func (m Mapping) Drain(ctx context.Context, fn func() error) error {
 	var err error
 	a := m.r.Drain(m.state, whenDone, func() bool {
 		err = fn()
-		return errors.Is(err, ErrBusy)
+		return errors.Is(err, ErrBusy) && m.r.attachment() == nil
 	})
 	switch {
 	case a == latch.OK:

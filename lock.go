@@ -45,10 +45,14 @@ func (t ticket) lockPages(op string, l place.Locking, off, n int) error {
 				return fail.Hint(unix.EACCES, "a page can neither be read nor written")
 			}
 		}
+		end, err := r.alone(parts, place.Stretch.InMemory)
+		if err != nil {
+			return err
+		}
+		defer end()
 		var held [4]kernel.Area
 		before, _ := place.LockedAreas(held[:0], addr, size)
-		err := l.Apply(parts...)
-		if err == nil {
+		if err = l.Apply(parts...); err == nil {
 			err = place.PassedOver(parts)
 		}
 		if err != nil {
