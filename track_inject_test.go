@@ -74,17 +74,17 @@ func trackOperations(add func(name, says string, prepare func(b *bed) func() err
 		})
 	}
 	add("track, reset", "reset of ", func(b *bed) func() error {
-		m := on(b, must(Map[ReadWrite](Anonymous(8*pg))))
+		m := on(b, must(Map[ReadWrite](Anonymous(pages*pg))))
 		tracker := must(m.Track())
 		written(m)
 		return func() error {
-			err := tracker.Reset(0, 8*pg)
+			err := tracker.Reset(0, pages*pg)
 			if err == nil {
 				return nil
 			}
 			tracker.on.marking.Lock()
 			defer tracker.on.marking.Unlock()
-			if !slices.Equal(tracker.on.marks, pageSet{{0, 8 * pageSize}}) {
+			if !slices.Equal(tracker.on.marks, pageSet{{0, pages * pageSize}}) {
 				return fmt.Errorf("of a reset that failed there are %v marked", tracker.on.marks)
 			}
 			return err
