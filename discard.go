@@ -104,7 +104,8 @@ func (w writer) WipeOnFork(off, n int) error { return w.destroy(wipeOnFork, off,
 // InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
 // as the cause, without dividing the mapping as [Protect] would. Their contents
 // are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
-// the cause. The range is as with Discard; locked pages are refused with EINVAL.
+// the cause. The range is as with Discard; locked pages are refused with EINVAL. Beside a
+// [Tracker], anything but private anonymous memory is ErrBusy: the call would never return.
 func (w writer) InstallGuardPages(off, n int) error { return w.destroy(installGuards, off, n) }
 
 // RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then
@@ -175,7 +176,8 @@ func (u updater) WipeOnFork(off, n int) error { return u.destroy(wipeOnFork, off
 // InstallGuardPages makes touching the n bytes at off a fault, with [ErrGuard]
 // as the cause, without dividing the mapping as [Protect] would. Their contents
 // are lost, except in a file; MADV_GUARD_INSTALL. Files need Linux 6.15, as does
-// the cause. The range is as with Discard; locked pages are refused with EINVAL.
+// the cause. The range is as with Discard; locked pages are refused with EINVAL. Beside a
+// [Tracker], anything but private anonymous memory is ErrBusy: the call would never return.
 func (u updater) InstallGuardPages(off, n int) error { return u.destroy(installGuards, off, n) }
 
 // RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then

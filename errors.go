@@ -26,7 +26,8 @@ var (
 	// mapping belongs to the handle that the transition returned.
 	ErrMoved = errors.New("handle was consumed by a transition")
 	// ErrBusy refuses a transition of a mapping that is being accessed, is
-	// pinned, or is in another transition. [Mapping.Drain] waits for them.
+	// pinned, or is in another transition. [Mapping.Drain] waits for them. It also refuses
+	// one beside a [Tracker], for which nothing waits, and some calls: see Track.
 	ErrBusy = errors.New("mapping is in use")
 	// ErrCapacity refuses growth beyond what was reserved.
 	ErrCapacity = errors.New("beyond the reserved capacity")

@@ -25,7 +25,8 @@ import (
 // and that is what happens.
 //
 // Locks do not nest. Secret memory is locked already: [errors.ErrUnsupported].
-// Droppable memory cannot be locked, and is a bad argument. Two kinds the kernel
+// Droppable memory cannot be locked, and is a bad argument. Beside a [Tracker], pages of a
+// file system's file are ErrBusy, because they would never come into memory. Two kinds the kernel
 // never locks, and there Lock succeeds without an effect: devices, and huge pages of
 // the pool, which stay in memory anyway.
 func (m Mapping) Lock(off, n int) error { return m.lockPages("lock", place.Locked, off, n) }

@@ -33,8 +33,7 @@ type Span struct{ Off, Len int }
 //
 // A page counts as written, too, if its contents were destroyed by Discard, DiscardLocked,
 // Free, Punch, InstallGuardPages or RemoveGuardPages, and if PrefaultWrite or a Lock has
-// brought it in for writing. A page given to Free can turn to zeros later without counting
-// again.
+// brought it in for writing. A page given to Free counts again when the kernel drops it.
 //
 // Writes that do not go through this mapping are not seen: those of another mapping of the
 // memory, of another process, of write(2) to the file, and by I/O for which the kernel had
@@ -149,7 +148,16 @@ func (a *attachment) watch(base, size, data uintptr) error {
 	}
 	// The protection is kept in page tables, also of pages that are not there yet. Those of
 	// the reserve get it when they are needed: there can be very many.
-	return a.protect(base, data)
+	return a.reset(base, stretch{0, data})
+}
+
+// reset makes pages count as not written.
+func (a *attachment) reset(base uintptr, in stretch) error {
+	err := a.protect(base+in.start, in.end-in.start)
+	if err == nil {
+		_, err = a.scan(isWritten, base, in, true) // guard pages are protected by this alone
+	}
+	return err
 }
 
 // protect makes the kernel note the next write to each page.
@@ -190,16 +198,16 @@ func (a *attachment) scan(ask sys.PageScan, base uintptr, in stretch, protect bo
 	return found, nil
 }
 
-// written returns the pages of a range that the kernel notes as written; protect says that
-// they are noted anew from now on.
-//
-// A page that was written, and has been taken from the page tables since, is there no more
+// isWritten asks for pages that are not protected. A page that was written, and has been taken from the page tables since, is there no more
 // and not protected: with this mask it counts as written. Pages that nobody has touched are
 // protected all the same (WP_UNPOPULATED). And PM_SCAN_CHECK_WPASYNC is not used: a scan
 // that it ends has protected pages, and told of none.
+var isWritten = sys.PageScan{Mask: sys.PAGE_IS_WRITTEN, Return: sys.PAGE_IS_WRITTEN}
+
+// written returns the pages of a range that the kernel notes as written; protect says that
+// they are noted anew from now on.
 func (a *attachment) written(base uintptr, in stretch, protect bool) (found pageSet, err error) {
-	ask := sys.PageScan{Mask: sys.PAGE_IS_WRITTEN, Return: sys.PAGE_IS_WRITTEN}
-	if found, err = a.scan(ask, base, in, protect); err != nil {
+	if found, err = a.scan(isWritten, base, in, protect); err != nil {
 		return nil, err
 	}
 	// What somebody else has mapped here is passed over. This looks at areas only.
@@ -314,10 +322,14 @@ func (r *region) spans(pages pageSet) []Span {
 // for page tables. Of several calls at once, each page is returned by one.
 func (t *Tracker) Take(off, n int) (spans []Span, err error) {
 	err = t.within("take", off, n, func(r *region, in stretch) error {
+		var err error
 		marked := t.on.unmark(in)
-		pages, err := t.on.written(r.Base, in, true)
-		for _, s := range marked { // so that they are protected where nothing is, too
+		for _, s := range marked { // also where no page is, which the scan would not protect
 			err = cmp.Or(err, t.on.protect(r.Base+s.start, s.end-s.start))
+		}
+		var pages pageSet
+		if err == nil {
+			pages, err = t.on.written(r.Base, in, true)
 		}
 		if err != nil {
 			t.on.mark(in)
@@ -360,7 +372,7 @@ func (t *Tracker) Mark(off, n int) error {
 func (t *Tracker) Reset(off, n int) error {
 	return t.within("reset", off, n, func(r *region, in stretch) error {
 		t.on.unmark(in)
-		err := t.on.protect(r.Base+in.start, in.end-in.start)
+		err := t.on.reset(r.Base, in)
 		if err != nil {
 			t.on.mark(in)
 		}

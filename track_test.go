@@ -592,7 +592,7 @@ func TestTrackReplication(t *testing.T) {
 func TestTrackConcurrent(t *testing.T) {
 	trackable(t)
 	pg := int(pageSize)
-	for range 50 {
+	for range 20 {
 		m := must(Map[ReadWrite](Anonymous(4 * pg).Reserve(64 * pg)))
 		var all sync.WaitGroup
 		for range 3 {
