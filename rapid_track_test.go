@@ -49,21 +49,34 @@ func TestTrackOperations(t *testing.T) {
 	if testkit.HasSecret(t) {
 		specs["secret"] = mmap.Secret(all)
 	}
-	for name, s := range specs {
+	run := func(name string, s mmap.Spec, pg, large int) {
 		t.Run(name, func(t *testing.T) {
 			actions := 0
 			for range rounds {
-				rapid.Check(t, trackOperations(s.Reserve(size), name, &actions))
+				rapid.Check(t, trackOperations(s, name, pg, large, &actions))
 			}
 			t.Logf("%d actions", actions)
 		})
 	}
+	for name, s := range specs {
+		run(name, s.Reserve(size), onePage, 0)
+	}
+	if thp := mmap.TransparentHuge(); thp > 0 {
+		run("transparent huge", mmap.Anonymous(2*thp).Align(thp), onePage, thp/onePage)
+	}
+	t.Run("pool", func(t *testing.T) {
+		huge := mmap.WithHugePages(t, 8)
+		run("huge", mmap.Anonymous(3*huge).HugePages(0).Reserve(6*huge), huge, 0)
+	})
 }
 
 // A trackMachine is the model of one tracked mapping.
 type trackMachine struct {
 	m       mmap.ReadWrite
 	tracker *mmap.Tracker
+	pg      int    // the size of a page
+	large   int    // pages that are drawn as one now and then, as a huge page is; 0: none
+	looked  int    // at how many pages
 	written []bool // by page
 	data    []byte // what each page holds
 	file    []byte // what a discarded page of a private file shows; nil: it becomes zeros, or stays
@@ -72,14 +85,18 @@ type trackMachine struct {
 	guard   []bool
 }
 
-func trackOperations(s mmap.Spec, kind string, actions *int) func(*rapid.T) {
+func trackOperations(s mmap.Spec, kind string, pg, large int, actions *int) func(*rapid.T) {
 	return func(t *rapid.T) {
 		m, err := mmap.Map[mmap.ReadWrite](s)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer m.Close()
-		x := &trackMachine{m: m, written: make([]bool, m.Len()/onePage), freed: make([]bool, m.Cap()/onePage), guard: make([]bool, m.Cap()/onePage)}
+		if kind == "transparent huge" {
+			m.Advise(0, m.Len(), mmap.AdviceHugePage)
+		}
+		n := m.Cap() / pg
+		x := &trackMachine{m: m, pg: pg, large: large, written: make([]bool, m.Len()/pg), freed: make([]bool, n), guard: make([]bool, n)}
 		x.stays = kind == "shared" || kind == "memfd" || kind == "file" || kind == "secret"
 		x.data = make([]byte, m.Len())
 		if _, err := m.ReadAt(x.data, 0); err != nil {
@@ -135,13 +152,13 @@ func readSpec(s mmap.Spec, to []byte) error {
 	return err
 }
 
-func (x *trackMachine) page(i int) []byte { return x.data[i*onePage : (i+1)*onePage] }
+func (x *trackMachine) page(i int) []byte { return x.data[i*x.pg : (i+1)*x.pg] }
 
 func (x *trackMachine) discarded(page int) {
 	switch {
 	case x.stays:
 	case x.file != nil:
-		copy(x.page(page), x.file[page*onePage:])
+		copy(x.page(page), x.file[page*x.pg:])
 	default:
 		clear(x.page(page))
 	}
@@ -150,6 +167,9 @@ func (x *trackMachine) discarded(page int) {
 
 // draw draws a range of pages.
 func (x *trackMachine) draw(t *rapid.T) (first, n int) {
+	if x.large > 0 && rapid.IntRange(0, 3).Draw(t, "large") == 0 {
+		return rapid.IntRange(0, len(x.written)/x.large-1).Draw(t, "page") * x.large, x.large
+	}
 	first = rapid.IntRange(0, len(x.written)-1).Draw(t, "page")
 	return first, rapid.IntRange(1, min(4, len(x.written)-first)).Draw(t, "pages")
 }
@@ -160,11 +180,11 @@ func (x *trackMachine) compare(t *rapid.T, what string, spans []mmap.Span, err e
 	t.Helper()
 	is, end := make([]bool, len(x.written)), -1
 	for _, s := range spans {
-		if s.Off%onePage != 0 || s.Len <= 0 || s.Len%onePage != 0 || s.Off <= end || s.Off < first*onePage || s.Off+s.Len > (first+n)*onePage {
+		if s.Off%x.pg != 0 || s.Len <= 0 || s.Len%x.pg != 0 || s.Off <= end || s.Off < first*x.pg || s.Off+s.Len > (first+n)*x.pg {
 			t.Fatalf("%s: spans %v of %d pages at page %d", what, spans, n, first)
 		}
-		for end = s.Off + s.Len; s.Len > 0; s.Len -= onePage {
-			is[(s.Off+s.Len)/onePage-1] = true
+		for end = s.Off + s.Len; s.Len > 0; s.Len -= x.pg {
+			is[(s.Off+s.Len)/x.pg-1] = true
 		}
 	}
 	for i := first; i < first+n && err == nil; i++ {
@@ -189,16 +209,23 @@ func (x *trackMachine) set(first, n int, written bool) {
 func (x *trackMachine) check(t *rapid.T) {
 	got, err := x.tracker.Written(0, x.m.Len())
 	x.compare(t, "written", got, err, 0, len(x.written))
-	b := make([]byte, onePage)
+	b := make([]byte, x.pg)
 	for i := range x.written {
-		n, err := x.m.ReadAt(b, int64(i*onePage))
+		if most := 24; len(x.written)*x.pg > most*onePage { // dear
+			if i >= most*onePage/x.pg+1 {
+				break
+			}
+			x.looked++
+			i = x.looked % len(x.written)
+		}
+		n, err := x.m.ReadAt(b, int64(i*x.pg))
 		switch {
 		case x.guard[i] && (n > 0 || !errors.Is(err, mmap.ErrFault)):
 			t.Fatalf("page %d is a guard page: %d, %v", i, n, err)
 		case x.guard[i]:
 		case err != nil:
 			t.Fatal(err)
-		case !bytes.Equal(b, x.page(i)) && !(x.freed[i] && bytes.Equal(b, zeroPage)):
+		case !bytes.Equal(b, x.page(i)) && !(x.freed[i] && len(bytes.TrimLeft(b, "\x00")) == 0):
 			t.Fatalf("page %d differs", i)
 		}
 	}
@@ -217,8 +244,8 @@ func (x *trackMachine) bytes(t *rapid.T) (b []byte, off int) {
 	if x.guarded(first, n) {
 		return nil, 0
 	}
-	off = first*onePage + rapid.IntRange(0, onePage-1).Draw(t, "at")
-	b = bytes.Repeat([]byte{rapid.Byte().Draw(t, "value")}, rapid.IntRange(1, (first+n)*onePage-off).Draw(t, "bytes"))
+	off = first*x.pg + rapid.IntRange(0, x.pg-1).Draw(t, "at")
+	b = bytes.Repeat([]byte{rapid.Byte().Draw(t, "value")}, rapid.IntRange(1, min(4*onePage, (first+n)*x.pg-off)).Draw(t, "bytes"))
 	return b, off
 }
 
@@ -228,7 +255,7 @@ func (x *trackMachine) wrote(b []byte, off int) {
 		return
 	}
 	copy(x.data[off:], b)
-	for i := off / onePage; i*onePage < off+len(b); i++ {
+	for i := off / x.pg; i*x.pg < off+len(b); i++ {
 		x.written[i], x.freed[i] = true, false
 	}
 }
@@ -244,9 +271,9 @@ func (x *trackMachine) write(t *rapid.T) {
 
 // refresh takes what freed pages show by now, of which a write keeps the rest.
 func (x *trackMachine) refresh(off, n int) {
-	for i := off / onePage; i*onePage < off+n; i++ {
+	for i := off / x.pg; i*x.pg < off+n; i++ {
 		if x.freed[i] {
-			x.m.ReadAt(x.page(i), int64(i*onePage))
+			x.m.ReadAt(x.page(i), int64(i*x.pg))
 		}
 	}
 }
@@ -254,7 +281,7 @@ func (x *trackMachine) refresh(off, n int) {
 // kernelWrite has the kernel write, which cannot do so to secret memory.
 func (x *trackMachine) kernelWrite(t *rapid.T) {
 	b, off := x.bytes(t)
-	b = b[:min(len(b), 4*onePage)]
+	b = b[:min(len(b), 4*onePage)] // what a pipe holds
 	if len(b) == 0 {
 		return
 	}
@@ -295,7 +322,7 @@ func (x *trackMachine) update(t *rapid.T) {
 func (x *trackMachine) destroy(f func(m mmap.ReadWrite, off, n int) error, effect func(page int)) func(*rapid.T) {
 	return func(t *rapid.T) {
 		first, n := x.draw(t)
-		err := f(x.m, first*onePage, n*onePage)
+		err := f(x.m, first*x.pg, n*x.pg)
 		if errors.Is(err, mmap.ErrBusy) {
 			return // guard pages of what is not private and anonymous
 		}
@@ -309,19 +336,19 @@ func (x *trackMachine) destroy(f func(m mmap.ReadWrite, off, n int) error, effec
 // prefault brings pages in for reading, which writes nothing.
 func (x *trackMachine) prefault(t *rapid.T) {
 	first, n := x.draw(t)
-	x.m.Prefault(first*onePage, n*onePage)
-	x.m.Advise(first*onePage, n*onePage, mmap.AdvicePageOut)
+	x.m.Prefault(first*x.pg, n*x.pg)
+	x.m.Advise(first*x.pg, n*x.pg, mmap.AdvicePageOut)
 }
 
 func (x *trackMachine) grow(t *rapid.T) {
-	if len(x.written) == x.m.Cap()/onePage {
+	if len(x.written) == x.m.Cap()/x.pg {
 		return
 	}
-	was, n := len(x.data), rapid.IntRange(1, x.m.Cap()/onePage-len(x.written)).Draw(t, "more")
-	if err := mmap.Grow(x.m, was+n*onePage); err != nil {
+	was, n := len(x.data), rapid.IntRange(1, x.m.Cap()/x.pg-len(x.written)).Draw(t, "more")
+	if err := mmap.Grow(x.m, was+n*x.pg); err != nil {
 		t.Fatal(err)
 	}
-	x.data, x.written = append(x.data, make([]byte, n*onePage)...), append(x.written, make([]bool, n)...)
+	x.data, x.written = append(x.data, make([]byte, n*x.pg)...), append(x.written, make([]bool, n)...)
 	if _, err := x.m.ReadAt(x.data[was:], int64(was)); err != nil {
 		t.Fatal(err)
 	}
@@ -329,14 +356,14 @@ func (x *trackMachine) grow(t *rapid.T) {
 
 func (x *trackMachine) take(t *rapid.T) {
 	first, n := x.draw(t)
-	got, err := x.tracker.Take(first*onePage, n*onePage)
+	got, err := x.tracker.Take(first*x.pg, n*x.pg)
 	x.compare(t, "take", got, err, first, n)
 	x.set(first, n, false)
 }
 
 func (x *trackMachine) mark(t *rapid.T) {
 	first, n := x.draw(t)
-	if err := x.tracker.Mark(first*onePage, n*onePage); err != nil {
+	if err := x.tracker.Mark(first*x.pg, n*x.pg); err != nil {
 		t.Fatal(err)
 	}
 	x.set(first, n, true)
@@ -344,7 +371,7 @@ func (x *trackMachine) mark(t *rapid.T) {
 
 func (x *trackMachine) reset(t *rapid.T) {
 	first, n := x.draw(t)
-	if err := x.tracker.Reset(first*onePage, n*onePage); err != nil {
+	if err := x.tracker.Reset(first*x.pg, n*x.pg); err != nil {
 		t.Fatal(err)
 	}
 	x.set(first, n, false)

@@ -198,10 +198,11 @@ func (a *attachment) scan(ask sys.PageScan, base uintptr, in stretch, protect bo
 	return found, nil
 }
 
-// isWritten asks for pages that are not protected. A page that was written, and has been taken from the page tables since, is there no more
-// and not protected: with this mask it counts as written. Pages that nobody has touched are
-// protected all the same (WP_UNPOPULATED). And PM_SCAN_CHECK_WPASYNC is not used: a scan
-// that it ends has protected pages, and told of none.
+// isWritten asks for pages that are not protected. A page that was written, and has been
+// taken from the page tables since, counts: it is not there, and not protected. One that
+// nobody has touched does not: it is protected, too (WP_UNPOPULATED). The flag
+// PM_SCAN_CHECK_WPASYNC is not used: a scan that it ends has protected pages, and told of
+// none.
 var isWritten = sys.PageScan{Mask: sys.PAGE_IS_WRITTEN, Return: sys.PAGE_IS_WRITTEN}
 
 // written returns the pages of a range that the kernel notes as written; protect says that

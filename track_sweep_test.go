@@ -185,7 +185,7 @@ func sweepTracked(t *testing.T, from int) {
 	for _, k := range trackedKinds(t) {
 		for _, name := range names {
 			for _, when := range []string{"untouched", "touched", "locked"} {
-				if at++; at < from {
+				if at++; at < from || name == "seal" && k.name == "huge" { // which the pool would not get back
 					continue
 				}
 				fmt.Printf("case %d: %s, %s, %s\n", at, k.name, when, name)
