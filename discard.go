@@ -4,6 +4,7 @@ package mmap
 
 import (
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -13,16 +14,18 @@ type loss struct {
 	name   string
 	advice int
 	hint   string
+	spares bool // what this process sees
 }
 
 var (
-	discard       = loss{"MADV_DONTNEED", unix.MADV_DONTNEED, "the pages are locked, or of a device"}
-	discardLocked = loss{"MADV_DONTNEED_LOCKED", unix.MADV_DONTNEED_LOCKED, "the pages are of a device"}
-	free          = loss{"MADV_FREE", unix.MADV_FREE, "the pages are locked, or not private anonymous memory"}
-	punch         = loss{"MADV_REMOVE", unix.MADV_REMOVE, "the pages are locked, or private"}
-	wipeOnFork    = loss{"MADV_WIPEONFORK", unix.MADV_WIPEONFORK, "not private anonymous memory"}
-	installGuards = loss{"MADV_GUARD_INSTALL", sys.MADV_GUARD_INSTALL, "the pages are locked or huge, or the file cannot"}
-	removeGuards  = loss{"MADV_GUARD_REMOVE", sys.MADV_GUARD_REMOVE, "the pages are huge, or of a device"}
+	discard       = loss{"MADV_DONTNEED", unix.MADV_DONTNEED, "the pages are locked, or of a device", false}
+	discardLocked = loss{"MADV_DONTNEED_LOCKED", unix.MADV_DONTNEED_LOCKED, "the pages are of a device", false}
+	free          = loss{"MADV_FREE", unix.MADV_FREE, "the pages are locked, or not private anonymous memory", false}
+	punch         = loss{"MADV_REMOVE", unix.MADV_REMOVE, "the pages are locked, or private", false}
+	wipeOnFork    = loss{"MADV_WIPEONFORK", unix.MADV_WIPEONFORK, "not private anonymous memory", true}
+	installGuards = loss{"MADV_GUARD_INSTALL", sys.MADV_GUARD_INSTALL,
+		"the pages are locked or huge, or the file cannot", false}
+	removeGuards = loss{"MADV_GUARD_REMOVE", sys.MADV_GUARD_REMOVE, "the pages are huge, or of a device", false}
 )
 
 // destroy gives advice that loses contents.
@@ -39,7 +42,19 @@ func (t ticket) destroy(l loss, off, n int) error {
 		if l.advice == unix.MADV_REMOVE && wider && first.Flags&last.Flags&unix.MAP_ANONYMOUS == 0 {
 			return fail.Bad("", "the first or the last page holds other bytes of the file, too")
 		}
-		return whyNot(sys.Madvise(addr, size, l.advice), l.name, l.hint)
+		start := addr - r.Base
+		if l.advice == sys.MADV_GUARD_INSTALL {
+			end, err := r.alone(r.stretches(nil, start, start+size), place.Stretch.IsPrivateMemory)
+			if err != nil {
+				return err
+			}
+			defer end()
+		}
+		err := sys.Madvise(addr, size, l.advice)
+		if a := r.attachment(); a != nil && !l.spares {
+			a.mark(stretch{start, start + size}) // also of a call that has failed, perhaps half-way
+		}
+		return whyNot(err, l.name, l.hint)
 	})
 }
 
@@ -89,13 +104,31 @@ func (w writer) WipeOnFork(off, n int) error { return w.destroy(wipeOnFork, off,
 // cause, without dividing the mapping as [Protect] would; MADV_GUARD_INSTALL. Their
 // contents are lost, except in a file. Files need Linux 6.15, as does the cause. The range
 // is as with Discard. Locked pages are EINVAL: install the guard pages first, and lock what
-// lies between them.
+// lies between them. Beside a [Tracker], anything but private anonymous memory is ErrBusy,
+// because the call would never return.
 func (w writer) InstallGuardPages(off, n int) error { return w.destroy(installGuards, off, n) }
 
 // RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then read as
 // after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay as they are. The
 // range is as with Discard.
 func (w writer) RemoveGuardPages(off, n int) error { return w.destroy(removeGuards, off, n) }
+
+// Track begins to note which pages are written, none of which counts as written yet;
+// userfaultfd(2) and PAGEMAP_SCAN, Linux 6.7 on amd64 and 6.10 on arm64. It takes no
+// privileges, and 8 bytes of page tables for each page within Len. Pages that Grow adds are
+// tracked, too.
+//
+// As a [Pin] does, a [Tracker] refuses transitions with ErrBusy; Close of the mapping ends
+// it. While there is one, a second Track returns ErrBusy, and so do Lock and LockOnFault of
+// pages of a file system's file and InstallGuardPages of anything but private anonymous
+// memory, which the kernel would never return from. Track returns ErrBusy beside such calls,
+// and for a mapping that has locked pages of a file. Do not call mlockall(2) meanwhile.
+// [Mapping.Collapse] returns EBUSY.
+//
+// Where a seccomp filter forbids userfaultfd(2), as that of containers can, the error is
+// EPERM. Memory of devices and droppable memory is [errors.ErrUnsupported]. A shared
+// mapping of a file that is open for reading only is EPERM.
+func (w writer) Track() (*Tracker, error) { return w.track() }
 
 // PrefaultWrite brings the pages of n bytes at off into memory for writing, widened to
 // whole pages; MADV_POPULATE_WRITE. Private pages are copied, and holes of a shared file
@@ -143,10 +176,28 @@ func (u updater) WipeOnFork(off, n int) error { return u.destroy(wipeOnFork, off
 // cause, without dividing the mapping as [Protect] would; MADV_GUARD_INSTALL. Their
 // contents are lost, except in a file. Files need Linux 6.15, as does the cause. The range
 // is as with Discard. Locked pages are EINVAL: install the guard pages first, and lock what
-// lies between them.
+// lies between them. Beside a [Tracker], anything but private anonymous memory is ErrBusy,
+// because the call would never return.
 func (u updater) InstallGuardPages(off, n int) error { return u.destroy(installGuards, off, n) }
 
 // RemoveGuardPages undoes InstallGuardPages for the n bytes at off, which then read as
 // after Discard; MADV_GUARD_REMOVE. Pages that are no guard pages stay as they are. The
 // range is as with Discard.
 func (u updater) RemoveGuardPages(off, n int) error { return u.destroy(removeGuards, off, n) }
+
+// Track begins to note which pages are written, none of which counts as written yet;
+// userfaultfd(2) and PAGEMAP_SCAN, Linux 6.7 on amd64 and 6.10 on arm64. It takes no
+// privileges, and 8 bytes of page tables for each page within Len. Pages that Grow adds are
+// tracked, too.
+//
+// As a [Pin] does, a [Tracker] refuses transitions with ErrBusy; Close of the mapping ends
+// it. While there is one, a second Track returns ErrBusy, and so do Lock and LockOnFault of
+// pages of a file system's file and InstallGuardPages of anything but private anonymous
+// memory, which the kernel would never return from. Track returns ErrBusy beside such calls,
+// and for a mapping that has locked pages of a file. Do not call mlockall(2) meanwhile.
+// [Mapping.Collapse] returns EBUSY.
+//
+// Where a seccomp filter forbids userfaultfd(2), as that of containers can, the error is
+// EPERM. Memory of devices and droppable memory is [errors.ErrUnsupported]. A shared
+// mapping of a file that is open for reading only is EPERM.
+func (u updater) Track() (*Tracker, error) { return u.track() }

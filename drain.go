@@ -38,6 +38,8 @@ import (
 // holds, Drain waits until ctx ends, and so it does for accesses that last longer than a
 // second and overlap. All other accesses are slow meanwhile: give ctx a deadline.
 //
+// For a [Tracker] it does not wait: ErrBusy of fn is the result then.
+//
 // Several Drains of a mapping take turns, round by round, also a Drain within fn.
 // m.Drain(ctx, m.Close) is a Close that waits for the last reader.
 func (m Mapping) Drain(ctx context.Context, fn func() error) error {
@@ -51,7 +53,7 @@ func (m Mapping) Drain(ctx context.Context, fn func() error) error {
 	var err error
 	a := m.r.Drain(m.state, whenDone, func() bool {
 		err = fn()
-		return errors.Is(err, ErrBusy)
+		return errors.Is(err, ErrBusy) && m.r.attachment() == nil
 	})
 	switch {
 	case a == latch.OK:

@@ -845,6 +845,41 @@ func ExampleReadWrite_Discard() {
 	// a part of a page: true
 }
 
+func ExampleReadWrite_Track() {
+	if err := mmap.Probe("UFFD_FEATURE_WP_ASYNC"); err != nil {
+		fmt.Println("took [{0 4096} {8192 4096}]\nleft [{8192 4096}]") // no such kernel
+		return
+	}
+	page := os.Getpagesize()
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(16 * page))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	tracker, err := m.Track()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer tracker.Close()
+	m.WriteAt([]byte("first"), 0)
+	m.WriteAt([]byte("third"), int64(2*page))
+	inPages := func(spans []mmap.Span) (pages []mmap.Span) {
+		for _, s := range spans {
+			pages = append(pages, mmap.Span{Off: s.Off / page * 4096, Len: s.Len / page * 4096})
+		}
+		return pages
+	}
+	spans, err := tracker.Take(0, m.Len()) // and now copy them
+	fmt.Println("took", inPages(spans))
+	tracker.Mark(2*page, page) // this one could not be copied
+	spans, err = tracker.Written(0, m.Len())
+	fmt.Println("left", inPages(spans))
+	tracker.Reset(0, m.Len())
+	// Output:
+	// took [{0 4096} {8192 4096}]
+	// left [{8192 4096}]
+}
+
 func ExampleReadWrite_InstallGuardPages() {
 	page := os.Getpagesize()
 	stack, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(4 * page))

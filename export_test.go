@@ -3,6 +3,8 @@
 package mmap
 
 import (
+	"testing"
+
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/testkit"
 )
@@ -70,3 +72,8 @@ func second[T any](v T, err error) error { return testkit.Second(v, err) }
 
 // Leaks is leaks.Watch, which the tests within the package cannot import.
 var Leaks func() func() bool
+
+// WithHugePages and TransparentHuge are for the model of a tracker.
+func WithHugePages(t testing.TB, n int) int { return int(withHugePages(t, n)) }
+
+func TransparentHuge() int { return int(transparentHuge()) }

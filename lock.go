@@ -23,10 +23,11 @@ import (
 // with madvise(2), because mlock(2) itself never returns from a page that its storage
 // cannot give. Linux before 5.14 cannot do this: there mlock(2) is used, with that danger.
 //
-// One Unlock undoes any number of Locks. Secret memory is locked already: [errors.ErrUnsupported]. Droppable
-// memory cannot be locked, and is a bad argument. The kernel never locks devices, and huge
-// pages of the pool, which stay in memory anyway: for these Lock succeeds without an
-// effect.
+// One Unlock undoes any number of Locks. Secret memory is locked already:
+// [errors.ErrUnsupported]. Droppable memory cannot be locked, and is a bad argument. Beside
+// a [Tracker], pages of a file system's file are ErrBusy, because they would never come into
+// memory. The kernel never locks devices, and huge pages of the pool, which stay in memory
+// anyway: for these Lock succeeds without an effect.
 func (m Mapping) Lock(off, n int) error { return m.lockPages("lock", place.Locked, off, n) }
 
 // LockOnFault is Lock that brings nothing in: each page is locked when it is first touched;
@@ -44,10 +45,14 @@ func (t ticket) lockPages(op string, l place.Locking, off, n int) error {
 				return fail.Hint(unix.EACCES, "a page can neither be read nor written")
 			}
 		}
+		end, err := r.alone(parts, place.Stretch.InMemory)
+		if err != nil {
+			return err
+		}
+		defer end()
 		var held [4]kernel.Area
 		before, _ := place.LockedAreas(held[:0], addr, size)
-		err := l.Apply(parts...)
-		if err == nil {
+		if err = l.Apply(parts...); err == nil {
 			err = place.PassedOver(parts)
 		}
 		if err != nil {

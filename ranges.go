@@ -143,7 +143,7 @@ func (r *region) allowed(off, n int, need Prot) error {
 // Collapse makes huge pages of the whole ones within n bytes at off, now, and whatever the
 // system's policy for transparent huge pages; MADV_COLLAPSE. The contents stay. If no whole
 // huge page lies within the range, the error matches EINVAL. If no huge page is to be had,
-// it matches ENOMEM, EBUSY or EAGAIN.
+// it matches ENOMEM, EBUSY or EAGAIN, and beside a [Tracker] EBUSY.
 func (m Mapping) Collapse(off, n int) error {
 	return m.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
 		const hint = "no whole huge page lies within, or not for this kind of memory"

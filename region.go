@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mmarinus/mmap/internal/birth"
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/latch"
 	"github.com/mmarinus/mmap/internal/leftover"
@@ -50,6 +51,25 @@ type more struct {
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
 	lock    place.Locking                // of pages to come
+
+	attached atomic.Pointer[attachment] // keeps transitions out
+	beside   sync.RWMutex               // held with it; shared by calls that must not run beside it; nobody waits
+}
+
+// attachment returns what keeps transitions out, and Close not; nil if there is nothing.
+func (r *region) attachment() *attachment {
+	if more := r.more.Load(); more != nil {
+		return more.attached.Load()
+	}
+	return nil
+}
+
+// detach ends the attachment of a region that has no pages any more. That is late enough:
+// nobody can find pages that are not watched.
+func (r *region) detach() {
+	if a := r.attachment(); a != nil {
+		a.close()
+	}
 }
 
 // has returns the rest of the region, which it makes if need be. One with a reserve has it
@@ -173,6 +193,7 @@ func (r *region) Unmap() bool {
 		r.has().undone.Store(&why)
 		return false
 	}
+	r.detach()
 	r.untrack(false)
 	return true
 }
@@ -200,7 +221,7 @@ func (r *region) unmap() error {
 }
 
 // acquire takes the region for a transition. It never waits. besides are states that do
-// not stand in the way. On success the caller ends the transition with pass, giveUp,
+// not stand in the way; an attachment does. On success the caller ends the transition with pass, giveUp,
 // resign or fallBack.
 func (t ticket) acquire(besides latch.State) error {
 	if t.r == nil {
@@ -209,12 +230,19 @@ func (t ticket) acquire(besides latch.State) error {
 	if a := t.r.Acquire(t.state, besides); a != latch.OK {
 		return t.refused(a)
 	}
+	err := error(nil)
 	if t.r.is(isLost) {
-		t.giveUp()
-		return errLost
+		err = errLost
+	} else if t.r.attachment() != nil {
+		err = errTracked()
 	}
-	return nil
+	if err != nil {
+		t.giveUp()
+	}
+	return err
 }
+
+func errTracked() error { return fail.Hint(ErrBusy, "its Tracker must be closed first") }
 
 // acquireToChange is acquire for a transition that changes pages.
 func (t ticket) acquireToChange() error {

@@ -428,6 +428,8 @@ func operations(t testing.TB) (ops []operation) {
 		return m.Seal
 	})
 
+	trackOperations(add)
+
 	// Accesses whose cause is to be found.
 	add("read past the end of the file", "", func(b *bed) func() error {
 		u := b.cut(ProtRead, Spec.Shared)
@@ -581,6 +583,7 @@ func calls() map[uintptr]call {
 		unix.SYS_MBIND:            {"mbind", "EFAULT EINVAL EIO ENOMEM EPERM"},
 		unix.SYS_MOVE_PAGES:       {"move_pages", "E2BIG EACCES EFAULT EINVAL ENODEV EPERM ESRCH"},
 		unix.SYS_MEMFD_CREATE:     {"memfd_create", "EFAULT EINVAL EMFILE ENFILE ENOMEM EACCES"}, // EACCES of vm.memfd_noexec
+		unix.SYS_USERFAULTFD:      {"userfaultfd", "EINVAL EMFILE ENFILE ENOMEM ENOSYS EPERM"},   // EPERM of a filter
 		447:                       {"memfd_secret", "EINVAL EMFILE ENFILE ENOMEM ENOSYS"},
 		462:                       {"mseal", "EINVAL ENOMEM EPERM"},
 		unix.SYS_FALLOCATE:        {"fallocate", "EBADF EFBIG EINTR EINVAL EIO ENODEV ENOSPC ENOSYS EOPNOTSUPP EPERM ESPIPE ETXTBSY"},
@@ -984,6 +987,7 @@ var excuses = []struct {
 	errnos         string
 	how            int
 	why            string
+	except         string // operations whose names begin so
 }{
 	{what: "succeeds", call: "close", why: "the kernel closes the descriptor whatever it answers, and nothing was written"},
 	{what: "succeeds", call: "madvise msync ftruncate fallocate", errnos: "EINTR", why: calledAgain},
@@ -1017,7 +1021,9 @@ var excuses = []struct {
 	{what: "succeeds", op: "adopt", call: "fcntl", why: "the same"},
 	{what: "succeeds", call: "pread64", at: notFirst, why: "what was read of the table's text before is enough"},
 	{what: "succeeds", op: "map ", call: "fstatat", why: "open(2) and fstat(2) decide"},
-	{what: "succeeds", call: "ioctl", why: "without PROCMAP_QUERY the table is read as text"},
+	{what: "succeeds", call: "ioctl", why: "without PROCMAP_QUERY the table is read as text", except: "track"},
+	{what: "succeeds", op: "track, close", call: "ioctl", why: "to close the descriptor has the same effect"},
+	{what: "succeeds", op: "track a file", call: "openat ioctl fcntl pread64 read fstat", why: "it asks whether the pages come from memory; else the kernel is asked whether they are locked"},
 	{what: "succeeds", op: "map populated", call: "madvise mincore", why: "Populate is best effort"},
 	{what: "succeeds", op: "over with a reserve by populated", call: "madvise", why: "the same"},
 	{what: "succeeds", op: "over by populated", call: "madvise", why: "the same"},
@@ -1051,6 +1057,8 @@ var excuses = []struct {
 	{what: "changes", op: "grow locked", call: "mlock2 madvise", how: everything, why: "the way back fails: pages are accessible, but not handed out"},
 	{what: "changes", op: "resize longer within the locked reserve", call: "mlock2", how: everything, why: "the same"},
 	{what: "changes", op: "grow huge", how: everything, errnos: "ENOMEM", why: "what is not accessible may be somebody else's by now, and the capacity goes"},
+	{what: "changes", op: "track, grow", call: "ioctl", how: everything, why: "the same"},
+	{what: "differs", op: "track, grow", call: "ioctl", how: everything, why: "the same"},
 	{what: "differs", op: "grow locked", call: "mlock2 madvise", how: everything, why: "the same"},
 	{what: "differs", op: "resize longer within the", call: "mlock2 munmap", how: everything, why: "the same"},
 	{what: "differs", op: "over", call: "mremap madvise", how: everything, why: "the table cannot be read: of what has stopped half-way nothing is allowed"},
@@ -1072,7 +1080,7 @@ var excuses = []struct {
 func (j *injector) excused(c trial, what string) string {
 	has := func(list, s string) bool { return list == "" || slices.Contains(strings.Fields(list), s) }
 	for i, e := range excuses {
-		if e.what == what && strings.HasPrefix(c.op.name, e.op) && has(e.call, c.call) && (e.at == 0 || e.at == c.at || e.at == notFirst && c.at > 1) && has(e.errnos, unix.ErrnoName(c.errno)) && (e.how == 0 || e.how == c.how) {
+		if e.what == what && strings.HasPrefix(c.op.name, e.op) && (e.except == "" || !strings.HasPrefix(c.op.name, e.except)) && has(e.call, c.call) && (e.at == 0 || e.at == c.at || e.at == notFirst && c.at > 1) && has(e.errnos, unix.ErrnoName(c.errno)) && (e.how == 0 || e.how == c.how) {
 			j.excuses[i]++
 			return e.why
 		}
@@ -1083,6 +1091,8 @@ func (j *injector) excused(c trial, what string) string {
 // translated reports whether the documentation has another error for the errno.
 func translated(c trial, err error) bool {
 	switch {
+	case c.op.name == "track a file" && (c.call == "msync" || c.how == everything): // it may be locked
+		return errors.Is(err, ErrBusy)
 	case c.call == "msync" && c.errno == unix.EINVAL: // from a file that cannot be synced
 		return errors.Is(err, errors.ErrUnsupported)
 	case c.call != "madvise" && c.how != everything || !strings.Contains(c.op.name, "prefault") && !strings.Contains(c.op.name, "lock"):
@@ -1220,7 +1230,11 @@ func (j *injector) all(t *testing.T, ops []operation) {
 			names = append(names, fmt.Sprintf("%s×%d", c.name, count[n]))
 			for at := 1; at <= count[n]; at++ {
 				if at <= 2 || at == count[n] || *everyFault {
-					j.fail(t, trial{op: &op, number: n, call: c.name, at: at}, c.errnos)
+					errnos := c.errnos
+					if c.name == "ioctl" && strings.HasPrefix(op.name, "track") {
+						errnos += " EAGAIN EBUSY EPERM" // of userfaultfd(2)
+					}
+					j.fail(t, trial{op: &op, number: n, call: c.name, at: at}, errnos)
 				}
 			}
 		}

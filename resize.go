@@ -83,6 +83,9 @@ func (r *region) open(start, end uintptr, l place.Locking) error {
 		return kernel.Scarce(err, kernel.Demand{Data: size, Charged: size})
 	}
 	err := faulted(l.Of(k).Apply(place.Stretch{Addr: at, Size: size, Kind: k}), 0, r.addr.Load())
+	if err == nil {
+		err = r.follow(at, size)
+	}
 	if err != nil {
 		sys.Munlock(at, size)
 		if back := sys.Mprotect(at, size, unix.PROT_NONE); back != nil {
@@ -101,6 +104,10 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) err
 		if _, failed := r.fill(start, end); failed != nil {
 			r.cap.Store(r.len.Load())
 		}
+	} else if err = r.follow(r.Base+start, end-start); err != nil {
+		// Of new pages nobody knows yet. They become reserve again.
+		_, back := sys.Mmap(r.Base+start, end-start, unix.PROT_NONE, place.Holding|unix.MAP_FIXED, -1, 0)
+		return errors.Join(err, back)
 	}
 	return faulted(kernel.Scarce(err, kernel.Demand{}), 0, r.addr.Load())
 }

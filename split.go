@@ -117,6 +117,8 @@ func join(a, b ticket) (ticket, error) {
 		err = fail.Bad("", "they are no neighbours, or there is a reserve between them")
 	} else if left.r.is(isLost) || right.r.is(isLost) {
 		err = errLost
+	} else if left.r.attachment() != nil || right.r.attachment() != nil {
+		err = errTracked()
 	} else if left.r.is(isSealed) != right.r.is(isSealed) {
 		err = fail.Hint(ErrSealed, "one side only")
 	}

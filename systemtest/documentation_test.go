@@ -46,7 +46,7 @@ func documented(t *testing.T) *doc.Package {
 // is; that of Mapping has the rest.
 func TestDocumentation(t *testing.T) {
 	reads := []string{"ReadAt", "UnsafeBytes", "View", "ViewRange"}
-	writes := []string{"Discard", "DiscardLocked", "Free", "InstallGuardPages", "PrefaultWrite", "Punch", "RemoveGuardPages", "WipeOnFork", "WriteAt"}
+	writes := []string{"Discard", "DiscardLocked", "Free", "InstallGuardPages", "PrefaultWrite", "Punch", "RemoveGuardPages", "Track", "WipeOnFork", "WriteAt"}
 	updates := slices.Concat(reads, writes, []string{"Update", "UpdateRange"})
 	want := map[string][]string{
 		"None": nil, "Exec": nil, "Read": reads, "ReadExec": reads, "Write": writes, "WriteExec": writes,

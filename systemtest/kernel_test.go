@@ -58,9 +58,25 @@ func uses(t testing.TB) map[string]use {
 		"MADV_DONTNEED_LOCKED": {"5.18", func() error { return m.DiscardLocked(0, pg) }},
 		"MADV_COLLAPSE":        {"6.1", func() error { return huge.Collapse(0, huge.Len()) }},
 		"MFD_NOEXEC_SEAL":      {"6.3", memfd(mmap.SealExec)},
-		"mseal":                {"6.10", func() error { return mapped[mmap.None](t, mmap.Anonymous(pg)).Seal() }},
-		"MAP_DROPPABLE":        {"6.11", func() error { return shut(mmap.Map[mmap.Read](mmap.Anonymous(pg).Droppable())) }},
-		"MADV_GUARD_INSTALL":   {"6.13", func() error { return mapped[mmap.ReadWrite](t, mmap.Anonymous(pg)).InstallGuardPages(0, pg) }},
+		"PAGEMAP_SCAN": {"6.7", func() error {
+			fd, err := sys.OpenSelfPagemap()
+			check(t, err)
+			defer unix.Close(fd)
+			if _, err = new(sys.PageScan).Scan(fd, nil, false); err == unix.ENOTTY {
+				return mmap.Probe("PAGEMAP_SCAN") // Track fails before it asks
+			}
+			return err
+		}},
+		"UFFD_FEATURE_WP_ASYNC": {"6.7", func() error {
+			tracker, err := m.Track()
+			if err == nil {
+				tracker.Close()
+			}
+			return err
+		}},
+		"mseal":              {"6.10", func() error { return mapped[mmap.None](t, mmap.Anonymous(pg)).Seal() }},
+		"MAP_DROPPABLE":      {"6.11", func() error { return shut(mmap.Map[mmap.Read](mmap.Anonymous(pg).Droppable())) }},
+		"MADV_GUARD_INSTALL": {"6.13", func() error { return mapped[mmap.ReadWrite](t, mmap.Anonymous(pg)).InstallGuardPages(0, pg) }},
 	}
 }
 
@@ -122,6 +138,8 @@ func asOld(t testing.TB) {
 		{Call: unix.SYS_MOVE_PAGES, Errno: unix.ENOSYS},
 		{Call: 447, Errno: unix.ENOSYS}, {Call: 462, Errno: unix.ENOSYS}, // memfd_secret, mseal
 		{Call: unix.SYS_PRCTL, Arg: 0, Mask: all, Is: unix.PR_SET_VMA, Errno: unix.EINVAL}, noQuery,
+		{Call: unix.SYS_IOCTL, Arg: 1, Mask: all, Is: 0xc0606610, Errno: unix.ENOTTY}, // PAGEMAP_SCAN
+		{Call: unix.SYS_IOCTL, Arg: 1, Mask: all, Is: 0xc018aa3f, Errno: unix.EINVAL}, // UFFDIO_API
 	}
 	lacksBits := func(call, arg uintptr, bits uint32) {
 		rules = append(rules, rule{Call: call, Arg: arg, Mask: bits, Is: bits, Errno: unix.EINVAL})

@@ -277,6 +277,7 @@ func everyMisuse(t *testing.T) []misuse {
 		{"w", "WipeOnFork", "0, 1"},
 		{"w", "InstallGuardPages", "0, 1"},
 		{"w", "RemoveGuardPages", "0, 1"},
+		{"w", "Track", ""},
 		{"rw", "Update", "f"},
 		{"r", "ViewRange", "0, 1, f"},
 		{"rw", "UpdateRange", "0, 1, f"},

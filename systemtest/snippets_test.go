@@ -27,7 +27,7 @@ const given = `
 	ctx context.Context; w http.ResponseWriter; req *http.Request; f *os.File; err error
 	name string; i, n, lines, size, step int; v uint64; off, offset int64; addr uintptr; c byte; p, b []byte; sum uint32; prot mmap.Prot
 	m, rw mmap.ReadWrite; ro, r mmap.Read; u mmap.Unknown; pin *mmap.Pin
-	corrupt func(error) error
+	corrupt func(error) error; replica []byte
 `
 
 // and in which packages their names are.

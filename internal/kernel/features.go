@@ -50,6 +50,16 @@ var Features = []Feature{
 	feature("MADV_DONTNEED_LOCKED", "5.18", advised(unix.MADV_DONTNEED_LOCKED)),
 	feature("MADV_COLLAPSE", "6.1 with CONFIG_TRANSPARENT_HUGEPAGE", advised(unix.MADV_COLLAPSE)),
 	feature("MFD_NOEXEC_SEAL", "6.3", memfd(unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL, nil)),
+	feature("PAGEMAP_SCAN", "6.7", func() error {
+		fd, err := sys.OpenSelfPagemap()
+		if err == nil {
+			_, err = new(sys.PageScan).Scan(fd, nil, false)
+		}
+		return done(fd, err)
+	}),
+	feature("UFFD_FEATURE_WP_ASYNC", "6.7 on amd64, 6.10 on arm64", func() error {
+		return done(sys.Userfaultfd(sys.UFFD_FEATURE_WP_ASYNC))
+	}),
 	feature("MPOL_WEIGHTED_INTERLEAVE", "6.9 with CONFIG_NUMA", knows(unix.MPOL_WEIGHTED_INTERLEAVE)),
 	feature("mseal", "6.10 on 64-bit", func() error { return sys.Mseal(0, 0) }),
 	feature("MAP_DROPPABLE", "6.11 on 64-bit", func() error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -86,7 +87,7 @@ func (part Stretch) Madvise(advice int) (addr, size uintptr, err error) {
 	j := job{advice: advice, next: part.Addr, end: part.Addr + part.Size, piece: piece}
 	j.idle.L = &j
 	more := 0
-	if part.inMemory() {
+	if part.InMemory() {
 		more = int(part.Size/piece) - 1
 	}
 	more = hire(more)
@@ -154,9 +155,9 @@ func hire(most int) int {
 	}
 }
 
-// inMemory reports whether all pages come from memory: anonymous ones, a memfd, System V
-// memory, tmpfs, huge pages.
-func (part Stretch) inMemory() bool {
+// InMemory reports whether all pages come from memory: anonymous ones, a memfd, System V
+// memory, tmpfs, huge pages, secret memory.
+func (part Stretch) InMemory() bool {
 	if part.Granule > kernel.PageSize || part.Flags&unix.MAP_ANONYMOUS != 0 {
 		return true
 	}
@@ -177,7 +178,7 @@ func inMemory(r procmaps.Region) bool {
 	case r.Major != 0:
 		return false
 	}
-	for _, name := range []string{"/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage"} {
+	for _, name := range []string{"/memfd:", "/SYSV", "/dev/zero", "/anon_hugepage", "/secretmem"} {
 		if r.Deleted && strings.HasPrefix(r.Name, name) {
 			return true
 		}
@@ -191,4 +192,11 @@ func inMemory(r procmaps.Region) bool {
 		}
 	}
 	return false
+}
+
+// IsPrivateMemory reports whether the kernel says that all pages are private and anonymous.
+func (part Stretch) IsPrivateMemory() bool {
+	regions, err := kernel.RegionsOf(part.Addr, part.Addr+part.Size)
+	other := func(r procmaps.Region) bool { return r.Inode != 0 || r.Perms&procmaps.Shared != 0 }
+	return err == nil && !slices.ContainsFunc(regions, other)
 }

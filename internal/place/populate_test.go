@@ -112,7 +112,7 @@ func TestInMemory(t *testing.T) {
 			t.Fatal(name, err)
 		}
 		defer sys.Munmap(at, 2*page)
-		if is := (Stretch{at, 2 * page, b.Kind(perms.Read)}).inMemory(); is != want {
+		if is := (Stretch{at, 2 * page, b.Kind(perms.Read)}).InMemory(); is != want {
 			t.Errorf("%s: %v", name, is)
 		}
 	}
@@ -139,7 +139,7 @@ func TestInMemory(t *testing.T) {
 	}
 	defer sys.Munmap(at, page)
 	// As adopted memory: without the flag.
-	if !(Stretch{at, page, perms.Kind{Prot: perms.Read, Granule: page, Flags: unix.MAP_SHARED}}).inMemory() {
+	if !(Stretch{at, page, perms.Kind{Prot: perms.Read, Granule: page, Flags: unix.MAP_SHARED}}).InMemory() {
 		t.Error("shared anonymous memory")
 	}
 }

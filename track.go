@@ -1,0 +1,442 @@
+//go:build linux
+
+package mmap
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
+	"github.com/mmarinus/mmap/internal/perms"
+	"github.com/mmarinus/mmap/internal/place"
+	"github.com/mmarinus/mmap/internal/sys"
+	"golang.org/x/sys/unix"
+)
+
+// A Span is Len bytes of a mapping at Off.
+type Span struct{ Off, Len int }
+
+// A Tracker tells which pages of a mapping were written. The kernel notes each page at the
+// first write since its last reset: no signal or goroutine of the program is involved, and
+// writes by system calls into the memory are noted, too. It is made by the method Track of
+// a handle, and kept until its Close or that of the mapping.
+//
+// The methods take n bytes at off, in bytes and widened to whole pages. A range that is not
+// within Len is a bad argument. They return spans of whole pages, clipped to the mapping, in
+// ascending order and with gaps between them. After Close, after that of the mapping, and
+// on a nil or zero Tracker they return ErrClosed. They are safe for concurrent use, also
+// beside writers.
+//
+// A page counts as written, too, if its contents were destroyed by Discard, DiscardLocked,
+// Free, Punch, InstallGuardPages or RemoveGuardPages, and if PrefaultWrite or a Lock has
+// brought it in for writing. A page given to Free counts again when the kernel drops it.
+//
+// Writes that do not go through this mapping are not seen: those of another mapping of the
+// memory, of another process, of write(2) to the file, and by I/O for which the kernel had
+// pinned the page before the reset, such as buffers registered with io_uring or O_DIRECT.
+type Tracker struct {
+	of ticket
+	on *attachment
+}
+
+// A pageSet is a set of pages, in ascending order and with gaps between.
+type pageSet []stretch
+
+// A stretch is a range of pages, as offsets from the region's base.
+type stretch struct{ start, end uintptr }
+
+// An attachment watches the pages of a region by userfaultfd(2). It keeps transitions out,
+// which would leave it behind. Who holds a pin of the region can use the descriptors while
+// holding inUse: Close of the tracker waits for that, and the last unpin closes them, too.
+type attachment struct {
+	fd, pagemap int
+	inUse       sync.RWMutex
+	closed      atomic.Bool
+
+	marking sync.Mutex
+	marks   pageSet // that count as written whatever the kernel says
+}
+
+const uffdFeatures = sys.UFFD_FEATURE_PAGEFAULT_FLAG_WP | sys.UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+	sys.UFFD_FEATURE_WP_UNPOPULATED | sys.UFFD_FEATURE_WP_ASYNC
+
+func (t ticket) track() (*Tracker, error) {
+	var on *attachment
+	err := t.pinned(func(r *region) (err error) {
+		more := r.has()
+		more.growth.Lock() // or pages that come would be missed
+		defer more.growth.Unlock()
+		if r.is(isLost) {
+			return errLost
+		}
+		if !more.beside.TryLock() {
+			return fail.Hint(ErrBusy, "it has a Tracker, or is being locked or given guard pages")
+		}
+		if on, err = r.attach(); err != nil {
+			more.beside.Unlock()
+			return err
+		}
+		more.attached.Store(on)
+		return nil
+	})
+	if err != nil {
+		return nil, named(err, "track")
+	}
+	return &Tracker{t, on}, nil
+}
+
+// attach makes an attachment for the pages of the region, none of which counts as written.
+func (r *region) attach() (*attachment, error) {
+	for _, part := range r.stretches(nil, 0, r.Size) {
+		if !part.InMemory() && (r.lock() != place.Unlocked || place.IsLocked(part.Addr, part.Size)) {
+			return nil, fail.Hint(ErrBusy, "pages of a file are locked, which would never come into memory beside a tracker")
+		}
+	}
+	fd, err := sys.Userfaultfd(uffdFeatures)
+	if err != nil {
+		if err = kernel.Blame("UFFD_FEATURE_WP_ASYNC", err); err == unix.EPERM {
+			err = fail.Hint(err, "userfaultfd(2) is forbidden here, as by the seccomp filter of a container")
+		}
+		return nil, err
+	}
+	a := &attachment{fd: fd, pagemap: -1}
+	if a.pagemap, err = sys.OpenSelfPagemap(); err != nil {
+		err = fail.Hint(err, "/proc/self/pagemap cannot be opened")
+	} else if err = a.watch(r.Base, r.Size, r.Data()); err == nil {
+		err = a.reaches(r.Base, r.Data())
+	}
+	if err != nil {
+		a.close()
+		return nil, err
+	}
+	return a, nil
+}
+
+// close closes the descriptors, if that has not been done, which also ends the watch.
+func (a *attachment) close() {
+	if !a.closed.Swap(true) {
+		unix.Close(a.fd)
+		if a.pagemap >= 0 {
+			unix.Close(a.pagemap)
+		}
+	}
+}
+
+// watch has the kernel note writes to the first size bytes of pages at base, of which the
+// first data bytes are accessible. None counts as written.
+func (a *attachment) watch(base, size, data uintptr) error {
+	if size == 0 {
+		return nil
+	}
+	switch err := sys.UffdRegisterWP(a.fd, base, size); err {
+	case nil:
+	case unix.EINVAL:
+		return fail.Hint(fail.Unsupported(err), "writes to this kind of memory cannot be tracked")
+	case unix.EBUSY:
+		return fail.Hint(err, "a part of the mapping is registered with another userfaultfd(2)")
+	case unix.EPERM:
+		return fail.Hint(err, "a part is a shared mapping of a file that is open for reading only")
+	default:
+		return kernel.Scarce(err, kernel.Demand{})
+	}
+	if data == 0 {
+		return nil
+	}
+	// The protection is kept in page tables, also of pages that are not there yet. Those of
+	// the reserve get it when they are needed: there can be very many.
+	return a.reset(base, stretch{0, data})
+}
+
+// reset makes pages count as not written.
+func (a *attachment) reset(base uintptr, in stretch) error {
+	err := a.protect(base+in.start, in.end-in.start)
+	if err == nil {
+		_, err = a.scan(isWritten, base, in, true) // guard pages are protected by this alone
+	}
+	return err
+}
+
+// protect makes the kernel note the next write to each page.
+func (a *attachment) protect(addr, size uintptr) error {
+	err := sys.UffdWriteProtect(a.fd, addr, size)
+	if err == unix.ENOENT {
+		return errLost
+	}
+	return kernel.Scarce(err, kernel.Demand{})
+}
+
+// reaches returns an error unless the kernel notes writes to all of a range: it registers
+// the memory of devices, and then does nothing.
+func (a *attachment) reaches(base, size uintptr) error {
+	all := sys.PageScan{Mask: sys.PAGE_IS_WPALLOWED, Return: sys.PAGE_IS_WPALLOWED}
+	found, err := a.scan(all, base, stretch{0, size}, false)
+	if err == nil && size > 0 && !slices.Equal(found, pageSet{{0, size}}) {
+		err = fail.Hint(unix.ENODEV, "writes to the memory of a device cannot be tracked")
+	}
+	return err
+}
+
+// scan returns the pages of a range for which the kernel has what is asked; see
+// sys.PageScan.
+func (a *attachment) scan(ask sys.PageScan, base uintptr, in stretch, protect bool) (found pageSet, err error) {
+	var vec [128]sys.PageRegion
+	end := uint64(base + in.end)
+	for at := uint64(base + in.start); at < end; at = ask.WalkEnd {
+		ask.Start, ask.End = at, end
+		n, err := ask.Scan(a.pagemap, vec[:], protect)
+		if err != nil {
+			return nil, kernel.Scarce(kernel.Blame("PAGEMAP_SCAN", err), kernel.Demand{})
+		}
+		for _, p := range vec[:n] {
+			found = found.add(stretch{uintptr(p.Start) - base, uintptr(p.End) - base})
+		}
+	}
+	return found, nil
+}
+
+// isWritten asks for pages that are not protected. A page that was written, and has been
+// taken from the page tables since, counts: it is not there, and not protected. One that
+// nobody has touched does not: it is protected, too (WP_UNPOPULATED). The flag
+// PM_SCAN_CHECK_WPASYNC is not used: a scan that it ends has protected pages, and told of
+// none.
+var isWritten = sys.PageScan{Mask: sys.PAGE_IS_WRITTEN, Return: sys.PAGE_IS_WRITTEN}
+
+// written returns the pages of a range that the kernel notes as written; protect says that
+// they are noted anew from now on.
+func (a *attachment) written(base uintptr, in stretch, protect bool) (found pageSet, err error) {
+	if found, err = a.scan(isWritten, base, in, protect); err != nil {
+		return nil, err
+	}
+	// What somebody else has mapped here is passed over. This looks at areas only.
+	foreign := sys.PageScan{Mask: sys.PAGE_IS_WPALLOWED, Inverted: sys.PAGE_IS_WPALLOWED, MaxPages: 1}
+	other, err := a.scanOnce(foreign, base, in)
+	if err == nil && other {
+		err = errLost
+	}
+	return found, err
+}
+
+// scanOnce reports whether a range has a page such as ask says.
+func (a *attachment) scanOnce(ask sys.PageScan, base uintptr, in stretch) (bool, error) {
+	var vec [1]sys.PageRegion
+	ask.Start, ask.End = uint64(base+in.start), uint64(base+in.end)
+	n, err := ask.Scan(a.pagemap, vec[:], false)
+	return n > 0, kernel.Scarce(err, kernel.Demand{})
+}
+
+// mark makes pages count as written.
+func (a *attachment) mark(s stretch) {
+	a.marking.Lock()
+	defer a.marking.Unlock()
+	a.marks = a.marks.add(s)
+}
+
+// unmark makes pages of a range count as the kernel says, and returns those that did not.
+func (a *attachment) unmark(in stretch) (were pageSet) {
+	a.marking.Lock()
+	defer a.marking.Unlock()
+	a.marks, were = a.marks.cut(in)
+	return were
+}
+
+// marked returns the pages of a range that count as written whatever the kernel says.
+func (a *attachment) marked(in stretch) pageSet {
+	a.marking.Lock()
+	defer a.marking.Unlock()
+	_, are := slices.Clone(a.marks).cut(in)
+	return are
+}
+
+// add returns the set with pages more.
+func (set pageSet) add(s stretch) pageSet {
+	i := sort.Search(len(set), func(i int) bool { return set[i].end >= s.start })
+	j := i
+	for ; j < len(set) && set[j].start <= s.end; j++ {
+		s = stretch{min(s.start, set[j].start), max(s.end, set[j].end)}
+	}
+	return slices.Replace(set, i, j, s)
+}
+
+// cut returns the set without the pages of a range, and those.
+func (set pageSet) cut(in stretch) (rest, out pageSet) {
+	i := sort.Search(len(set), func(i int) bool { return set[i].end > in.start })
+	j := i
+	var ends pageSet
+	for ; j < len(set) && set[j].start < in.end; j++ {
+		s := set[j]
+		out = append(out, stretch{max(s.start, in.start), min(s.end, in.end)})
+		if s.start < in.start {
+			ends = append(ends, stretch{s.start, in.start})
+		}
+		if s.end > in.end {
+			ends = append(ends, stretch{in.end, s.end})
+		}
+	}
+	return slices.Replace(set, i, j, ends...), out
+}
+
+// union returns the pages that are in one of two sets.
+func (set pageSet) union(other pageSet) (all pageSet) {
+	both := slices.Concat(set, other)
+	slices.SortFunc(both, func(a, b stretch) int { return cmp.Compare(a.start, b.start) })
+	for _, s := range both {
+		all = all.add(s)
+	}
+	return all
+}
+
+// within runs f over the pages of n bytes at off, while the tracker is open.
+func (t *Tracker) within(op string, off, n int, f func(r *region, in stretch) error) error {
+	if t == nil || t.on == nil || t.on.closed.Load() {
+		return named(ErrClosed, "%s of %v at %d", op, fail.Count(n), off)
+	}
+	return t.of.within(op, off, n, false, func(r *region, addr, size uintptr) error {
+		t.on.inUse.RLock()
+		defer t.on.inUse.RUnlock()
+		if t.on.closed.Load() {
+			return ErrClosed
+		}
+		return f(r, stretch{addr - r.Base, addr - r.Base + size})
+	})
+}
+
+// spans returns pages as bytes of the mapping.
+func (r *region) spans(pages pageSet) []Span {
+	lead, end := r.addr.Load()-r.Base, r.offset(int(r.len.Load()))
+	spans := make([]Span, len(pages))
+	for i, s := range pages {
+		first := max(s.start, lead)
+		spans[i] = Span{int(first - lead), int(min(s.end, end) - first)}
+	}
+	return spans
+}
+
+// Take returns which pages of n bytes at off count as written, and resets them. Each page is
+// returned and reset in one step, so no write is missed: a write that comes later counts
+// again. So take first, and copy then. Give what could not be copied back with Mark.
+//
+// If Take fails, the whole range counts as written. ENOMEM is the kernel's lack of memory
+// for page tables. Of several calls at once, each page is returned by one.
+func (t *Tracker) Take(off, n int) (spans []Span, err error) {
+	err = t.within("take", off, n, func(r *region, in stretch) error {
+		var err error
+		marked := t.on.unmark(in)
+		for _, s := range marked { // also where no page is, which the scan would not protect
+			err = cmp.Or(err, t.on.protect(r.Base+s.start, s.end-s.start))
+		}
+		var pages pageSet
+		if err == nil {
+			pages, err = t.on.written(r.Base, in, true)
+		}
+		if err != nil {
+			t.on.mark(in)
+			return err
+		}
+		if len(marked) > 0 {
+			pages = pages.union(marked)
+		}
+		spans = r.spans(pages)
+		return nil
+	})
+	return spans, err
+}
+
+// Written returns which pages of n bytes at off count as written, and resets nothing.
+func (t *Tracker) Written(off, n int) (spans []Span, err error) {
+	err = t.within("written", off, n, func(r *region, in stretch) error {
+		marked := t.on.marked(in)
+		pages, err := t.on.written(r.Base, in, false)
+		spans = r.spans(pages.union(marked))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return spans, nil
+}
+
+// Mark makes the pages of n bytes at off count as written: those that could not be copied
+// after Take, or that changed in a way which the kernel does not see.
+func (t *Tracker) Mark(off, n int) error {
+	return t.within("mark", off, n, func(_ *region, in stretch) error {
+		t.on.mark(in)
+		return nil
+	})
+}
+
+// Reset makes the pages of n bytes at off count as not written. If it fails, the whole range
+// counts as written.
+func (t *Tracker) Reset(off, n int) error {
+	return t.within("reset", off, n, func(r *region, in stretch) error {
+		t.on.unmark(in)
+		err := t.on.reset(r.Base, in)
+		if err != nil {
+			t.on.mark(in)
+		}
+		return err
+	})
+}
+
+// Close ends the tracking. The mapping stays, and allows transitions again.
+func (t *Tracker) Close() error {
+	if t == nil || t.on == nil {
+		return named(ErrClosed, "close of the tracker")
+	}
+	err := t.of.pinned(func(r *region) error {
+		t.on.inUse.Lock()
+		defer t.on.inUse.Unlock()
+		if t.on.closed.Load() {
+			return ErrClosed
+		}
+		if r.Size > 0 { // or a child between fork(2) and execve(2) would keep it registered
+			sys.UffdUnregister(t.on.fd, r.Base, r.Size)
+		}
+		t.on.close()
+		r.has().attached.Store(nil)
+		r.has().beside.Unlock()
+		return nil
+	})
+	return named(err, "close of the tracker")
+}
+
+// follow makes new pages at addr part of what is watched.
+func (r *region) follow(addr, size uintptr) error {
+	a := r.attachment()
+	if a == nil {
+		return nil
+	}
+	a.inUse.RLock()
+	defer a.inUse.RUnlock()
+	if a.closed.Load() {
+		return nil
+	}
+	return a.watch(addr, size, size)
+}
+
+// alone keeps trackers away until end is called, for a call on stretches of pages that
+// would never return beside one, but for those that are harmless. If there is one, it
+// returns ErrBusy.
+func (r *region) alone(parts []place.Stretch, harmless func(place.Stretch) bool) (end func(), err error) {
+	end = func() {}
+	if !slices.ContainsFunc(parts, func(part place.Stretch) bool { return !isPrivateMemory(part.Kind) }) {
+		return end, nil
+	}
+	if beside := &r.has().beside; beside.TryRLock() {
+		return beside.RUnlock, nil
+	}
+	for _, part := range parts {
+		if !harmless(part) {
+			return end, fail.Hint(ErrBusy, "it would never return beside a Tracker of this kind of memory")
+		}
+	}
+	return end, nil
+}
+
+// isPrivateMemory reports whether pages are known to be private and anonymous.
+func isPrivateMemory(k perms.Kind) bool {
+	return k.Flags&(unix.MAP_TYPE|unix.MAP_ANONYMOUS) == unix.MAP_PRIVATE|unix.MAP_ANONYMOUS
+}

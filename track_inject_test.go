@@ -1,0 +1,103 @@
+//go:build linux
+
+package mmap
+
+import (
+	"fmt"
+	"slices"
+)
+
+// trackOperations are those of a tracker, for [TestInjectedFaults]. An operation succeeds
+// if no written page is missing; when it has failed, it is run again without a fault.
+func trackOperations(add func(name, says string, prepare func(b *bed) func() error)) {
+	pg := int(pageSize)
+	if err := Probe("UFFD_FEATURE_WP_ASYNC"); err != nil {
+		add("track", "", func(*bed) func() error { return func() error { return err } })
+		return
+	}
+	const pages = 300 // so that a scan takes several calls
+	var want []Span
+	for i := 1; i < pages; i += 2 {
+		want = append(want, Span{i * pg, pg})
+	}
+	last := want[len(want)-1]
+	written := func(m ReadWrite) {
+		for _, s := range want {
+			if s != last {
+				must(m.WriteAt([]byte{1}, int64(s.Off)))
+			}
+		}
+	}
+	all := func(spans []Span, err error) error {
+		if err != nil {
+			return err
+		}
+		i := 0
+		for _, s := range spans { // after a failure more may count as written
+			for i < len(want) && s.Off <= want[i].Off && want[i].Off+want[i].Len <= s.Off+s.Len {
+				i++
+			}
+		}
+		if i < len(want) {
+			return fmt.Errorf("%v lack some of %v", spans, want)
+		}
+		return nil
+	}
+	for name, s := range map[string]func(b *bed) Spec{
+		"": func(*bed) Spec { return Anonymous(8 * pg) }, " a file": func(b *bed) Spec { return File(b.f, 0, 8*pg).Shared() },
+		", reserve": func(*bed) Spec { return Anonymous(6 * pg).Reserve(9 * pg) },
+	} {
+		add("track"+name, "track: ", func(b *bed) func() error {
+			m := on(b, must(Map[ReadWrite](s(b))))
+			return func() error {
+				tracker, err := m.Track()
+				if err == nil {
+					b.after = append(b.after, func() { tracker.Close() })
+				}
+				return err
+			}
+		})
+	}
+	// What is written is the kernel's to tell, but for a page that is marked.
+	for name, do := range map[string]func(t *Tracker) error{
+		"take":    func(t *Tracker) error { return all(t.Take(0, pages*pg)) },
+		"written": func(t *Tracker) error { return all(t.Written(0, pages*pg)) },
+	} {
+		add("track, "+name, name+" of ", func(b *bed) func() error {
+			m := on(b, must(Map[ReadWrite](Anonymous(pages*pg))))
+			tracker := must(m.Track())
+			written(m)
+			if err := tracker.Mark(last.Off, last.Len); err != nil {
+				b.t.Fatal(err)
+			}
+			return func() error { return do(tracker) }
+		})
+	}
+	add("track, reset", "reset of ", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(pages*pg))))
+		tracker := must(m.Track())
+		written(m)
+		return func() error {
+			err := tracker.Reset(0, pages*pg)
+			if err == nil {
+				return nil
+			}
+			tracker.on.marking.Lock()
+			defer tracker.on.marking.Unlock()
+			if !slices.Equal(tracker.on.marks, pageSet{{0, pages * pageSize}}) {
+				return fmt.Errorf("of a reset that failed there are %v marked", tracker.on.marks)
+			}
+			return err
+		}
+	})
+	add("track, grow", "grow to ", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(pg).Reserve(8*pg))))
+		must(m.Track())
+		return func() error { return Grow(m, 8*pg) }
+	})
+	add("track, close", "close of the tracker", func(b *bed) func() error {
+		m := on(b, must(Map[ReadWrite](Anonymous(8*pg))))
+		tracker := must(m.Track())
+		return tracker.Close
+	})
+}
