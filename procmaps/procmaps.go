@@ -95,7 +95,7 @@ const (
 )
 
 // Parse reads one line of the table, with or without the newline at its end.
-// A line that has no meaning is an error that quotes it: besides what
+// A line that cannot be parsed is an error that quotes it: besides what
 // proc_pid_maps(5) does not allow, an empty region, and one whose addresses are
 // hidden, as grsecurity does. What has a meaning is read all the same: padding that
 // emulators do differently, a dash for "private" as in WSL 1, and 0 for the end of a
@@ -104,7 +104,7 @@ func Parse(line string) (Region, error) {
 	return parse(strings.TrimSuffix(line, "\n"))
 }
 
-// Scan reads a table line by line. For a line that has no meaning it yields the error
+// Scan reads a table line by line. For a line that cannot be parsed it yields the error
 // of [Parse], and goes on with the next one if the loop does. An error of reading, and
 // [bufio.ErrTooLong] for a line longer than 1 MiB, end it. It holds one line at a
 // time. The sequence can be ranged over once, as r can be read once.
@@ -129,7 +129,7 @@ func Scan(r io.Reader) iter.Seq2[Region, error] {
 }
 
 // readLine returns the next line without its newline, valid until the next
-// call. What stands before an error is not a line, for its name may be cut off;
+// call. What stands before an error is not a line, because its name may be cut off;
 // before the end of the file it is.
 func readLine(b *bufio.Reader) ([]byte, error) {
 	line, err := b.ReadSlice('\n')

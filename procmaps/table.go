@@ -54,7 +54,7 @@ func Open(pid int) (*Table, error) {
 func (t *Table) Close() error { return t.f.Close() }
 
 // Regions streams the table from its start, each time it is ranged over. For a line
-// that has no meaning it yields the error of [Parse], and goes on with the next one if
+// that cannot be parsed it yields the error of [Parse], and goes on with the next one if
 // the loop does. An error of reading ends it.
 //
 // The kernel hands the table over in pieces of about a page. If the process
@@ -85,7 +85,7 @@ func (t *Table) At(addr uint64) (Region, bool, error) {
 }
 
 // Next returns the region that contains addr, or else the first one above it,
-// and false if there is none. Lines of the table that have no meaning are passed over.
+// and false if there is none. Lines that cannot be parsed are passed over.
 func (t *Table) Next(addr uint64) (Region, bool, error) {
 	if !t.noQuery.Load() {
 		r, err := t.query(addr)
