@@ -5,6 +5,7 @@ package mmap
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -526,14 +527,12 @@ func TestTrackForeign(t *testing.T) {
 	}
 }
 
+var replicate = flag.Duration("replicate", 250*time.Millisecond, "how long TestTrackReplication takes for each kind of memory")
+
 // A replica that is fed by Take, beside writers and what destroys contents, is equal at the
 // end.
 func TestTrackReplication(t *testing.T) {
 	eachTrackedKind(t, func(t *testing.T, k trackedKind) {
-		long := time.Second / 4
-		if !testing.Short() && os.Getenv("MMAP_TEST_MACHINE") == "1" {
-			long = time.Second
-		}
 		m := k.mapped(t)
 		tracker := tracked(t, m)
 		pages := m.Len() / k.page
@@ -570,7 +569,7 @@ func TestTrackReplication(t *testing.T) {
 				copies++
 			}
 		}
-		for end := time.Now().Add(long); time.Now().Before(end); {
+		for end := time.Now().Add(*replicate); time.Now().Before(end); {
 			copyAll()
 		}
 		stop.Store(true)
