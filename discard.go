@@ -52,7 +52,9 @@ func (t ticket) destroy(l loss, off, n int) error {
 		}
 		err := sys.Madvise(addr, size, l.advice)
 		if a := r.attachment(); a != nil && !l.spares {
-			a.mark(stretch{start, start + size}) // also of a call that has failed, perhaps half-way
+			if on := a.tracking.Load(); on != nil {
+				on.mark(stretch{start, start + size}) // also of a call that has failed, perhaps half-way
+			}
 		}
 		return whyNot(err, l.name, l.hint)
 	})

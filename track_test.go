@@ -473,8 +473,8 @@ func TestTrackKindsRefused(t *testing.T) {
 		wants(t, "droppable memory", second(m.Track()), errors.ErrUnsupported)
 	}
 	m := mapped[ReadWrite](t, Anonymous(2*pg))
-	fd := must(sys.Userfaultfd(uffdFeatures))
-	check(t, sys.UffdRegisterWP(fd, m.Addr()+pageSize, pageSize))
+	fd := must(sys.Userfaultfd(uffdWrites))
+	check(t, sys.UffdRegister(fd, m.Addr()+pageSize, pageSize, sys.UFFDIO_REGISTER_MODE_WP))
 	explained(t, "memory of another userfaultfd", second(m.Track()), unix.EBUSY, "another userfaultfd")
 	unix.Close(fd)
 	check(t, tracked(t, m).Close())

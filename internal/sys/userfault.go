@@ -35,12 +35,18 @@ func Userfaultfd(features uint64) (int, error) {
 	return int(fd), nil
 }
 
-// UffdRegisterWP has a descriptor of userfaultfd(2) see the writes to a range of pages;
-// UFFDIO_REGISTER with UFFDIO_REGISTER_MODE_WP. The errors: EINVAL for memory that cannot be
+// The modes of UFFDIO_REGISTER: faults on absent pages, and on protected ones.
+const (
+	UFFDIO_REGISTER_MODE_MISSING = 1 << 0
+	UFFDIO_REGISTER_MODE_WP      = 1 << 1
+)
+
+// UffdRegister has a descriptor of userfaultfd(2) see faults in a range of pages;
+// UFFDIO_REGISTER. The errors: EINVAL for memory that cannot be
 // registered or is not mapped, EBUSY for that of another descriptor, EPERM for pages that
 // can never be written, ENOMEM at the limit of areas.
-func UffdRegisterWP(fd int, addr, size uintptr) error {
-	arg := [4]uint64{uint64(addr), uint64(size), 2} // and, out, the ioctls that there are
+func UffdRegister(fd int, addr, size uintptr, mode uint64) error {
+	arg := [4]uint64{uint64(addr), uint64(size), mode} // and, out, the ioctls that there are
 	return ioctl(fd, 0xc020aa00, unsafe.Pointer(&arg))
 }
 
