@@ -44,8 +44,8 @@ func (r *region) attachment() *attachment {
 }
 
 // attach makes a the attachment of the region, if begin succeeds, which can use it already.
-// The caller holds a pin and growth.
-func (r *region) attach(a *attachment, features uint64, begin func() error) (err error) {
+// name is that of the youngest of the features. The caller holds a pin and growth.
+func (r *region) attach(a *attachment, features uint64, name string, begin func() error) (err error) {
 	more := r.more.Load()
 	if r.is(isLost) {
 		return errLost
@@ -66,7 +66,7 @@ func (r *region) attach(a *attachment, features uint64, begin func() error) (err
 		if err != nil {
 			unix.Close(a.fd)
 		}
-	} else if err = kernel.Blame("UFFD_FEATURE_WP_ASYNC", err); err == unix.EPERM {
+	} else if err = kernel.Blame(name, err); err == unix.EPERM {
 		err = fail.Hint(err, "userfaultfd(2) is forbidden here, as by the seccomp filter of a container")
 	}
 	if err != nil {

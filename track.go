@@ -77,7 +77,7 @@ func (t ticket) track() (*Tracker, error) {
 			return on.begin(r)
 		}
 		on.attachment = &attachment{fd: -1, mode: sys.UFFDIO_REGISTER_MODE_WP}
-		return r.attach(on.attachment, uffdWrites, func() error { return on.begin(r) })
+		return r.attach(on.attachment, uffdWrites, "UFFD_FEATURE_WP_ASYNC", func() error { return on.begin(r) })
 	})
 	if err != nil {
 		return nil, named(err, "track")
