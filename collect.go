@@ -194,11 +194,11 @@ func (r *region) collect() {
 	switch err := r.unmap(); {
 	case err == nil:
 		unclosed.Add(1)
-		r.detach()
+		r.detach(true)
 		r.untrack(true)
 	case errors.Is(err, unix.EINVAL):
 		leftover.Keep(r.Base, r.Size)
-		r.detach()
+		r.detach(true)
 		r.untrack(true)
 	default:
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection

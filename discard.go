@@ -44,6 +44,9 @@ func (t ticket) destroy(l loss, off, n int) error {
 		}
 		start := addr - r.Base
 		if l.advice == sys.MADV_GUARD_INSTALL {
+			if a := r.attachment(); a != nil && a.cause != nil {
+				return fail.Hint(ErrBusy, "a page that is fetched would replace the guard page")
+			}
 			end, err := r.alone(r.stretches(nil, start, start+size), place.Stretch.IsPrivateMemory)
 			if err != nil {
 				return err
@@ -52,7 +55,9 @@ func (t ticket) destroy(l loss, off, n int) error {
 		}
 		err := sys.Madvise(addr, size, l.advice)
 		if a := r.attachment(); a != nil && !l.spares {
-			a.mark(stretch{start, start + size}) // also of a call that has failed, perhaps half-way
+			if on := a.tracking.Load(); on != nil {
+				on.mark(stretch{start, start + size}) // also of a call that has failed, perhaps half-way
+			}
 		}
 		return whyNot(err, l.name, l.hint)
 	})
@@ -126,7 +131,7 @@ func (w writer) RemoveGuardPages(off, n int) error { return w.destroy(removeGuar
 // [Mapping.Collapse] returns EBUSY.
 //
 // Where a seccomp filter forbids userfaultfd(2), as that of containers can, the error is
-// EPERM. Memory of devices and droppable memory is [errors.ErrUnsupported]. A shared
+// EPERM. Memory of devices is [errors.ErrUnsupported], and droppable memory can be. A shared
 // mapping of a file that is open for reading only is EPERM.
 func (w writer) Track() (*Tracker, error) { return w.track() }
 
@@ -198,6 +203,6 @@ func (u updater) RemoveGuardPages(off, n int) error { return u.destroy(removeGua
 // [Mapping.Collapse] returns EBUSY.
 //
 // Where a seccomp filter forbids userfaultfd(2), as that of containers can, the error is
-// EPERM. Memory of devices and droppable memory is [errors.ErrUnsupported]. A shared
+// EPERM. Memory of devices is [errors.ErrUnsupported], and droppable memory can be. A shared
 // mapping of a file that is open for reading only is EPERM.
 func (u updater) Track() (*Tracker, error) { return u.track() }

@@ -37,8 +37,8 @@ type FaultError struct {
 	// the byte at Addr. If only the page is known, and it begins before the
 	// mapping, it is 0.
 	Offset int
-	// Err is the cause, [ErrTruncated], [ErrPermission] or [ErrGuard], or else
-	// ErrFault.
+	// Err is the cause, [ErrTruncated], [ErrPermission] or [ErrGuard], what package paging
+	// says of an absent page, or else ErrFault.
 	Err error
 	// Path is the name of the file beneath, as /proc/PID/maps has it, and "" for
 	// anonymous memory and where that cannot be read.
@@ -72,9 +72,17 @@ func (e *FaultError) Unwrap() error { return e.Err }
 // fault describes a fault at an address of a mapping, of which the first byte is at first,
 // by an access that stands at another; see kernel.CauseOf for need. If the caller still
 // pins the mapping, the kernel's table shows what the access found.
-func fault(addr, at, first uintptr, need Prot) *FaultError {
+func (r *region) fault(addr, at, first uintptr, need Prot) *FaultError {
+	var why kernel.Verdict
+	absent := r.absent(addr)
+	if absent == nil {
+		why = kernel.CauseOf(addr, perms.Prot(need))
+	}
 	// On s390x addr is that of the page, which may begin before.
-	err := faultAt(addr, int(max(at, first)-first), kernel.CauseOf(addr, perms.Prot(need)))
+	err := faultAt(addr, int(max(at, first)-first), why)
+	if absent != nil {
+		err.Err = absent
+	}
 	err.PCs = faultStack()
 	faultCount.Add(1)
 	return err
@@ -156,16 +164,16 @@ func (g *guard) claim(p any, pins []*Pin) error {
 	}
 	addr := where.Addr()
 	if g.r != nil && g.r.covers(addr) {
-		return fault(addr, cmp.Or(g.at, addr), g.r.addr.Load(), g.need)
+		return g.r.fault(addr, cmp.Or(g.at, addr), g.r.addr.Load(), g.need)
 	}
 	for _, pin := range pins {
 		if pin != nil && pin.r.covers(addr) {
-			return fault(addr, addr, pin.r.addr.Load(), 0)
+			return pin.r.fault(addr, addr, pin.r.addr.Load(), 0)
 		}
 	}
 	if g.all {
 		if r, first := regionAt(addr); r != nil {
-			return fault(addr, addr, first, 0)
+			return r.fault(addr, addr, first, 0)
 		}
 	}
 	if !g.outer && addr >= kernel.PageSize {

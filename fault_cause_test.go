@@ -93,7 +93,7 @@ func TestCauseOfKind(t *testing.T) {
 			if len(want) >= len(permission) && want[:len(permission)] == permission {
 				cause = ErrPermission
 			}
-			fault := fault(m.Addr(), m.Addr(), m.r.addr.Load(), need)
+			fault := m.r.fault(m.Addr(), m.Addr(), m.r.addr.Load(), need)
 			if explained(t, what, fault, cause, want); errors.Is(fault, ErrPermission) != (cause == ErrPermission) {
 				t.Errorf("%s: %v", what, fault)
 			}
@@ -102,7 +102,7 @@ func TestCauseOfKind(t *testing.T) {
 	check(t, os.Truncate(f.Name(), 0))
 	m := mapped[Read](t, File(f, 0, 1))
 	for _, need := range []Prot{ProtRead, 0} {
-		if fault := fault(m.Addr(), m.Addr(), m.r.addr.Load(), need); fault.Err != ErrTruncated {
+		if fault := m.r.fault(m.Addr(), m.Addr(), m.r.addr.Load(), need); fault.Err != ErrTruncated {
 			t.Errorf("truncated, access %v: %v", need, fault)
 		}
 	}

@@ -58,7 +58,7 @@ func (t ticket) lockPages(op string, l place.Locking, off, n int) error {
 		if err != nil {
 			place.UnlockAllBut(before, addr, addr+size)
 		}
-		return faulted(err, 0, r.addr.Load())
+		return r.orAbsent(faulted(err, 0, r.addr.Load()))
 	})
 }
 

@@ -125,7 +125,7 @@ func (t ticket) prefault(name string, off, n int, need Prot, advice int) error {
 		if r.IsUniform() {
 			kind = r.Plain()
 		}
-		return faulted(place.Stretch{Addr: addr, Size: size, Kind: kind}.Populate(advice), 0, r.addr.Load())
+		return r.orAbsent(faulted(place.Stretch{Addr: addr, Size: size, Kind: kind}.Populate(advice), 0, r.addr.Load()))
 	})
 }
 

@@ -56,22 +56,6 @@ type more struct {
 	beside   sync.RWMutex               // held with it; shared by calls that must not run beside it; nobody waits
 }
 
-// attachment returns what keeps transitions out, and Close not; nil if there is nothing.
-func (r *region) attachment() *attachment {
-	if more := r.more.Load(); more != nil {
-		return more.attached.Load()
-	}
-	return nil
-}
-
-// detach ends the attachment of a region that has no pages any more. That is late enough:
-// nobody can find pages that are not watched.
-func (r *region) detach() {
-	if a := r.attachment(); a != nil {
-		a.close()
-	}
-}
-
 // has returns the rest of the region, which it makes if need be. One with a reserve has it
 // from the start, so whoever finds none knows that the length does not change.
 func (r *region) has() *more {
@@ -193,7 +177,7 @@ func (r *region) Unmap() bool {
 		r.has().undone.Store(&why)
 		return false
 	}
-	r.detach()
+	r.detach(true)
 	r.untrack(false)
 	return true
 }
@@ -242,7 +226,7 @@ func (t ticket) acquire(besides latch.State) error {
 	return err
 }
 
-func errTracked() error { return fail.Hint(ErrBusy, "its Tracker must be closed first") }
+func errTracked() error { return fail.Hint(ErrBusy, "its Tracker or pager must be closed first") }
 
 // acquireToChange is acquire for a transition that changes pages.
 func (t ticket) acquireToChange() error {

@@ -11,8 +11,6 @@ import (
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
-	"github.com/mmarinus/mmap/internal/perms"
-	"github.com/mmarinus/mmap/internal/place"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +38,18 @@ type Span struct{ Off, Len int }
 // pinned the page before the reset, such as buffers registered with io_uring or O_DIRECT.
 type Tracker struct {
 	of ticket
-	on *attachment
+	on *tracking
+}
+
+// A tracking is the inside of a Tracker. Who holds a pin of the region and inUse of the
+// attachment can use it until it is closed.
+type tracking struct {
+	*attachment
+	pagemap int // a descriptor of /proc/self/pagemap
+	ended   atomic.Bool
+
+	marking sync.Mutex
+	marks   pageSet // that count as written whatever the kernel says
 }
 
 // A pageSet is a set of pages, in ascending order and with gaps between.
@@ -49,39 +58,26 @@ type pageSet []stretch
 // A stretch is a range of pages, as offsets from the region's base.
 type stretch struct{ start, end uintptr }
 
-// An attachment watches the pages of a region by userfaultfd(2). It keeps transitions out,
-// which would leave it behind. Who holds a pin of the region can use the descriptors while
-// holding inUse: Close of the tracker waits for that, and the last unpin closes them, too.
-type attachment struct {
-	fd, pagemap int
-	inUse       sync.RWMutex
-	closed      atomic.Bool
-
-	marking sync.Mutex
-	marks   pageSet // that count as written whatever the kernel says
-}
-
-const uffdFeatures = sys.UFFD_FEATURE_PAGEFAULT_FLAG_WP | sys.UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-	sys.UFFD_FEATURE_WP_UNPOPULATED | sys.UFFD_FEATURE_WP_ASYNC
-
+// track attaches a tracker. Of a mapping that is paged, it shares the descriptor.
 func (t ticket) track() (*Tracker, error) {
-	var on *attachment
+	on := &tracking{pagemap: -1}
 	err := t.pinned(func(r *region) (err error) {
 		more := r.has()
 		more.growth.Lock() // or pages that come would be missed
 		defer more.growth.Unlock()
-		if r.is(isLost) {
-			return errLost
+		if a := more.attached.Load(); a != nil && a.cause != nil {
+			a.inUse.Lock()
+			defer a.inUse.Unlock()
+			if on.attachment = a; a.mode&sys.UFFDIO_REGISTER_MODE_WP == 0 {
+				return kernel.Blame("UFFD_FEATURE_WP_ASYNC", unix.EINVAL)
+			}
+			if a.tracking.Load() != nil {
+				return errAttached()
+			}
+			return on.begin(r)
 		}
-		if !more.beside.TryLock() {
-			return fail.Hint(ErrBusy, "it has a Tracker, or is being locked or given guard pages")
-		}
-		if on, err = r.attach(); err != nil {
-			more.beside.Unlock()
-			return err
-		}
-		more.attached.Store(on)
-		return nil
+		on.attachment = &attachment{fd: -1, mode: sys.UFFDIO_REGISTER_MODE_WP}
+		return r.attach(on.attachment, uffdWrites, "UFFD_FEATURE_WP_ASYNC", func() error { return on.begin(r) })
 	})
 	if err != nil {
 		return nil, named(err, "track")
@@ -89,70 +85,37 @@ func (t ticket) track() (*Tracker, error) {
 	return &Tracker{t, on}, nil
 }
 
-// attach makes an attachment for the pages of the region, none of which counts as written.
-func (r *region) attach() (*attachment, error) {
-	for _, part := range r.stretches(nil, 0, r.Size) {
-		if !part.InMemory() && (r.lock() != place.Unlocked || place.IsLocked(part.Addr, part.Size)) {
-			return nil, fail.Hint(ErrBusy, "pages of a file are locked, which would never come into memory beside a tracker")
-		}
-	}
-	fd, err := sys.Userfaultfd(uffdFeatures)
-	if err != nil {
-		if err = kernel.Blame("UFFD_FEATURE_WP_ASYNC", err); err == unix.EPERM {
-			err = fail.Hint(err, "userfaultfd(2) is forbidden here, as by the seccomp filter of a container")
-		}
-		return nil, err
-	}
-	a := &attachment{fd: fd, pagemap: -1}
+// begin makes none of the pages count as written.
+func (a *tracking) begin(r *region) (err error) {
 	if a.pagemap, err = sys.OpenSelfPagemap(); err != nil {
-		err = fail.Hint(err, "/proc/self/pagemap cannot be opened")
-	} else if err = a.watch(r.Base, r.Size, r.Data()); err == nil {
-		err = a.reaches(r.Base, r.Data())
+		return fail.Hint(err, "/proc/self/pagemap cannot be opened")
 	}
-	if err != nil {
-		a.close()
-		return nil, err
-	}
-	return a, nil
-}
-
-// close closes the descriptors, if that has not been done, which also ends the watch.
-func (a *attachment) close() {
-	if !a.closed.Swap(true) {
-		unix.Close(a.fd)
-		if a.pagemap >= 0 {
-			unix.Close(a.pagemap)
+	in := stretch{0, r.Data()}
+	if in.end > 0 {
+		if err = a.reset(r.Base, in); err == nil {
+			err = a.reaches(r.Base, in.end)
 		}
 	}
+	if err != nil {
+		unix.Close(a.pagemap)
+		return err
+	}
+	a.tracking.Store(a)
+	return nil
 }
 
-// watch has the kernel note writes to the first size bytes of pages at base, of which the
-// first data bytes are accessible. None counts as written.
-func (a *attachment) watch(base, size, data uintptr) error {
-	if size == 0 {
-		return nil
+// end ends it, once.
+func (a *tracking) end() {
+	if !a.ended.Swap(true) {
+		a.tracking.Store(nil)
+		unix.Close(a.pagemap)
 	}
-	switch err := sys.UffdRegisterWP(a.fd, base, size); err {
-	case nil:
-	case unix.EINVAL:
-		return fail.Hint(fail.Unsupported(err), "writes to this kind of memory cannot be tracked")
-	case unix.EBUSY:
-		return fail.Hint(err, "a part of the mapping is registered with another userfaultfd(2)")
-	case unix.EPERM:
-		return fail.Hint(err, "a part is a shared mapping of a file that is open for reading only")
-	default:
-		return kernel.Scarce(err, kernel.Demand{})
-	}
-	if data == 0 {
-		return nil
-	}
-	// The protection is kept in page tables, also of pages that are not there yet. Those of
-	// the reserve get it when they are needed: there can be very many.
-	return a.reset(base, stretch{0, data})
 }
 
-// reset makes pages count as not written.
-func (a *attachment) reset(base uintptr, in stretch) error {
+// reset makes pages count as not written. The protection is kept in page tables, also of
+// pages that are not there yet. Those of the reserve get it when Grow needs them: there can
+// be very many.
+func (a *tracking) reset(base uintptr, in stretch) error {
 	err := a.protect(base+in.start, in.end-in.start)
 	if err == nil {
 		_, err = a.scan(isWritten, base, in, true) // guard pages are protected by this alone
@@ -161,7 +124,7 @@ func (a *attachment) reset(base uintptr, in stretch) error {
 }
 
 // protect makes the kernel note the next write to each page.
-func (a *attachment) protect(addr, size uintptr) error {
+func (a *tracking) protect(addr, size uintptr) error {
 	err := sys.UffdWriteProtect(a.fd, addr, size)
 	if err == unix.ENOENT {
 		return errLost
@@ -171,10 +134,10 @@ func (a *attachment) protect(addr, size uintptr) error {
 
 // reaches returns an error unless the kernel notes writes to all of a range: it registers
 // the memory of devices, and then does nothing.
-func (a *attachment) reaches(base, size uintptr) error {
+func (a *tracking) reaches(base, size uintptr) error {
 	all := sys.PageScan{Mask: sys.PAGE_IS_WPALLOWED, Return: sys.PAGE_IS_WPALLOWED}
 	found, err := a.scan(all, base, stretch{0, size}, false)
-	if err == nil && size > 0 && !slices.Equal(found, pageSet{{0, size}}) {
+	if err == nil && !slices.Equal(found, pageSet{{0, size}}) {
 		err = fail.Hint(unix.ENODEV, "writes to the memory of a device cannot be tracked")
 	}
 	return err
@@ -182,7 +145,7 @@ func (a *attachment) reaches(base, size uintptr) error {
 
 // scan returns the pages of a range for which the kernel has what is asked; see
 // sys.PageScan.
-func (a *attachment) scan(ask sys.PageScan, base uintptr, in stretch, protect bool) (found pageSet, err error) {
+func (a *tracking) scan(ask sys.PageScan, base uintptr, in stretch, protect bool) (found pageSet, err error) {
 	var vec [128]sys.PageRegion
 	end := uint64(base + in.end)
 	for at := uint64(base + in.start); at < end; at = ask.WalkEnd {
@@ -207,7 +170,7 @@ var isWritten = sys.PageScan{Mask: sys.PAGE_IS_WRITTEN, Return: sys.PAGE_IS_WRIT
 
 // written returns the pages of a range that the kernel notes as written; protect says that
 // they are noted anew from now on.
-func (a *attachment) written(base uintptr, in stretch, protect bool) (found pageSet, err error) {
+func (a *tracking) written(base uintptr, in stretch, protect bool) (found pageSet, err error) {
 	if found, err = a.scan(isWritten, base, in, protect); err != nil {
 		return nil, err
 	}
@@ -221,7 +184,7 @@ func (a *attachment) written(base uintptr, in stretch, protect bool) (found page
 }
 
 // scanOnce reports whether a range has a page such as ask says.
-func (a *attachment) scanOnce(ask sys.PageScan, base uintptr, in stretch) (bool, error) {
+func (a *tracking) scanOnce(ask sys.PageScan, base uintptr, in stretch) (bool, error) {
 	var vec [1]sys.PageRegion
 	ask.Start, ask.End = uint64(base+in.start), uint64(base+in.end)
 	n, err := ask.Scan(a.pagemap, vec[:], false)
@@ -229,14 +192,14 @@ func (a *attachment) scanOnce(ask sys.PageScan, base uintptr, in stretch) (bool,
 }
 
 // mark makes pages count as written.
-func (a *attachment) mark(s stretch) {
+func (a *tracking) mark(s stretch) {
 	a.marking.Lock()
 	defer a.marking.Unlock()
 	a.marks = a.marks.add(s)
 }
 
 // unmark makes pages of a range count as the kernel says, and returns those that did not.
-func (a *attachment) unmark(in stretch) (were pageSet) {
+func (a *tracking) unmark(in stretch) (were pageSet) {
 	a.marking.Lock()
 	defer a.marking.Unlock()
 	a.marks, were = a.marks.cut(in)
@@ -244,7 +207,7 @@ func (a *attachment) unmark(in stretch) (were pageSet) {
 }
 
 // marked returns the pages of a range that count as written whatever the kernel says.
-func (a *attachment) marked(in stretch) pageSet {
+func (a *tracking) marked(in stretch) pageSet {
 	a.marking.Lock()
 	defer a.marking.Unlock()
 	_, are := slices.Clone(a.marks).cut(in)
@@ -291,13 +254,13 @@ func (set pageSet) union(other pageSet) (all pageSet) {
 
 // within runs f over the pages of n bytes at off, while the tracker is open.
 func (t *Tracker) within(op string, off, n int, f func(r *region, in stretch) error) error {
-	if t == nil || t.on == nil || t.on.closed.Load() {
+	if t == nil || t.on == nil || t.on.ended.Load() {
 		return named(ErrClosed, "%s of %v at %d", op, fail.Count(n), off)
 	}
 	return t.of.within(op, off, n, false, func(r *region, addr, size uintptr) error {
 		t.on.inUse.RLock()
 		defer t.on.inUse.RUnlock()
-		if t.on.closed.Load() {
+		if t.on.ended.Load() {
 			return ErrClosed
 		}
 		return f(r, stretch{addr - r.Base, addr - r.Base + size})
@@ -389,54 +352,13 @@ func (t *Tracker) Close() error {
 	err := t.of.pinned(func(r *region) error {
 		t.on.inUse.Lock()
 		defer t.on.inUse.Unlock()
-		if t.on.closed.Load() {
+		if t.on.ended.Load() {
 			return ErrClosed
 		}
-		if r.Size > 0 { // or a child between fork(2) and execve(2) would keep it registered
-			sys.UffdUnregister(t.on.fd, r.Base, r.Size)
+		if t.on.end(); t.on.cause == nil {
+			r.detach(false)
 		}
-		t.on.close()
-		r.has().attached.Store(nil)
-		r.has().beside.Unlock()
 		return nil
 	})
 	return named(err, "close of the tracker")
-}
-
-// follow makes new pages at addr part of what is watched.
-func (r *region) follow(addr, size uintptr) error {
-	a := r.attachment()
-	if a == nil {
-		return nil
-	}
-	a.inUse.RLock()
-	defer a.inUse.RUnlock()
-	if a.closed.Load() {
-		return nil
-	}
-	return a.watch(addr, size, size)
-}
-
-// alone keeps trackers away until end is called, for a call on stretches of pages that
-// would never return beside one, but for those that are harmless. If there is one, it
-// returns ErrBusy.
-func (r *region) alone(parts []place.Stretch, harmless func(place.Stretch) bool) (end func(), err error) {
-	end = func() {}
-	if !slices.ContainsFunc(parts, func(part place.Stretch) bool { return !isPrivateMemory(part.Kind) }) {
-		return end, nil
-	}
-	if beside := &r.has().beside; beside.TryRLock() {
-		return beside.RUnlock, nil
-	}
-	for _, part := range parts {
-		if !harmless(part) {
-			return end, fail.Hint(ErrBusy, "it would never return beside a Tracker of this kind of memory")
-		}
-	}
-	return end, nil
-}
-
-// isPrivateMemory reports whether pages are known to be private and anonymous.
-func isPrivateMemory(k perms.Kind) bool {
-	return k.Flags&(unix.MAP_TYPE|unix.MAP_ANONYMOUS) == unix.MAP_PRIVATE|unix.MAP_ANONYMOUS
 }

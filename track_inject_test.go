@@ -3,14 +3,19 @@
 package mmap
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/mmarinus/mmap/internal/attach"
 )
 
 // trackOperations are those of a tracker, for [TestInjectedFaults]. An operation succeeds
 // if no written page is missing; when it has failed, it is run again without a fault.
 func trackOperations(add func(name, says string, prepare func(b *bed) func() error)) {
 	pg := int(pageSize)
+	pageOperations(add)
 	if err := Probe("UFFD_FEATURE_WP_ASYNC"); err != nil {
 		add("track", "", func(*bed) func() error { return func() error { return err } })
 		return
@@ -101,3 +106,58 @@ func trackOperations(add func(name, says string, prepare func(b *bed) func() err
 		return tracker.Close
 	})
 }
+
+// pageOperations are those of package paging. No page reads as zeros afterwards.
+func pageOperations(add func(name, says string, prepare func(b *bed) func() error)) {
+	pg := int(pageSize)
+	if err := Probe("UFFD_FEATURE_SIGBUS"); err != nil {
+		add("track, page", "", func(*bed) func() error { return func() error { return err } })
+		return
+	}
+	contents := bytes.Repeat([]byte{5}, 8*pg)
+	for name, s := range map[string]Spec{"private": Anonymous(8 * pg), "shared": Anonymous(8 * pg).Shared()} {
+		add("track, page "+name, "page: ", func(b *bed) func() error {
+			m := must(Map[ReadWrite](s))
+			b.was = append(b.was, m)
+			return func() error { return second(attach.Pager(m.Untyped(), nothingFetched)) }
+		})
+		for _, tracked := range []bool{false, true} {
+			paged := func(b *bed) (ReadWrite, attach.Pages) {
+				m := must(Map[ReadWrite](s))
+				b.was = append(b.was, m)
+				pages := must(attach.Pager(m.Untyped(), nothingFetched))
+				if tracked && Probe("UFFD_FEATURE_WP_ASYNC") == nil {
+					must(m.Track())
+				}
+				return m, pages
+			}
+			// Half of the pages are there already, and are left alone.
+			noZeros := func(m ReadWrite, err error) error {
+				for i := range 8 {
+					var first [1]byte
+					if _, no := m.ReadAt(first[:], int64(i*pg)); no == nil && first[0] == 0 {
+						return fmt.Errorf("page %d reads as zeros", i)
+					}
+				}
+				return err
+			}
+			is := []string{"", ", tracked"}[btoi(tracked)]
+			add("track, fetch "+name+is, "fetch of ", func(b *bed) func() error {
+				m, pages := paged(b)
+				for _, i := range []int{1, 4, 5} {
+					check(b.t, pages.Install(i*pg, contents[:pg]))
+				}
+				return func() error { return noZeros(m, pages.Install(0, contents)) }
+			})
+			add("track, evict "+name+is, "eviction of ", func(b *bed) func() error {
+				m, pages := paged(b)
+				check(b.t, pages.Install(0, contents))
+				return func() error { return noZeros(m, pages.Evict(pg, 3*pg)) }
+			})
+		}
+	}
+}
+
+var errNotFetched = errors.New("not fetched")
+
+func nothingFetched(int) error { return errNotFetched }

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmarinus/mmap/internal/attach"
 	"golang.org/x/sys/unix"
 )
 
@@ -184,7 +185,7 @@ func sweepTracked(t *testing.T, from int) {
 	at := -1
 	for _, k := range trackedKinds(t) {
 		for _, name := range names {
-			for _, when := range []string{"untouched", "touched", "locked"} {
+			for _, when := range []string{"untouched", "touched", "locked", "paged"} {
 				if at++; at < from || name == "seal" && k.name == "huge" { // which the pool would not get back
 					continue
 				}
@@ -206,6 +207,24 @@ func swept(t *testing.T, k trackedKind, when string, call func(m ReadWrite) erro
 		check(t, second(m.WriteAt(make([]byte, m.Len()), 0)))
 	case "locked":
 		refused = m.LockOnFault(0, m.Len()) == nil && k.fromFile()
+	case "paged":
+		pages, err := attach.Pager(m.Untyped(), func(int) error { return ErrFault })
+		if err != nil {
+			wants(t, "paging", err, errors.ErrUnsupported) // of a file system's file and of secret memory
+			return
+		}
+		contents := make([]byte, m.Len())
+		check(t, pages.Install(0, contents[:k.page]))
+		defer func() {
+			if absent, err := pages.Present(0, m.Len()); err != nil || !absent {
+				t.Errorf("at the end all pages are in memory: %v, %v", absent, err)
+			}
+		}()
+		inner := call
+		call = func(m ReadWrite) error {
+			err := inner(m)
+			return errors.Join(err, pages.Install(0, contents))
+		}
 	}
 	tracker, err := m.Track()
 	if refused {

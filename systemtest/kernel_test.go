@@ -13,6 +13,7 @@ import (
 
 	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/paging"
 	"golang.org/x/sys/unix"
 )
 
@@ -66,6 +67,10 @@ func uses(t testing.TB) map[string]use {
 				return mmap.Probe("PAGEMAP_SCAN") // Track fails before it asks
 			}
 			return err
+		}},
+		"UFFD_FEATURE_SIGBUS": {"4.14", func() error {
+			paged := mapped[mmap.Read](t, mmap.Anonymous(pg))
+			return second(paging.New(paged, strings.NewReader("")))
 		}},
 		"UFFD_FEATURE_WP_ASYNC": {"6.7", func() error {
 			tracker, err := m.Track()

@@ -27,12 +27,12 @@ const given = `
 	ctx context.Context; w http.ResponseWriter; req *http.Request; f *os.File; err error
 	name string; i, n, lines, size, step int; v uint64; off, offset int64; addr uintptr; c byte; p, b []byte; sum uint32; prot mmap.Prot
 	m, rw mmap.ReadWrite; ro, r mmap.Read; u mmap.Unknown; pin *mmap.Pin
-	corrupt func(error) error; replica []byte
+	corrupt func(error) error; replica []byte; src io.ReaderAt
 `
 
 // and in which packages their names are.
 var packages = map[string]string{
-	"mmap": "github.com/mmarinus/mmap", "live": "github.com/mmarinus/mmap/live", "procmaps": "github.com/mmarinus/mmap/procmaps",
+	"mmap": "github.com/mmarinus/mmap", "paging": "github.com/mmarinus/mmap/paging", "live": "github.com/mmarinus/mmap/live", "procmaps": "github.com/mmarinus/mmap/procmaps",
 	"unix": "golang.org/x/sys/unix", "expmmap": "golang.org/x/exp/mmap", "mmapgo": "github.com/edsrzf/mmap-go",
 	"http": "net/http", "zip": "archive/zip", "elf": "debug/elf", "crc32": "hash/crc32", "exec": "os/exec", "atomic": "sync/atomic", "filepath": "path/filepath",
 	"bytes": "bytes", "binary": "encoding/binary", "context": "context", "errors": "errors", "fmt": "fmt", "io": "io", "log": "log", "os": "os",
@@ -86,7 +86,7 @@ func fileOf(code string) string {
 	if strings.HasPrefix(code, "package ") {
 		return code
 	}
-	imports := map[string]bool{"mmap": true, "context": true, "http": true, "os": true}
+	imports := map[string]bool{"mmap": true, "context": true, "http": true, "os": true, "io": true}
 	for _, m := range used.FindAllStringSubmatch(code, -1) {
 		imports[m[1]] = packages[m[1]] != ""
 	}

@@ -33,6 +33,9 @@ var Features = []Feature{
 	feature("MLOCK_ONFAULT", "4.4", func() error { return sys.Mlock(0, 0, sys.MLOCK_ONFAULT) }),
 	feature("MADV_FREE", "4.5", advised(unix.MADV_FREE)),
 	feature("MADV_WIPEONFORK MADV_KEEPONFORK", "4.14", advised(unix.MADV_WIPEONFORK)),
+	feature("UFFD_FEATURE_SIGBUS", "4.14 with CONFIG_USERFAULTFD", func() error {
+		return done(sys.Userfaultfd(sys.UFFD_FEATURE_SIGBUS))
+	}),
 	feature("MAP_SYNC", "4.15", memfd(unix.MFD_CLOEXEC, func(fd int) error {
 		return tryMmap(PageSize, unix.MAP_SHARED_VALIDATE, fd)
 	})),

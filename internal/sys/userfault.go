@@ -12,6 +12,9 @@ import (
 // Features of userfaultfd(2) that are asked for.
 const (
 	UFFD_FEATURE_PAGEFAULT_FLAG_WP  = 1 << 0
+	UFFD_FEATURE_MISSING_HUGETLBFS  = 1 << 4
+	UFFD_FEATURE_MISSING_SHMEM      = 1 << 5
+	UFFD_FEATURE_SIGBUS             = 1 << 7
 	UFFD_FEATURE_WP_HUGETLBFS_SHMEM = 1 << 12
 	UFFD_FEATURE_WP_UNPOPULATED     = 1 << 13
 	UFFD_FEATURE_WP_ASYNC           = 1 << 15
@@ -24,6 +27,9 @@ const (
 func Userfaultfd(features uint64) (int, error) {
 	const userModeOnly, api = 1, 0xaa
 	fd, _, e := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|userModeOnly, 0, 0)
+	if e == unix.EINVAL { // before Linux 5.11
+		fd, _, e = unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK, 0, 0)
+	}
 	if e != 0 {
 		return -1, e
 	}
@@ -35,12 +41,18 @@ func Userfaultfd(features uint64) (int, error) {
 	return int(fd), nil
 }
 
-// UffdRegisterWP has a descriptor of userfaultfd(2) see the writes to a range of pages;
-// UFFDIO_REGISTER with UFFDIO_REGISTER_MODE_WP. The errors: EINVAL for memory that cannot be
+// The modes of UFFDIO_REGISTER: faults on absent pages, and on protected ones.
+const (
+	UFFDIO_REGISTER_MODE_MISSING = 1 << 0
+	UFFDIO_REGISTER_MODE_WP      = 1 << 1
+)
+
+// UffdRegister has a descriptor of userfaultfd(2) see faults in a range of pages;
+// UFFDIO_REGISTER. The errors: EINVAL for memory that cannot be
 // registered or is not mapped, EBUSY for that of another descriptor, EPERM for pages that
 // can never be written, ENOMEM at the limit of areas.
-func UffdRegisterWP(fd int, addr, size uintptr) error {
-	arg := [4]uint64{uint64(addr), uint64(size), 2} // and, out, the ioctls that there are
+func UffdRegister(fd int, addr, size uintptr, mode uint64) error {
+	arg := [4]uint64{uint64(addr), uint64(size), mode} // and, out, the ioctls that there are
 	return ioctl(fd, 0xc020aa00, unsafe.Pointer(&arg))
 }
 
@@ -59,6 +71,28 @@ func UffdUnregister(fd int, addr, size uintptr) error {
 func UffdWriteProtect(fd int, addr, size uintptr) error {
 	arg := [3]uint64{uint64(addr), uint64(size), 1}
 	return ioctl(fd, 0xc018aa06, unsafe.Pointer(&arg))
+}
+
+// UFFDIO_COPY_MODE_WP has UffdCopy protect the pages as UffdWriteProtect does.
+const UFFDIO_COPY_MODE_WP = 1 << 1
+
+// UffdCopy puts contents, of whole pages, where there are none; UFFDIO_COPY. It returns how
+// many bytes it has put there, and an error if that is not all: EEXIST if the first page is
+// there already, EAGAIN behind others, ENOENT of a range that is not registered, ENOMEM,
+// ENOSPC.
+func UffdCopy(fd int, addr uintptr, contents []byte, mode uint64) (int, error) {
+	arg := struct {
+		dst, src, size, mode uint64
+		done                 int64
+	}{dst: uint64(addr), size: uint64(len(contents)), mode: mode}
+	var pinner runtime.Pinner
+	// SAFETY: the kernel reads the contents during the call; the pin keeps them where they
+	// are until then, also those on a stack, which it moves to the heap.
+	pinner.Pin(unsafe.SliceData(contents))
+	defer pinner.Unpin()
+	arg.src = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(contents))))
+	err := ioctl(fd, 0xc028aa03, unsafe.Pointer(&arg))
+	return int(max(arg.done, 0)), err
 }
 
 // What PAGEMAP_SCAN tells of pages.

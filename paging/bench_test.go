@@ -1,0 +1,89 @@
+//go:build linux
+
+package paging_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/sys"
+)
+
+// What paging costs, beside what it cannot do without, in turn: the median of the ratios.
+//
+//	go test -run '^$' -bench . -benchtime 100x ./paging
+func inTurn(b *testing.B, ours, bare func() time.Duration) {
+	b.Helper()
+	var ratios, times []float64
+	for i := range b.N {
+		var x, y time.Duration
+		if i%2 == 0 {
+			x, y = ours(), bare()
+		} else {
+			y, x = bare(), ours()
+		}
+		ratios, times = append(ratios, float64(x)/float64(y)), append(times, float64(x))
+	}
+	slices.Sort(ratios)
+	slices.Sort(times)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(times[len(times)/2], "median-ns")
+	b.ReportMetric(ratios[len(ratios)/2], "ratio")
+}
+
+// 16 MiB in windows of 64 KiB, of a source that copies, one window after the other; the bare
+// call has the same copy.
+func BenchmarkFetch(b *testing.B) {
+	const size, window = 16 << 20, 64 << 10
+	src := newSource(size)
+	_, p := paged[mmap.ReadWrite](b, mmap.Anonymous(size), src)
+	fd, err := sys.Userfaultfd(sys.UFFD_FEATURE_SIGBUS)
+	check(b, err)
+	bare, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(size))
+	check(b, err)
+	defer bare.Close()
+	check(b, sys.UffdRegister(fd, bare.Addr(), size, sys.UFFDIO_REGISTER_MODE_MISSING))
+	buffer := make([]byte, window)
+	b.ResetTimer()
+	inTurn(b, func() time.Duration {
+		check(b, p.Evict(0, size))
+		start := time.Now()
+		for off := 0; off < size; off += window {
+			check(b, p.Fetch(b.Context(), off, window))
+		}
+		return time.Since(start)
+	}, func() time.Duration {
+		check(b, bare.Discard(0, size))
+		start := time.Now()
+		for off := 0; off < size; off += window {
+			src.ReadAt(buffer, int64(off))
+			if _, err := sys.UffdCopy(fd, bare.Addr()+uintptr(off), buffer, 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+		return time.Since(start)
+	})
+}
+
+// 64 bytes that are there, by the pager and by the mapping.
+func BenchmarkReadAt(b *testing.B) {
+	const size = 1 << 20
+	m, p := paged[mmap.ReadWrite](b, mmap.Anonymous(size), newSource(size))
+	check(b, p.Fetch(b.Context(), 0, size))
+	buffer := make([]byte, 64)
+	times := func(read func(b []byte, off int64) (int, error)) func() time.Duration {
+		return func() time.Duration {
+			start := time.Now()
+			for i := range 10000 {
+				if _, err := read(buffer, int64(i*64)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			return time.Since(start)
+		}
+	}
+	b.ResetTimer()
+	inTurn(b, times(p.ReadAt), times(m.ReadAt))
+}

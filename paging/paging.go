@@ -1,0 +1,265 @@
+//go:build linux
+
+// Package paging fills memory from a source when it is first needed: from object storage,
+// a compressed file, or a cache of what is far away.
+//
+//	m, err := mmap.Map[mmap.Read](mmap.Anonymous(size))
+//	p, err := paging.New(m, src)
+//	n, err := p.ReadAt(b, off) // fetches what is absent
+//
+// A page that is absent never reads as zeros. Touching it is a fault at once, which the
+// library turns into an error, and whoever needs the page fetches it, in its own goroutine
+// and by an ordinary ReadAt of the source. Nobody waits in a fault, so there is no handler
+// that could wait for the same processor, and no privileges are needed. It is done with
+// userfaultfd(2), Linux 4.14.
+//
+// A file that is in the page cache is 5 to 10 times cheaper to map as it is. Do not use this
+// package for that.
+package paging
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/attach"
+	"github.com/mmarinus/mmap/internal/fail"
+)
+
+// ErrAbsent is the cause of a fault on a page that has not been fetched. If the last try to
+// fetch it has failed, the fault matches the error of the source, too.
+var ErrAbsent = errors.New("page has not been fetched")
+
+// Readable are the handles that can be read.
+type Readable interface {
+	mmap.Handle
+	ReadAt(p []byte, off int64) (int, error)
+	View(f func(b []byte) error) error
+	ViewRange(off, n int, f func(b []byte) error) error
+}
+
+// A handle is a Readable that is not known by its type.
+type handle interface {
+	Len() int
+	Addr() uintptr
+	Close() error
+	ReadAt(p []byte, off int64) (int, error)
+	View(f func(b []byte) error) error
+	ViewRange(off, n int, f func(b []byte) error) error
+}
+
+// A Pager fetches the pages of a mapping. Its methods are safe for concurrent use.
+type Pager struct {
+	m       handle
+	src     io.ReaderAt
+	pages   attach.Pages
+	buffers sync.Pool // of window bytes
+	windows
+}
+
+// An Option is one of New.
+type Option func(*Pager)
+
+// Window sets how many bytes are fetched at once, rounded up to whole pages. The default is
+// 64 KiB. A size below 1 is a bad argument.
+func Window(bytes int) Option { return func(p *Pager) { p.size = bytes } }
+
+// New makes the pages of m come from src: byte i of the mapping is byte i of the source,
+// which must have as many as the mapping, and be safe for concurrent use. m is anonymous
+// memory, a memfd, or on huge pages, and what is in memory already stays, but not guard
+// pages. Everything else is [errors.ErrUnsupported], as is a kernel before Linux 4.14.
+//
+// The pager is attached to the mapping as a [mmap.Tracker] is: transitions return ErrBusy,
+// and Close of the mapping ends it. Guard pages are ErrBusy, too. Grow goes on. From Linux
+// 6.7 on the mapping can be tracked: fetching a page is no write. View and ReadAt of the
+// mapping work; if they touch an absent page, they return a [*mmap.FaultError] that matches
+// ErrAbsent, as do Prefault, Lock and PrefaultWrite.
+//
+// A source must not read from the mapping that it feeds: in the goroutine that called it,
+// that is an error.
+func New[M Readable](m M, src io.ReaderAt, options ...Option) (*Pager, error) {
+	p := &Pager{m: m, src: src, windows: newWindows(64 << 10)}
+	for _, o := range options {
+		o(p)
+	}
+	if p.size < 1 || src == nil {
+		return nil, fail.Bad("page", "a window of %v, and the source %v", fail.Count(p.size), src)
+	}
+	pages, err := attach.Pager(m.Untyped(), p.failures.cause) // which must not lead to m
+	if err != nil {
+		return nil, err
+	}
+	p.pages = pages
+	page := pages.PageSize()
+	size := (uint(p.size) + uint(page) - 1) &^ (uint(page) - 1) // a power of two
+	p.size = int(min(size, uint(max(m.Cap(), 1)+page-1)&^(uint(page)-1)))
+	p.failures.size.Store(int64(p.size))
+	p.buffers.New = func() any { b := make([]byte, p.size); return &b }
+	return p, nil
+}
+
+// Close closes the mapping, and with it the pager: pages that are absent cannot be left
+// behind. Views and pins of the mapping keep it for as long as they run. Close of the
+// mapping itself does the same.
+func (p *Pager) Close() error { return p.m.Close() }
+
+// ReadAt copies from the mapping at off into b, as [io.ReaderAt] says, and fetches what is
+// absent. If that fails, it returns the count of what was copied, and the error.
+func (p *Pager) ReadAt(b []byte, off int64) (n int, err error) {
+	if n, err = p.m.ReadAt(b, off); err == nil {
+		return n, nil
+	}
+	return p.readOn(b, off, n, err)
+}
+
+// readOn is ReadAt after n bytes, where it has stopped with err.
+func (p *Pager) readOn(b []byte, off int64, n int, err error) (int, error) {
+	var u use
+	defer p.release(&u)
+	for {
+		at, absent := p.fault(&u, err)
+		if !absent {
+			return n, err
+		}
+		if err = p.fetch(context.Background(), &u, at, int(off)+len(b)-at); err != nil {
+			return n, err
+		}
+		k, again := p.m.ReadAt(b[n:], off+int64(n))
+		if n, err = n+k, again; err == nil {
+			return n, nil
+		}
+	}
+}
+
+// ViewRange fetches what is absent of n bytes at off, and calls f once, with the memory
+// itself; see ViewRange of the handle. Meanwhile Evict leaves these pages alone.
+func (p *Pager) ViewRange(off, n int, f func(b []byte) error) error {
+	var u use
+	defer p.release(&u)
+	if err := p.check("view", off, n); err != nil {
+		return err
+	}
+	if err := p.fetch(context.Background(), &u, off, n); err != nil {
+		return err
+	}
+	return p.m.ViewRange(off, n, f)
+}
+
+// View calls f with the memory itself, as View of the handle does. If f touches an absent
+// page, it ends there, as at a panic; the page is fetched, and f is called again, from its
+// start. So f must be able to run several times. What was fetched stays until View returns.
+func (p *Pager) View(f func(b []byte) error) error {
+	var u use
+	defer p.release(&u)
+	for {
+		err := p.m.View(f)
+		at, absent := p.fault(&u, err)
+		if !absent {
+			return err
+		}
+		if err := p.fetch(context.Background(), &u, at, 1); err != nil {
+			return err
+		}
+	}
+}
+
+// fault returns where a page was absent that err speaks of. Somebody else can have fetched
+// it by now. A page that is there and faults all the same is not absent.
+func (p *Pager) fault(u *use, err error) (at int, absent bool) {
+	var f *mmap.FaultError
+	if err == nil || !errors.As(err, &f) || f.Addr-p.m.Addr() >= uintptr(p.m.Len()) {
+		return 0, false
+	}
+	at = int(f.Addr - p.m.Addr())
+	most, w := 1000, at/p.size
+	if !errors.Is(f, ErrAbsent) {
+		most = 3
+	}
+	if most == 3 && f.Err != mmap.ErrFault || u.retried[w] >= most {
+		return 0, false
+	}
+	if u.retried == nil {
+		u.retried = map[int]int{}
+	}
+	u.retried[w]++
+	return at, true
+}
+
+// Fetch brings in what is absent of n bytes at off, in windows, several at once. What
+// somebody else is fetching it waits for. It returns the first error, and then, or when ctx
+// ends, begins no other window.
+func (p *Pager) Fetch(ctx context.Context, off, n int) error {
+	var u use
+	defer p.release(&u)
+	if err := p.check("fetch", off, n); err != nil {
+		return err
+	}
+	return p.fetch(ctx, &u, off, n)
+}
+
+// Evict drops the pages of n bytes at off: they become absent, and come again from the
+// source. What was written to them is lost; save it before, with a [mmap.Tracker]. The range
+// starts on a page boundary, and ends on one or at Len. If a part is being viewed or fetched
+// by this pager, nothing is dropped and the error matches [mmap.ErrBusy].
+func (p *Pager) Evict(off, n int) error {
+	if err := p.check("evict", off, n); err != nil || n == 0 {
+		return err
+	}
+	page := p.pages.PageSize()
+	if off%page != 0 || n%page != 0 && off+n != p.m.Len() {
+		return fail.Bad(p.op("evict", off, n), "not whole pages of %d bytes", page)
+	}
+	first, last := off/p.size, (off+n-1)/p.size
+	if !p.reserve(first, last) {
+		return fail.Named(fail.Hint(mmap.ErrBusy, "a part is being viewed or fetched"), p.op("evict", off, n))
+	}
+	defer p.unreserve(first, last)
+	return p.pages.Evict(off, n)
+}
+
+func (p *Pager) op(name string, off, n int) string {
+	return fmt.Sprintf("%s of %v at %d", name, fail.Count(n), off)
+}
+
+// check returns an error unless n bytes at off are in the mapping, and that is open.
+func (p *Pager) check(name string, off, n int) error {
+	if _, err := p.pages.Present(0, 0); err != nil {
+		return fail.Named(err, p.op(name, off, n))
+	}
+	if size := p.m.Len(); off < 0 || n < 0 || off > size || n > size-off {
+		return fail.Bad(p.op(name, off, n), "the mapping has %v", fail.Count(size))
+	}
+	return nil
+}
+
+// load fetches a window, unless it is there.
+func (p *Pager) load(w int) error {
+	off := w * p.size
+	page := p.pages.PageSize()
+	want := min(p.size, p.m.Len()-off)
+	if there, err := p.pages.Present(off, max(want, 0)); there || err != nil {
+		return err
+	}
+	buffer := p.buffers.Get().(*[]byte)
+	defer p.buffers.Put(buffer)
+	b := (*buffer)[:(want+page-1)/page*page]
+	// The rest of the last page can become part of the mapping: see mmap.Grow.
+	n, err := p.read(b, off)
+	if n < want {
+		if err == nil || err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return fmt.Errorf("paging: read of %v at %d from the source: %w", fail.Count(want), off, err)
+	}
+	clear(b[n:])
+	return p.pages.Install(off, b)
+}
+
+func (p *Pager) read(b []byte, off int) (int, error) {
+	thread := p.enter()
+	defer p.leave(thread)
+	return p.src.ReadAt(b, int64(off))
+}
