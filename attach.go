@@ -67,7 +67,9 @@ func (r *region) attach(a *attachment, features uint64, name string, begin func(
 			unix.Close(a.fd)
 		}
 	} else if err = kernel.Blame(name, err); err == unix.EPERM {
-		err = fail.Hint(err, "userfaultfd(2) is forbidden here, as by the seccomp filter of a container")
+		const hint = "userfaultfd(2) is forbidden here, as by the seccomp filter of a container, " +
+			"or before Linux 5.11 by vm.unprivileged_userfaultfd"
+		err = fail.Hint(err, hint)
 	}
 	if err != nil {
 		more.beside.Unlock()

@@ -38,8 +38,11 @@ func (t ticket) page(cause func(off int) error) (*pagedRegion, error) {
 		more := r.has()
 		more.growth.Lock()
 		defer more.growth.Unlock()
-		if !r.IsUniform() || r.addr.Load() != r.Base {
+		switch {
+		case !r.IsUniform() || r.addr.Load() != r.Base:
 			return fail.Bad("", "it has pages of several kinds, or begins within one")
+		case r.lock != place.Unlocked:
+			return fail.Bad("", "Spec.Lock brings pages in, and so would Grow, as zeros")
 		}
 		p.pageSize = int(r.Plain().Granule)
 		features, name := uint64(uffdAbsent), "UFFD_FEATURE_SIGBUS"

@@ -51,7 +51,10 @@ func TestTrackOperations(t *testing.T) {
 	}
 	run := func(name string, s mmap.Spec, pg, large int) {
 		t.Run(name, func(t *testing.T) {
-			actions := 0
+			actions, rounds := 0, rounds
+			if large > 0 || pg > onePage {
+				rounds = 1 // it takes much longer
+			}
 			for range rounds {
 				rapid.Check(t, trackOperations(s, name, pg, large, &actions))
 			}

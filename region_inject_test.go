@@ -1098,6 +1098,8 @@ func translated(c trial, err error) bool {
 	switch {
 	case c.op.name == "track a file" && (c.call == "msync" || c.how == everything): // it may be locked
 		return errors.Is(err, ErrBusy)
+	case c.call == "userfaultfd" && c.errno == unix.EINVAL: // without UFFD_USER_MODE_ONLY it needs privileges
+		return errors.Is(err, unix.EPERM)
 	case c.call == "msync" && c.errno == unix.EINVAL: // from a file that cannot be synced
 		return errors.Is(err, errors.ErrUnsupported)
 	case c.call != "madvise" && c.how != everything || !strings.Contains(c.op.name, "prefault") && !strings.Contains(c.op.name, "lock"):

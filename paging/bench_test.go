@@ -3,6 +3,7 @@
 package paging_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -67,23 +68,26 @@ func BenchmarkFetch(b *testing.B) {
 	})
 }
 
-// 64 bytes that are there, by the pager and by the mapping.
+// Bytes that are there, by the pager and by the mapping.
 func BenchmarkReadAt(b *testing.B) {
 	const size = 1 << 20
 	m, p := paged[mmap.ReadWrite](b, mmap.Anonymous(size), newSource(size))
 	check(b, p.Fetch(b.Context(), 0, size))
-	buffer := make([]byte, 64)
-	times := func(read func(b []byte, off int64) (int, error)) func() time.Duration {
-		return func() time.Duration {
-			start := time.Now()
-			for i := range 10000 {
-				if _, err := read(buffer, int64(i*64)); err != nil {
-					b.Fatal(err)
+	for _, n := range []int{64, 4096} {
+		b.Run(fmt.Sprint("bytes=", n), func(b *testing.B) {
+			buffer := make([]byte, n)
+			times := func(read func(b []byte, off int64) (int, error)) func() time.Duration {
+				return func() time.Duration {
+					start := time.Now()
+					for i := range 10000 {
+						if _, err := read(buffer, int64(i*n%size)); err != nil {
+							b.Fatal(err)
+						}
+					}
+					return time.Since(start)
 				}
 			}
-			return time.Since(start)
-		}
+			inTurn(b, times(p.ReadAt), times(m.ReadAt))
+		})
 	}
-	b.ResetTimer()
-	inTurn(b, times(p.ReadAt), times(m.ReadAt))
 }

@@ -441,6 +441,11 @@ func TestArguments(t *testing.T) {
 		_, err = paging.New(file, newSource(size))
 		wants(t, "a file", err, errors.ErrUnsupported)
 	}
+	locked, err := mmap.Map[mmap.Read](mmap.Anonymous(pg).Lock().Reserve(2 * pg))
+	check(t, err)
+	defer locked.Close()
+	_, err = paging.New(locked, newSource(size))
+	wants(t, "memory that Grow would bring in", err, os.ErrInvalid)
 	_, p = paged[mmap.Read](t, mmap.Anonymous(0), newSource(0))
 	check(t, p.Fetch(t.Context(), 0, 0))
 }

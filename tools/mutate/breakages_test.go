@@ -50,6 +50,13 @@ var breakages = []breakage{
 	{"the end of a round gives no passes", "internal/latch/drain.go", "d.passes, d.held = d.passes+d.held, 0", "d.held = 0", "TestDrainBesideReaders"},
 	{"what a transition in place changes is done again", "unknown.go", "t.r.Stay(t.state)", "t.giveUp()", "TestDrainAgain"},
 	{"the collector unmaps what is lent", "region.go", "mark&^old&(isLent|isSealed)", "mark&^old&isSealed", "TestCollection"},
+	{"what destroys contents does not count as a write", "discard.go", "\t\t\t\ton.mark(stretch{start, start + size}) //", "\t\t\t\t_ = on //", "TestTrackOperations"},
+	{"a Take that fails forgets what it has found", "track.go", "\t\t\tt.on.mark(in)\n\t\t\treturn err\n", "\t\t\treturn err\n", "TestInjectedFaults"},
+	{"a transition does not look for a tracker", "region.go", "} else if t.r.attachment() != nil {", "} else if false {", "TestTrackRefuses"},
+	{"Join does not look for a tracker", "split.go", "left.r.attachment() != nil || right.r.attachment() != nil", "left.r.attachment() != nil", "TestTrackRefuses"},
+	{"new pages count as written when they are read", "resize.go", "\t\terr = r.follow(at, size)\n", "", "TestTrackGrow"},
+	{"the descriptors of a tracker stay open", "region.go", "\tr.detach(true)\n", "", "TestTrackClose"},
+	{"what somebody maps over tracked pages is passed over", "track.go", "if err == nil && other {", "if err != nil && other {", "TestTrackForeign"},
 }
 
 // TestBreakages breaks the library in one way after the other. Each time a part of
