@@ -54,9 +54,11 @@ func (r *region) attach(a *attachment, features uint64, name string, begin func(
 		return errAttached()
 	}
 	for _, part := range r.stretches(nil, 0, r.Size) {
-		if !part.InMemory() && (r.lock() != place.Unlocked || place.IsLocked(part.Addr, part.Size)) {
+		grows := r.Room > 0 && part.Addr+part.Size == r.Base+r.Size // by pages that it locks, if any
+		if !part.InMemory() && (place.IsLocked(part.Addr, part.Size) || grows && r.lock() != place.Unlocked) {
 			more.beside.Unlock()
-			return fail.Hint(ErrBusy, "pages of a file are locked, which would never come into memory beside a tracker")
+			const hint = "pages of a file are locked, or Grow would lock them: beside a tracker they never come into memory"
+			return fail.Hint(ErrBusy, hint)
 		}
 	}
 	if a.fd, err = sys.Userfaultfd(features); err == nil {

@@ -119,8 +119,8 @@ func (w writer) InstallGuardPages(off, n int) error { return w.destroy(installGu
 func (w writer) RemoveGuardPages(off, n int) error { return w.destroy(removeGuards, off, n) }
 
 // Track begins to note which pages are written, none of which counts as written yet;
-// userfaultfd(2) and PAGEMAP_SCAN, Linux 6.7 on amd64 and 6.10 on arm64. It takes no
-// privileges, and 8 bytes of page tables for each page within Len. Pages that Grow adds are
+// userfaultfd(2) and PAGEMAP_SCAN, Linux 6.7 on amd64 and 6.10 on arm64. It needs no
+// privileges. It takes 8 bytes of page tables for each page within Len. Pages that Grow adds are
 // tracked, too.
 //
 // As a [Pin] does, a [Tracker] refuses transitions with ErrBusy; Close of the mapping ends
@@ -128,7 +128,7 @@ func (w writer) RemoveGuardPages(off, n int) error { return w.destroy(removeGuar
 // pages of a file system's file and InstallGuardPages of anything but private anonymous
 // memory, which the kernel would never return from. Track returns ErrBusy beside such calls,
 // and for a mapping that has locked pages of a file. Do not call mlockall(2) meanwhile.
-// [Mapping.Collapse] returns EBUSY.
+// [Mapping.Collapse] returns ErrBusy, unless all pages count as written.
 //
 // Where a seccomp filter forbids userfaultfd(2), as that of containers can, the error is
 // EPERM. Memory of devices is [errors.ErrUnsupported], and droppable memory can be. A shared
@@ -191,8 +191,8 @@ func (u updater) InstallGuardPages(off, n int) error { return u.destroy(installG
 func (u updater) RemoveGuardPages(off, n int) error { return u.destroy(removeGuards, off, n) }
 
 // Track begins to note which pages are written, none of which counts as written yet;
-// userfaultfd(2) and PAGEMAP_SCAN, Linux 6.7 on amd64 and 6.10 on arm64. It takes no
-// privileges, and 8 bytes of page tables for each page within Len. Pages that Grow adds are
+// userfaultfd(2) and PAGEMAP_SCAN, Linux 6.7 on amd64 and 6.10 on arm64. It needs no
+// privileges. It takes 8 bytes of page tables for each page within Len. Pages that Grow adds are
 // tracked, too.
 //
 // As a [Pin] does, a [Tracker] refuses transitions with ErrBusy; Close of the mapping ends
@@ -200,7 +200,7 @@ func (u updater) RemoveGuardPages(off, n int) error { return u.destroy(removeGua
 // pages of a file system's file and InstallGuardPages of anything but private anonymous
 // memory, which the kernel would never return from. Track returns ErrBusy beside such calls,
 // and for a mapping that has locked pages of a file. Do not call mlockall(2) meanwhile.
-// [Mapping.Collapse] returns EBUSY.
+// [Mapping.Collapse] returns ErrBusy, unless all pages count as written.
 //
 // Where a seccomp filter forbids userfaultfd(2), as that of containers can, the error is
 // EPERM. Memory of devices is [errors.ErrUnsupported], and droppable memory can be. A shared

@@ -26,9 +26,9 @@ var (
 	// mapping belongs to the handle that the transition returned.
 	ErrMoved = errors.New("handle was consumed by a transition")
 	// ErrBusy is returned by a transition of a mapping that is being accessed, is
-	// pinned, or is in another transition. [Mapping.Drain] waits for them. A
-	// transition beside a [Tracker] returns it too, for which nothing waits, and so
-	// do some calls: see Track.
+	// pinned, or is in another transition. [Mapping.Drain] waits for them. It is also
+	// returned beside a [Tracker]: by every transition, and by the few calls that Track
+	// names. Nothing waits for a Tracker: close it.
 	ErrBusy = errors.New("mapping is in use")
 	// ErrCapacity is returned by Grow beyond what was reserved.
 	ErrCapacity = errors.New("beyond the reserved capacity")

@@ -41,7 +41,7 @@ func (t ticket) page(cause func(off int) error) (*pagedRegion, error) {
 		switch {
 		case !r.IsUniform() || r.addr.Load() != r.Base:
 			return fail.Bad("", "it has pages of several kinds, or begins within one")
-		case r.lock != place.Unlocked:
+		case r.lock() != place.Unlocked:
 			return fail.Bad("", "Spec.Lock brings pages in, and so would Grow, as zeros")
 		}
 		p.pageSize = int(r.Plain().Granule)

@@ -143,15 +143,20 @@ func (r *region) allowed(off, n int, need Prot) error {
 // Collapse makes huge pages of the whole ones within n bytes at off, now, and whatever the
 // system's policy for transparent huge pages; MADV_COLLAPSE. The contents stay. If no whole
 // huge page lies within the range, the error matches EINVAL. If no huge page is to be had,
-// it matches ENOMEM, EBUSY or EAGAIN, and beside a [Tracker] EBUSY.
+// it matches ENOMEM, EBUSY or EAGAIN. Beside a [Tracker] it returns ErrBusy, unless all pages
+// count as written.
 func (m Mapping) Collapse(off, n int) error {
-	return m.within("MADV_COLLAPSE", off, n, false, func(_ *region, addr, size uintptr) error {
+	return m.within("MADV_COLLAPSE", off, n, false, func(r *region, addr, size uintptr) error {
 		const hint = "no whole huge page lies within, or not for this kind of memory"
 		huge := transparentHuge()
 		if at, _ := kernel.Round(addr, max(huge, 1)); at+huge > addr+size {
 			return whyNot(unix.EINVAL, "MADV_COLLAPSE", hint) // the kernel does nothing, and says nothing
 		}
-		return whyNot(sys.Madvise(addr, size, unix.MADV_COLLAPSE), "MADV_COLLAPSE", hint)
+		err := sys.Madvise(addr, size, unix.MADV_COLLAPSE)
+		if err == unix.EINVAL && r.attachment() != nil {
+			return fail.Hint(ErrBusy, "pages that its Tracker watches do not become a huge page")
+		}
+		return whyNot(err, "MADV_COLLAPSE", hint)
 	})
 }
 

@@ -23,8 +23,8 @@ type Span struct{ Off, Len int }
 // writes by system calls into the memory are noted, too. It is made by the method Track of
 // a handle, and kept until its Close or that of the mapping.
 //
-// The methods take n bytes at off, in bytes and widened to whole pages. A range that is not
-// within Len is a bad argument. They return spans of whole pages, clipped to the mapping, in
+// The methods act on the pages that hold n bytes at off. A range that is not within Len is a
+// bad argument. They return spans of whole pages, clipped to the mapping, in
 // ascending order and with gaps between them. After Close, after that of the mapping, and
 // on a nil or zero Tracker they return ErrClosed. They are safe for concurrent use, also
 // beside writers.
@@ -210,8 +210,7 @@ func (a *tracking) unmark(in stretch) (were pageSet) {
 func (a *tracking) marked(in stretch) pageSet {
 	a.marking.Lock()
 	defer a.marking.Unlock()
-	_, are := slices.Clone(a.marks).cut(in)
-	return are
+	return a.marks.clip(in)
 }
 
 // add returns the set with pages more.
@@ -224,20 +223,32 @@ func (set pageSet) add(s stretch) pageSet {
 	return slices.Replace(set, i, j, s)
 }
 
+// clip returns the pages of the set that are in a range.
+func (set pageSet) clip(in stretch) (out pageSet) {
+	for i := set.search(in); i < len(set) && set[i].start < in.end; i++ {
+		out = append(out, stretch{max(set[i].start, in.start), min(set[i].end, in.end)})
+	}
+	return out
+}
+
+// search returns the index of the first stretch that ends within a range or behind it.
+func (set pageSet) search(in stretch) int {
+	return sort.Search(len(set), func(i int) bool { return set[i].end > in.start })
+}
+
 // cut returns the set without the pages of a range, and those.
 func (set pageSet) cut(in stretch) (rest, out pageSet) {
-	i := sort.Search(len(set), func(i int) bool { return set[i].end > in.start })
-	j := i
+	if out = set.clip(in); len(out) == 0 {
+		return set, nil
+	}
+	i := set.search(in)
+	j := i + len(out)
 	var ends pageSet
-	for ; j < len(set) && set[j].start < in.end; j++ {
-		s := set[j]
-		out = append(out, stretch{max(s.start, in.start), min(s.end, in.end)})
-		if s.start < in.start {
-			ends = append(ends, stretch{s.start, in.start})
-		}
-		if s.end > in.end {
-			ends = append(ends, stretch{in.end, s.end})
-		}
+	if first := set[i]; first.start < in.start {
+		ends = append(ends, stretch{first.start, in.start})
+	}
+	if last := set[j-1]; last.end > in.end {
+		ends = append(ends, stretch{in.end, last.end})
 	}
 	return slices.Replace(set, i, j, ends...), out
 }
@@ -280,7 +291,7 @@ func (r *region) spans(pages pageSet) []Span {
 
 // Take returns which pages of n bytes at off count as written, and resets them. Each page is
 // returned and reset in one step, so no write is missed: a write that comes later counts
-// again. So take first, and copy then. Give what could not be copied back with Mark.
+// again. So take first, and copy then. Mark what could not be copied.
 //
 // If Take fails, the whole range counts as written. ENOMEM is the kernel's lack of memory
 // for page tables. Of several calls at once, each page is returned by one.

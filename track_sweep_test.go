@@ -49,13 +49,24 @@ func trackedKinds(t testing.TB) (kinds []trackedKind) {
 	add("private memfd", pg, memfd)
 	add("file", pg, func(t testing.TB) Spec { return file(t).Shared() })
 	add("private file", pg, file)
-	if hasSecret(t) {
+	missing := func(name, why string) {
+		if t, ok := t.(*testing.T); ok {
+			t.Run(name, func(t *testing.T) { t.Skip(why) })
+		}
+	}
+	if !hasSecret(t) {
+		missing("secret", "no secret memory")
+	} else {
 		add("secret", pg, func(testing.TB) Spec { return Secret(8 * pg) })
 	}
-	if thp := int(transparentHuge()); thp > 0 {
+	if thp := int(transparentHuge()); thp == 0 {
+		missing("transparent huge", "no transparent huge pages")
+	} else {
 		add("transparent huge", pg, func(testing.TB) Spec { return Anonymous(2 * thp).Align(thp) })
 	}
-	if _, _, err := hugeFlags(0); err == nil && (os.Getenv("MMAP_TEST_MACHINE") == "1" || number("/proc/meminfo", "HugePages_Free:") >= 16) {
+	if _, _, err := hugeFlags(0); !(err == nil && (os.Getenv("MMAP_TEST_MACHINE") == "1" || number("/proc/meminfo", "HugePages_Free:") >= 16)) {
+		missing("huge", "no pool of huge pages")
+	} else {
 		size := int(withHugePages(t, 16))
 		add("huge", size, func(testing.TB) Spec { return Anonymous(8 * size).HugePages(0) })
 	}

@@ -492,6 +492,9 @@ func TestTrackKindsRefused(t *testing.T) {
 		reserved := mapped[ReadWrite](t, File(f, 0, pg).Lock().Reserve(2*pg))
 		check(t, reserved.Unlock(0, pg))
 		explained(t, "pages of a file that Grow will lock", second(reserved.Track()), ErrBusy, "locked")
+		unlocked := mapped[ReadWrite](t, File(f, 0, pg).Lock()) // and cannot grow
+		check(t, unlocked.Unlock(0, pg))
+		check(t, tracked(t, unlocked).Close())
 		tracker := tracked(t, file)
 		explained(t, "lock of a tracked file", file.Lock(0, pg), ErrBusy, "lock of", "Tracker")
 		explained(t, "lock on fault of a tracked file", file.LockOnFault(0, pg), ErrBusy, "lock on fault of", "Tracker")
@@ -510,6 +513,26 @@ func TestTrackKindsRefused(t *testing.T) {
 		defer adopted.Close()
 		tracked(t, adopted)
 		check(t, adopted.InstallGuardPages(0, pg))
+	}
+}
+
+// The kernel makes no huge page of pages that are watched, and says EINVAL, as if there were
+// no whole huge page.
+func TestTrackCollapse(t *testing.T) {
+	trackable(t)
+	huge := hugeSize(t)
+	m := mapped[ReadWrite](t, Anonymous(huge).Align(huge))
+	check(t, m.Advise(0, huge, AdviceNoHugePage))
+	fill(t, m)
+	check(t, m.Advise(0, huge, AdviceHugePage))
+	tracker := tracked(t, m)
+	explained(t, "collapse", m.Collapse(0, huge), ErrBusy, "MADV_COLLAPSE", "Tracker")
+	check(t, tracker.Close())
+	switch err := m.Collapse(0, huge); {
+	case errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBUSY) && !errors.Is(err, ErrBusy):
+		t.Skip("no huge page is to be had: ", err)
+	default:
+		check(t, err)
 	}
 }
 

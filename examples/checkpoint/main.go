@@ -11,6 +11,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ func main() {
 	f, err := os.Create(flag.Arg(0))
 	if err == nil {
 		err = run(f, *size, *rounds, *pages, os.Stdout)
-		f.Close()
+		err = errors.Join(err, f.Close()) // which can have the error of an earlier write
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "checkpoint:", err)

@@ -73,16 +73,23 @@ func newSandbox(size int) (*sandbox, error) {
 // copied. Its own writes count as writes, so they are reset.
 func (s *sandbox) rollback() (n int, err error) {
 	spans, err := s.tracker.Take(0, s.m.Len())
-	for _, span := range spans {
-		if err == nil {
-			_, err = s.m.WriteAt(s.was[span.Off:span.Off+span.Len], int64(span.Off))
-		}
+	if err != nil {
+		return 0, err
+	}
+	for i, span := range spans {
+		_, err = s.m.WriteAt(s.was[span.Off:span.Off+span.Len], int64(span.Off))
 		if err == nil {
 			err = s.tracker.Reset(span.Off, span.Len)
 		}
+		if err != nil {
+			for _, left := range spans[i:] { // they were taken, and are still to be undone
+				s.tracker.Mark(left.Off, left.Len)
+			}
+			return n, err
+		}
 		n += span.Len
 	}
-	return n, err
+	return n, nil
 }
 
 // request is one of a customer.

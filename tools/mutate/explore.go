@@ -41,24 +41,25 @@ func (b *bench) explored(ctx context.Context, limit time.Duration, file string) 
 }
 
 // exploreMutant is try by the explorer, and for what it leaves by the ordinary tests of the
-// latch. It needs no control: nothing in the explorer depends on the machine.
+// latch. What the explorer finds it finds soon, most of the time: so it has a short turn
+// first, and all its time at the end. It needs no control: nothing in the explorer depends on
+// the machine.
 func (b *bench) exploreMutant(ctx context.Context, m *mutant) (v verdict, by string, err error) {
 	if m == nil {
 		return survived, "", nil
 	}
-	out, v := b.explored(ctx, 5*time.Minute, m.file)
+	out, v := b.explored(ctx, 5*time.Second, m.file)
+	if v == hung || v == survived {
+		out, v = b.ordinary(ctx)
+		if v == survived {
+			out, v = b.explored(ctx, 5*time.Minute, m.file)
+		}
+	}
 	switch {
-	case v == same:
-		return v, "", ctx.Err()
-	case v == uncompiled && strings.HasPrefix(out, "# "):
+	case v == same || v == survived || v == uncompiled && strings.HasPrefix(out, "# "):
 		return v, "", ctx.Err()
 	case v == uncompiled:
 		v = fast
-	case v == survived:
-		out, v = b.ordinary(ctx)
-	}
-	if v == survived {
-		return v, "", ctx.Err()
 	}
 	return v, reason(out), ctx.Err()
 }

@@ -36,6 +36,7 @@ var (
 	seed    = flag.Uint64("seed", 1, "of the random sample")
 	shard   = flag.String("shard", "1/1", "`i/k`: do the i-th of k parts")
 	only    = flag.String("only", "", "instead of a sample, every mutant whose name matches this `pattern`")
+	after   = flag.String("after", "", "go on after the mutant of this `name`, where an earlier run has stopped")
 	list    = flag.Bool("list", false, "list the mutants, do not try them")
 	control = flag.Int("control", 20, "after how many mutants the library as it is takes a turn")
 	brief   = flag.Bool("fast", false, "the fast part only: for a first look, which knows more survivors than there are")
@@ -99,6 +100,13 @@ func run(ctx context.Context) error {
 	var mine []mutant
 	for i := part - 1; i < len(all); i += parts {
 		mine = append(mine, all[i])
+	}
+	if *after != "" {
+		i := slices.IndexFunc(mine, func(m mutant) bool { return m.String() == *after })
+		if i < 0 {
+			return fmt.Errorf("this shard has no mutant %q", *after)
+		}
+		mine = mine[i+1:]
 	}
 	if *list {
 		for _, m := range mine {
