@@ -201,7 +201,8 @@ func (p *Pager) Fetch(ctx context.Context, off, n int) error {
 }
 
 // Evict drops the pages of n bytes at off: they become absent, and come again from the
-// source. What was written to them is lost; save it before, with a [mmap.Tracker]. The range
+// source. What was written to them is lost. To keep it, take what was written from a
+// [mmap.Tracker], save it, and evict then; nobody may write to the pages meanwhile. The range
 // starts on a page boundary, and ends on one or at Len. If a part is being viewed or fetched
 // by this pager, nothing is dropped and the error matches [mmap.ErrBusy].
 func (p *Pager) Evict(off, n int) error {
