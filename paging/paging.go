@@ -167,18 +167,17 @@ func (p *Pager) View(f func(b []byte) error) error {
 }
 
 // fault returns where a page was absent that err speaks of. Somebody else can have fetched
-// it by now. A page that is there and faults all the same is not absent.
+// it by now, so it need not be proven. But what faults again and again is something else, as
+// a store into memory lent for reading.
 func (p *Pager) fault(u *use, err error) (at int, absent bool) {
 	var f *mmap.FaultError
 	if err == nil || !errors.As(err, &f) || f.Addr-p.m.Addr() >= uintptr(p.m.Len()) {
 		return 0, false
 	}
 	at = int(f.Addr - p.m.Addr())
-	most, w := 1000, at/p.size
-	if !errors.Is(f, ErrAbsent) {
-		most = 3
-	}
-	if most == 3 && f.Err != mmap.ErrFault || u.retried[w] >= most {
+	w := at / p.size
+	proven := errors.Is(f, ErrAbsent)
+	if !proven && f.Err != mmap.ErrFault || u.retried[w] >= 1000 || !proven && u.retried[w] >= 100 {
 		return 0, false
 	}
 	if u.retried == nil {
