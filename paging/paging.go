@@ -167,18 +167,17 @@ func (p *Pager) View(f func(b []byte) error) error {
 }
 
 // fault returns where a page was absent that err speaks of. Somebody else can have fetched
-// it by now. A page that is there and faults all the same is not absent.
+// it by now, so it need not be proven. But what faults again and again is something else, as
+// a store into memory lent for reading.
 func (p *Pager) fault(u *use, err error) (at int, absent bool) {
 	var f *mmap.FaultError
 	if err == nil || !errors.As(err, &f) || f.Addr-p.m.Addr() >= uintptr(p.m.Len()) {
 		return 0, false
 	}
 	at = int(f.Addr - p.m.Addr())
-	most, w := 1000, at/p.size
-	if !errors.Is(f, ErrAbsent) {
-		most = 3
-	}
-	if most == 3 && f.Err != mmap.ErrFault || u.retried[w] >= most {
+	w := at / p.size
+	proven := errors.Is(f, ErrAbsent)
+	if !proven && f.Err != mmap.ErrFault || u.retried[w] >= 1000 || !proven && u.retried[w] >= 100 {
 		return 0, false
 	}
 	if u.retried == nil {
@@ -201,7 +200,8 @@ func (p *Pager) Fetch(ctx context.Context, off, n int) error {
 }
 
 // Evict drops the pages of n bytes at off: they become absent, and come again from the
-// source. What was written to them is lost; save it before, with a [mmap.Tracker]. The range
+// source. What was written to them is lost. To keep it, take what was written from a
+// [mmap.Tracker], save it, and evict then; nobody may write to the pages meanwhile. The range
 // starts on a page boundary, and ends on one or at Len. If a part is being viewed or fetched
 // by this pager, nothing is dropped and the error matches [mmap.ErrBusy].
 func (p *Pager) Evict(off, n int) error {
