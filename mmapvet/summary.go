@@ -1,0 +1,436 @@
+package mmapvet
+
+import (
+	"fmt"
+	"go/types"
+	"slices"
+	"strings"
+
+	"golang.org/x/tools/go/ssa"
+)
+
+// A Summary is what callers know of a function: a fact that is kept for other packages.
+type Summary struct {
+	Exits  []Exit
+	Lends  []Lend   // which callbacks it calls with memory
+	Writes []string // the fields that it can change, by package and name; "*" is anything
+	Prints bool     // nothing happens but what the results say
+}
+
+// AFact marks a Summary as a fact.
+func (*Summary) AFact() {}
+
+func (s *Summary) String() string { return fmt.Sprintf("%+v", *s) }
+
+// An Exit is one way in which a function returns.
+type Exit struct {
+	Params  []Effect
+	Results []Result
+}
+
+// An Effect is what has happened to a parameter.
+type Effect struct {
+	Was    string // "moved", "closed", "unpinned", "kept", "sealed"; "" is nothing
+	By     string // what did it
+	Used   bool   // it was used before anything else, and must be good
+	Nil    int8   // 1: it is nil on this way out, -1: it is not
+	Into   int    // memory that it leads to is kept: 0 no, -1 for ever, n in parameter n-1
+	While  bool   // kept only as long as a goroutine runs
+	Fields []int
+}
+
+// A Result is what a function returns.
+type Result struct {
+	New   string // "handle" or "pin": made by the function
+	Same  int    // n: the same as parameter n-1
+	Nil   int8   // 1: nil or zero, -1: not nil
+	Bool  string // "true", "false"
+	Leads []Lead // memory that it leads to
+	Lends []Lend // it is a function that calls its callback with memory
+}
+
+// A Lead is a parameter whose memory a result leads to: all of it, or that of a field.
+type Lead struct {
+	Param int
+	Field int // -1: all
+}
+
+// A Lend is a callback, and the argument with which it gets memory.
+type Lend struct {
+	Param, Arg int
+	Field      int // of the struct that the argument leads to; -1: the argument itself
+}
+
+// noteLender notes that a callback which is a parameter of this function gets memory.
+func (w *walk) noteLender(f *term, arg, field int) bool {
+	n, ok := w.params[f]
+	if !ok {
+		return false
+	}
+	l := Lend{n, arg, field}
+	if !slices.Contains(w.summary.Lends, l) {
+		w.summary.Lends = append(w.summary.Lends, l)
+	}
+	return true
+}
+
+// lendsTo reports whether a call is one of a callback of this function, and notes the memory
+// that it gets.
+func (w *walk) lendsTo(st *state, c *site) bool {
+	if _, ok := w.params[c.fn]; !ok {
+		return false
+	}
+	lent := false
+	for i, a := range c.args {
+		if !hasPointers(c.argType(i)) {
+			continue
+		}
+		if w.lentNow(st, a.loans) {
+			w.noteLender(c.fn, i, -1)
+			lent = true
+			continue
+		}
+		for at, cl := range st.mem {
+			if at.op == opField && at.args[0] == a && w.lentNow(st, cl.v.loans) {
+				w.noteLender(c.fn, i, at.n)
+				lent = true
+			}
+		}
+	}
+	if lent {
+		w.havoc(st)
+	}
+	return lent
+}
+
+func (w *walk) lentNow(st *state, loans []*term) bool {
+	for _, m := range loans {
+		if l := st.loans[m]; l.by == byView && !l.ended {
+			return true
+		}
+	}
+	return false
+}
+
+// summaryOf returns what is known of a function: of this package, or as a fact. Nil is nothing.
+func (w *walk) summaryOf(obj *types.Func, c *site) *Summary {
+	if c.common.IsInvoke() && c.callback == nil {
+		return nil
+	}
+	if obj.Pkg() == w.pass.Pkg {
+		fn := w.prog.FuncValue(obj)
+		if fn == nil || len(fn.Blocks) == 0 {
+			return nil
+		}
+		return w.checker.summarize(fn)
+	}
+	s := new(Summary)
+	if obj.Pkg() != nil && w.uses[obj.Pkg().Path()] && w.pass.ImportObjectFact(obj, s) {
+		return s
+	}
+	return nil
+}
+
+// apply runs a call of a function whose summary is known.
+func (w *walk) apply(st *state, c *site, s *Summary, obj *types.Func) []outcome {
+	w.names[c.pos] = obj.Name()
+	for _, l := range s.Lends {
+		if l.Param < len(c.args) {
+			return w.lenderCalled(st, c, s, l)
+		}
+	}
+	for i, a := range c.args {
+		if w.gone1(st, a) && len(s.Exits) > 0 && allUse(s, i) {
+			w.gone(st, c, a, obj.Name())
+		}
+	}
+	if len(s.Exits) == 0 {
+		return nil // it never returns
+	}
+	st.rerun(w.terms, c.instr)
+	args := make([]*term, len(c.args))
+	for i, a := range c.args {
+		args[i] = w.older(a, c.instr)
+	}
+	var ends []outcome
+	for i, e := range s.Exits {
+		to := st
+		if i < len(s.Exits)-1 {
+			to = st.clone()
+		}
+		if o, ok := w.exit(to, c, s, e, args); ok {
+			ends = append(ends, o)
+		}
+	}
+	return ends
+}
+
+func (w *walk) gone1(st *state, v *term) bool {
+	h, ok := st.handles[v]
+	return ok && (h.status == isMoved || h.status == isClosed)
+}
+
+func allUse(s *Summary, param int) bool {
+	for _, e := range s.Exits {
+		if param >= len(e.Params) || !e.Params[param].Used {
+			return false
+		}
+	}
+	return true
+}
+
+// exit takes one way out of a function. It is false if what is known contradicts it.
+func (w *walk) exit(st *state, c *site, s *Summary, e Exit, args []*term) (outcome, bool) {
+	for i, p := range e.Params {
+		if i < len(args) && p.Nil != 0 && !w.assume(st, w.isNil(args[i]), p.Nil > 0, c.instr) {
+			return outcome{}, false
+		}
+		if i < len(args) && (p.Was == "moved" || p.Was == "closed") && p.Used {
+			if h := st.handles[args[i]]; h.status == isMoved || h.status == isClosed {
+				return outcome{}, false
+			}
+		}
+	}
+	w.wrote(st, s.Writes)
+	for i, p := range e.Params {
+		if i < len(args) {
+			w.affect(st, c, args[i], p, args)
+		}
+	}
+	sig := c.common.Signature()
+	n := sig.Results().Len()
+	values := make([]*term, n)
+	for i := range values {
+		v := w.result(c.instr, i)
+		t := sig.Results().At(i).Type()
+		if i < len(e.Results) {
+			v = w.returned(st, c, e.Results[i], v, t, args)
+		}
+		values[i] = v
+	}
+	return outcome{st, w.tuple(values)}, true
+}
+
+// affect does to an argument what a function does to its parameter.
+func (w *walk) affect(st *state, c *site, a *term, p Effect, args []*term) {
+	if h, ok := st.handles[a]; ok || tracked(a) && p.Was != "" && (w.handleOf[a] || isHandle(deref(a, c, args))) {
+		switch p.Was {
+		case "moved":
+			h.status, h.by, h.owned = isMoved, c.pos, false
+		case "closed":
+			h.status, h.by, h.owned = isClosed, c.pos, false
+			w.follow(st, a, nil, true, c.pos, w.names[c.pos])
+		case "sealed":
+			h.sealed, h.owned = true, false
+		case "kept":
+			h.owned, h.kept = false, true
+		}
+		if p.Used && a.op == opParam && h.status == isLive {
+			h.used = true
+		}
+		st.handles[a] = h
+	} else if p.Was == "kept" {
+		w.giveAway(st, a)
+	}
+	if q, ok := st.pins[a]; ok {
+		switch p.Was {
+		case "unpinned":
+			q.ended, q.by = true, c.pos
+			for l, lent := range st.loans {
+				if lent.by == byPin && lent.of == a {
+					lent.ended, lent.end, lent.how = true, c.pos, "Unpin"
+					st.loans[l] = lent
+				}
+			}
+		case "kept":
+			q.owned = false
+		}
+		st.pins[a] = q
+	}
+	if p.Into == 0 || len(w.loansOf(st, a)) == 0 {
+		return
+	}
+	switch {
+	case p.While:
+		st.pending = append(st.pending, pending{a, c.pos, "a goroutine has it that nobody waits for here"})
+	case p.Into < 0:
+		w.keep(st, w.make(term{op: opGlobal, site: "kept"}), a, c)
+	case p.Into <= len(args):
+		w.keep(st, args[p.Into-1], a, c)
+	}
+}
+
+// keep stores a value somewhere within a place.
+func (w *walk) keep(st *state, within, v *term, c *site) {
+	at := w.index(within, w.make(term{op: opResult, site: c.instr, n: 2000 + v.id}))
+	if at.op == opUnknown {
+		return
+	}
+	if !st.private(at) {
+		w.giveAway(st, v)
+	}
+	st.mem[at] = cell{v, c.pos}
+}
+
+func deref(a *term, c *site, args []*term) types.Type {
+	for i, x := range args {
+		if x == a {
+			return c.argType(i)
+		}
+	}
+	return types.Typ[types.Invalid]
+}
+
+// returned is a result of a function.
+func (w *walk) returned(st *state, c *site, r Result, v *term, t types.Type, args []*term) *term {
+	switch {
+	case r.Same > 0 && r.Same <= len(args):
+		return args[r.Same-1]
+	case r.Nil > 0:
+		return w.zeroOf(t)
+	case r.Bool != "":
+		return w.bool(r.Bool == "true")
+	case r.New == "handle":
+		st.handles[v] = mapping{owned: true, at: c.pos}
+	case r.New == "pin":
+		st.pins[v] = pin{of: w.none, owned: true, at: c.pos}
+	}
+	if r.Nil < 0 {
+		st.facts[w.isNil(v)] = fact{truth: false, by: c.instr}
+	}
+	var leads []*term
+	for _, l := range r.Leads {
+		if l.Param >= len(args) {
+			continue
+		}
+		a := args[l.Param]
+		if l.Field < 0 {
+			leads = union(leads, w.loansOf(st, a))
+			continue
+		}
+		if f := w.lookup(st, w.fieldNumber(st, a, l.Field), nil); f != nil {
+			leads = union(leads, w.loansOf(st, f))
+		} else if len(a.loans) > 0 {
+			leads = union(leads, a.loans)
+		}
+	}
+	if len(leads) > 0 {
+		return w.part(w.make(term{op: opStruct, args: leads}))
+	}
+	if len(r.Lends) > 0 {
+		w.lenders[v] = r.Lends
+	}
+	return v
+}
+
+// fieldNumber finds the address of a field of which only the number is known.
+func (w *walk) fieldNumber(st *state, of *term, n int) *term {
+	for a := range st.mem {
+		if a.op == opField && a.n == n && a.args[0] == of {
+			return a
+		}
+	}
+	return w.fieldAt(of, n, nil)
+}
+
+// wrote forgets what a function can have changed.
+func (w *walk) wrote(st *state, fields []string) {
+	for _, f := range fields {
+		if f == anything {
+			w.havoc(st)
+			return
+		}
+	}
+	for a := range st.mem {
+		if !st.private(a) && slices.Contains(fields, placeName(a)) {
+			delete(st.mem, a)
+		}
+	}
+}
+
+// lenderCalled runs the callback of a function that calls it with memory.
+func (w *walk) lenderCalled(st *state, c *site, s *Summary, l Lend) []outcome {
+	st.rerun(w.terms, c.instr)
+	f := w.older(c.args[l.Param], c.instr)
+	for i, a := range c.args {
+		if i != l.Param {
+			w.giveAway(st, w.older(a, c.instr))
+		}
+	}
+	w.noteLender(f, l.Arg, l.Field)
+	w.wrote(st, s.Writes)
+	return w.lentCallback(st, c, f, l)
+}
+
+func (w *walk) lentCallback(st *state, c *site, f *term, l Lend) []outcome {
+	m := w.make(term{op: opLent, site: c.instr})
+	args := []*term{m}
+	for len(args) <= l.Arg {
+		args = append([]*term{w.none}, args...)
+	}
+	if l.Field >= 0 {
+		args[l.Arg] = w.make(term{op: opResult, site: c.instr, n: 3000})
+	}
+	all := []outcome{}
+	st.loans[m] = loan{by: byView, of: w.none, at: c.pos}
+	if l.Field >= 0 {
+		st.mem[w.fieldFor(f, l)(args[l.Arg])] = cell{m, c.pos}
+	}
+	before := cloneOf(st.mem)
+	if f.op != opFunc {
+		return []outcome{{st, w.unknownResults(st, c)}}
+	}
+	st.views = append(st.views, w.none)
+	ends := w.invoke(st, c, f, args)
+	yields := strings.HasPrefix(f.site.(*ssa.Function).Synthetic, "range-over-func")
+	for _, o := range ends {
+		result := o.result
+		if yields {
+			result = w.zero
+		}
+		w.loanEnds(o.st, c, m, result)
+		o.st.views = o.st.views[:len(o.st.views)-1]
+		sig := c.common.Signature()
+		switch at := errorAt(sig); {
+		case sig.Results().Len() == 0:
+			all = append(all, outcome{o.st, w.zero})
+		case at == 0:
+			if isError, known := w.isError(o.st, result); !known || !isError {
+				all = append(all, w.faulted(o.st.clone(), c, before))
+			}
+			all = append(all, outcome{o.st, result})
+		default:
+			all = append(all, outcome{o.st, w.unknownResults(o.st, c)})
+		}
+	}
+	return all
+}
+
+// fieldFor returns how to address the field of a callback's argument that leads to memory.
+func (w *walk) fieldFor(f *term, l Lend) func(*term) *term {
+	var field *types.Var
+	if fn, ok := f.site.(*ssa.Function); ok && f.op == opFunc && l.Arg < fn.Signature.Params().Len() {
+		field = fieldOf(fn.Signature.Params().At(l.Arg).Type(), l.Field)
+	}
+	return func(of *term) *term { return w.fieldAt(of, l.Field, field) }
+}
+
+const anything = "*"
+
+// placeName is how a place is called in Summary.Writes.
+func placeName(a *term) string {
+	switch a.op {
+	case opIndex:
+		return "[]"
+	case opField:
+		if f, ok := a.site.(*types.Var); ok && f.Pkg() != nil {
+			return f.Pkg().Path() + "." + f.Name()
+		}
+		return anything
+	case opGlobal:
+		if g, ok := a.site.(*ssa.Global); ok && g.Pkg != nil {
+			return g.Pkg.Pkg.Path() + "." + g.Name()
+		}
+	}
+	return "->"
+}
