@@ -11,6 +11,7 @@ import (
 // A site is a call, with what is known of its arguments.
 type site struct {
 	instr    ssa.CallInstruction
+	key      any // what its results are named by
 	pos      token.Pos
 	common   *ssa.CallCommon
 	fn       *term   // the function, unless it is a method of an interface
@@ -20,7 +21,7 @@ type site struct {
 }
 
 func (w *walk) siteOf(st *state, in ssa.CallInstruction) *site {
-	c := &site{instr: in, pos: in.Pos(), common: in.Common()}
+	c := &site{instr: in, key: in, pos: in.Pos(), common: in.Common()}
 	if c.common.IsInvoke() {
 		c.args = append(c.args, w.value(st, c.common.Value))
 	} else {
@@ -34,6 +35,9 @@ func (w *walk) siteOf(st *state, in ssa.CallInstruction) *site {
 
 // argType returns the type of an argument, the receiver of a method of an interface first.
 func (c *site) argType(i int) types.Type {
+	if c.callback != nil {
+		return paramType(c.callback.Signature(), i)
+	}
 	if c.common.IsInvoke() {
 		if i == 0 {
 			return c.common.Value.Type()
@@ -107,11 +111,11 @@ func isErrorType(t types.Type) bool {
 
 // unknownResults are results of which nothing is known but who made them.
 func (w *walk) unknownResults(st *state, c *site) *term {
-	st.rerun(w.terms, c.instr)
+	st.rerun(w.terms, c.key)
 	n := c.common.Signature().Results().Len()
 	values := make([]*term, n)
 	for i := range values {
-		values[i] = w.result(c.instr, i)
+		values[i] = w.result(c.key, i)
 	}
 	return w.tuple(values)
 }
@@ -223,6 +227,9 @@ func (w *walk) callUnknown(st *state, c *site, obj *types.Func) []outcome {
 	if c.fn != nil && w.lendsTo(st, c) {
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}
+	if lends := w.lenders[c.fn]; c.fn != nil && len(lends) > 0 && lends[0].Param < len(c.args) {
+		return w.lenderCalled(st, c, &Summary{Lends: lends, Writes: []string{anything}}, lends[0])
+	}
 	if o, ok := w.iterate(st, c); ok {
 		return o
 	}
@@ -301,7 +308,7 @@ func (w *walk) goes(st *state, c *site) {
 	}
 	for _, a := range args {
 		if len(w.loansOf(st, a)) > 0 {
-			st.pending = append(st.pending, pending{a, c.pos, "a goroutine that nobody waits for here has it"})
+			st.suspend(pending{a, c.pos, "a goroutine that nobody waits for here has it"})
 		}
 		w.giveAway(st, a)
 	}
@@ -312,7 +319,7 @@ func (w *walk) send(st *state, ch, v *term, pos token.Pos, t types.Type) {
 	v = w.typed(v, t)
 	w.touchDeep(st, v, pos)
 	if len(w.loansOf(st, v)) > 0 {
-		st.pending = append(st.pending, pending{v, pos, "whoever receives it can use it later"})
+		st.suspend(pending{v, pos, "whoever receives it can use it later"})
 	}
 	w.giveAway(st, v)
 }
@@ -327,7 +334,7 @@ func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
 		w.unguardedDeep(st, c.args[0], c.pos)
 		w.unguardedDeep(st, c.args[1], c.pos)
 		if t, ok := c.argType(1).Underlying().(*types.Slice); ok && hasPointers(t.Elem()) && len(w.loansOf(st, c.args[1])) > 0 {
-			at := w.index(c.args[0], w.result(c.instr, 1))
+			at := w.index(c.args[0], w.result(c.key, 1))
 			w.store(st, at, w.part(c.args[1]), c.pos, t.Elem())
 		}
 	case "len", "cap":
@@ -343,11 +350,11 @@ func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
 			return w.part(c.args[0])
 		}
 	case "min", "max":
-		return w.anew(st, c.instr, 0)
+		return w.anew(st, c.key, 0)
 	case "close":
 		w.waits(st)
 	}
-	return w.anew(st, c.instr, 0)
+	return w.anew(st, c.key, 0)
 }
 
 // appended is the result of append: with bytes a copy of them, with slices and the like the
@@ -364,7 +371,7 @@ func (w *walk) appended(st *state, c *site) *term {
 		if len(to.loans) > 0 {
 			return w.part(to)
 		}
-		return w.anew(st, c.instr, 0)
+		return w.anew(st, c.key, 0)
 	}
 	var leads []*term
 	leads = append(leads, to.loans...)
@@ -373,8 +380,22 @@ func (w *walk) appended(st *state, c *site) *term {
 	}
 	w.giveAway(st, c.args[1])
 	if len(leads) == 0 {
-		return w.anew(st, c.instr, 0)
+		return w.anew(st, c.key, 0)
 	}
 	w.appends[c.pos] = true
 	return w.part(w.make(term{op: opStruct, args: leads}))
+}
+
+// paramType returns the type of a parameter, the receiver first.
+func paramType(sig *types.Signature, i int) types.Type {
+	if recv := sig.Recv(); recv != nil {
+		if i == 0 {
+			return recv.Type()
+		}
+		i--
+	}
+	if i < sig.Params().Len() {
+		return sig.Params().At(i).Type()
+	}
+	return types.Typ[types.Invalid]
 }

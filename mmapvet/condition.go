@@ -144,3 +144,17 @@ func (w *walk) isError(st *state, v *term) (is, known bool) {
 	isNil, known := w.holds(st, w.isNil(v))
 	return !isNil, known
 }
+
+// decided reports whether a condition holds only because the path has come by it: a loop can
+// ask it again.
+func (w *walk) decided(st *state, v *term) bool {
+	if v.op == opNot {
+		v = v.args[0]
+	}
+	f, ok := st.facts[v]
+	if !ok {
+		return false
+	}
+	_, branch := f.by.(*ssa.If)
+	return branch
+}

@@ -56,7 +56,7 @@ func (w *walk) instruction(f *frame, st *state, in ssa.Instruction) []*state {
 		return after
 	case *ssa.Defer:
 		c := w.siteOf(st, in)
-		st.defers = append(st.defers, deferred{owner: ownerOf(f.fn), call: in, args: c.args, fn: c.fn})
+		st.postpone(deferred{owner: ownerOf(f.fn), call: in, args: c.args, fn: c.fn})
 		return only
 	case *ssa.RunDefers:
 		return w.runDefers(f, st)
@@ -240,8 +240,8 @@ func (w *walk) unary(st *state, in *ssa.UnOp) *term {
 	x := w.value(st, in.X)
 	switch in.Op {
 	case token.MUL:
-		w.touch(st, x, in.Pos())
-		w.unguarded(st, x, in.Pos())
+		w.touch(st, x, positionOf(in))
+		w.unguarded(st, x, positionOf(in))
 		return w.load(st, x, in.Type(), in)
 	case token.NOT:
 		return w.not(x)
@@ -261,7 +261,11 @@ func (w *walk) binary(st *state, in *ssa.BinOp) *term {
 	switch in.Op {
 	case token.EQL, token.NEQ, token.LSS, token.LEQ, token.GTR, token.GEQ:
 		w.compared(st, x, y)
-		return w.compare(st, in.Op, x, y)
+		v := w.compare(st, in.Op, x, y)
+		if truth, known := w.holds(st, v); known && !w.decided(st, v) {
+			return w.bool(truth)
+		}
+		return v
 	}
 	if b, ok := in.Type().Underlying().(*types.Basic); ok && b.Info()&types.IsString != 0 {
 		w.touch(st, x, in.Pos())
@@ -374,4 +378,24 @@ func ownerOf(fn *ssa.Function) *ssa.Function {
 		fn = fn.Parent()
 	}
 	return fn
+}
+
+// positionOf returns where an instruction is: those that go/ssa makes of a range statement have
+// no position of their own.
+func positionOf(in ssa.Instruction) token.Pos {
+	if in.Pos().IsValid() {
+		return in.Pos()
+	}
+	var operands [4]*ssa.Value
+	for _, o := range in.Operands(operands[:0]) {
+		if *o != nil && (*o).Pos().IsValid() {
+			return (*o).Pos()
+		}
+	}
+	for _, other := range in.Block().Instrs {
+		if other.Pos().IsValid() {
+			return other.Pos()
+		}
+	}
+	return in.Parent().Pos()
 }

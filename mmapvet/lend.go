@@ -2,6 +2,7 @@ package mmapvet
 
 import (
 	"go/token"
+	"go/types"
 
 	"golang.org/x/tools/go/ssa"
 )
@@ -13,10 +14,10 @@ func (w *walk) lends(st *state, c *site, e entry, name string) []outcome {
 		w.skipped(c.args[e.callback])
 		return w.fails(st, c, nil)
 	}
-	st.rerun(w.terms, c.instr)
-	h := w.older(c.args[0], c.instr)
-	m := w.make(term{op: opLent, site: c.instr})
-	f := w.older(c.args[e.callback], c.instr)
+	st.rerun(w.terms, c.key)
+	h := w.older(c.args[0], c.key)
+	m := w.make(term{op: opLent, site: c.key})
+	f := w.older(c.args[e.callback], c.key)
 	if w.noteLender(f, 0, -1) {
 		w.giveAway(st, f)
 	}
@@ -50,7 +51,7 @@ func (w *walk) calls(st *state, c *site, f *term, args []*term, around func(*sta
 	var all []outcome
 	for _, o := range ends {
 		if len(args) > 0 {
-			w.loanEnds(o.st, c, args[0], o.result)
+			w.loanEnds(o.st, c, f, args[0], o.result)
 		}
 		around(o.st, false)
 		isError, known := w.isError(o.st, o.result)
@@ -68,7 +69,7 @@ func (w *walk) faulted(st *state, c *site, before map[*term]cell) outcome {
 	for a, now := range st.mem {
 		if then, ok := before[a]; !ok || then != now {
 			w.giveAway(st, now.v)
-			st.mem[a] = cell{w.make(term{op: opResult, site: c.instr, n: 1000 + a.id}), now.pos}
+			st.mem[a] = cell{w.make(term{op: opResult, site: c.key, n: 1000 + a.id}), now.pos}
 		}
 	}
 	return outcome{st, w.failure(st, c, nil)}
@@ -89,7 +90,7 @@ func (w *walk) invoke(st *state, c *site, f *term, args []*term) []outcome {
 	}
 	if s := w.summaryOf(obj, c); s != nil {
 		inner := *c
-		inner.args, inner.fn, inner.callback = args, f, obj
+		inner.args, inner.fn, inner.callback, inner.key = args, f, obj, calledBack{c.instr, obj}
 		return w.apply(st, &inner, s, obj)
 	}
 	w.havoc(st)
@@ -97,15 +98,15 @@ func (w *walk) invoke(st *state, c *site, f *term, args []*term) []outcome {
 }
 
 // loanEnds looks for what still leads to the memory when a callback has returned.
-func (w *walk) loanEnds(st *state, c *site, m *term, result *term) {
+func (w *walk) loanEnds(st *state, c *site, f, m, result *term) {
 	for a, cl := range st.mem {
 		if !w.leadsTo(st, cl.v, m) {
 			continue
 		}
 		b := a.base()
 		switch {
-		case b == m:
-			// The memory itself.
+		case b == m || b.op == opAlloc && within(b, f):
+			// The memory itself, or a variable of the callback.
 		case b.op == opAlloc && st.private(a):
 			if at, ok := w.keptAt[m]; !ok || cl.pos < at || !at.IsValid() {
 				w.keptAt[m] = cl.pos
@@ -147,4 +148,25 @@ func (w *walk) escapes(st *state, pos token.Pos, how string) {
 		category: escape, pos: pos, copies: true,
 		message: "the memory of a view " + how + ": touching it later is a fault, or reads another mapping",
 	})
+}
+
+// within reports whether a variable is one of a function literal, or of one in there.
+func within(variable, f *term) bool {
+	v, ok := variable.site.(ssa.Value)
+	lit, isLiteral := f.site.(*ssa.Function)
+	if !ok || !isLiteral || f.op != opFunc {
+		return false
+	}
+	for fn := v.Parent(); fn != nil; fn = fn.Parent() {
+		if fn == lit {
+			return true
+		}
+	}
+	return false
+}
+
+// calledBack names the results of a callback, which are not those of the call that calls it.
+type calledBack struct {
+	by ssa.CallInstruction
+	fn *types.Func
 }

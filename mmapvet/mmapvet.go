@@ -96,9 +96,6 @@ func run(pass *analysis.Pass, o *options) (any, error) {
 		return new(Stats), nil
 	}
 	pass.ExportPackageFact(new(uses))
-	if pass.Pkg.Path() == Library {
-		return new(Stats), nil // what its functions do is the table
-	}
 	functions := k.build()
 	for _, fn := range functions {
 		k.summarize(fn)
@@ -109,6 +106,9 @@ func run(pass *analysis.Pass, o *options) (any, error) {
 	for fn, s := range k.summaries {
 		if obj, ok := fn.Object().(*types.Func); ok && s != nil && obj.Pkg() == pass.Pkg && fn.Parent() == nil {
 			pass.ExportObjectFact(obj, s)
+			if os.Getenv("VETFACTS") != "" {
+				fmt.Fprintf(os.Stderr, "%s %+v\n", obj.FullName(), *s)
+			}
 		}
 	}
 	k.report()

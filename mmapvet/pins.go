@@ -18,13 +18,13 @@ func (w *walk) pinned(st *state, c *site) []outcome {
 		})
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}
-	st.rerun(w.terms, c.instr)
+	st.rerun(w.terms, c.key)
 	ends := w.fails(st.clone(), c, nil)
 	if pins {
 		return ends // it is expected to fail
 	}
-	v := w.result(c.instr, 0)
-	st.pins[v] = pin{of: w.older(c.args[0], c.instr), owned: true, at: c.pos}
+	v := w.result(c.key, 0)
+	st.pins[v] = pin{of: w.older(c.args[0], c.key), owned: true, at: c.pos}
 	st.facts[w.isNil(v)] = fact{truth: false, by: c.instr}
 	return append(ends, outcome{st, w.tuple([]*term{v, w.zero})})
 }
@@ -59,9 +59,9 @@ func (w *walk) bytesOf(st *state, c *site) []outcome {
 	if _, known := st.pins[v]; !known {
 		st.pins[v] = pin{of: w.none}
 	}
-	st.rerun(w.terms, c.instr)
-	m := w.make(term{op: opLent, site: c.instr})
-	st.loans[m] = loan{by: byPin, of: w.older(v, c.instr), at: c.pos}
+	st.rerun(w.terms, c.key)
+	m := w.make(term{op: opLent, site: c.key})
+	st.loans[m] = loan{by: byPin, of: w.older(v, c.key), at: c.pos}
 	return []outcome{{st, m}}
 }
 
@@ -71,9 +71,9 @@ func (w *walk) unsafely(st *state, c *site) []outcome {
 	if !tracked(v) || h.status != isLive {
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}
-	st.rerun(w.terms, c.instr)
-	m := w.make(term{op: opLent, site: c.instr})
-	st.loans[m] = loan{by: byUnsafe, of: w.older(v, c.instr), at: c.pos}
+	st.rerun(w.terms, c.key)
+	m := w.make(term{op: opLent, site: c.key})
+	st.loans[m] = loan{by: byUnsafe, of: w.older(v, c.key), at: c.pos}
 	return []outcome{{st, m}}
 }
 

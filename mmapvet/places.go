@@ -198,6 +198,10 @@ func (w *walk) give(st *state, v *term, seen map[*term]bool) {
 		}
 	case opField, opIndex:
 		w.give(st, v.base(), seen)
+	case opLent:
+		if w.isParam(v) {
+			st.shared[v] = true
+		}
 	case opAlloc:
 		st.shared[v] = true
 		for a, c := range st.mem {

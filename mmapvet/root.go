@@ -11,7 +11,7 @@ import (
 )
 
 // How much work a function may take. What takes more is left alone.
-const mostWork = 400_000
+const mostWork = 50_000
 
 // summarize walks through a function once, reports what it finds there, and returns what
 // callers should know. It is nil while the function is being walked through, and for one that
@@ -189,6 +189,9 @@ func (s *Summary) exit(w *walk, st *state, values []*term, in *ssa.Return) {
 			}
 		}
 		if _, ok := st.loans[v]; ok {
+			if st.shared[v] {
+				p.Was = "kept"
+			}
 			w.keptParam(st, v, p)
 		}
 	}

@@ -128,7 +128,7 @@ func (w *walk) callStandard(st *state, c *site, obj *types.Func) []outcome {
 	}
 	var results []outcome
 	for i, a := range c.args {
-		if fn, ok := a.site.(*ssa.Function); ok && a.op == opFunc && atOnce[obj.Pkg().Path()] && !later[name] && fn.Parent() != nil {
+		if fn, ok := a.site.(*ssa.Function); ok && a.op == opFunc && obj.Pkg() != nil && atOnce[obj.Pkg().Path()] && !later[name] && fn.Parent() != nil {
 			for j, other := range c.args {
 				if j != i {
 					w.giveHandles(st, c, other, obj)
@@ -150,7 +150,7 @@ func (w *walk) callStandard(st *state, c *site, obj *types.Func) []outcome {
 	for i, a := range c.args {
 		if later[name] {
 			if len(w.loansOf(st, a)) > 0 {
-				st.pending = append(st.pending, pending{a, c.pos, name + " calls it later"})
+				st.suspend(pending{a, c.pos, name + " calls it later"})
 			}
 			w.giveAway(st, a)
 			continue
@@ -165,7 +165,7 @@ func (w *walk) callStandard(st *state, c *site, obj *types.Func) []outcome {
 
 // giveHandles gives an argument away, unless the function does no more than print it.
 func (w *walk) giveHandles(st *state, c *site, a *term, obj *types.Func) {
-	if !onlyPrints(obj.Pkg().Path(), obj.Name()) {
+	if obj.Pkg() != nil && !onlyPrints(obj.Pkg().Path(), obj.Name()) {
 		w.giveAway(st, a)
 	}
 }

@@ -1,9 +1,9 @@
 package mmapvet
 
 import (
-	"encoding/binary"
-	"go/token"
+		"go/token"
 	"maps"
+	"math/bits"
 	"slices"
 
 	"golang.org/x/tools/go/ssa"
@@ -117,69 +117,76 @@ func (s *state) size() int {
 	return len(s.regs) + len(s.mem) + len(s.handles) + len(s.pins) + len(s.loans) + len(s.facts) + len(s.defers)
 }
 
-// key is the same for equal states.
-func (s *state) key(number func(any) int) string {
-	var rows [][]byte
-	row := func(kind int, ns ...int) {
-		b := binary.AppendUvarint(nil, uint64(kind))
-		for _, n := range ns {
-			b = binary.AppendVarint(b, int64(n))
-		}
-		rows = append(rows, b)
+// A digest is the same for equal states, and as good as never for others.
+type digest [2]uint64
+
+// row mixes the numbers of one row of a state. Rows are added up, so their order, which is
+// that of maps, means nothing.
+func (d *digest) row(ns ...int) {
+	a, b := uint64(0x9e3779b97f4a7c15), uint64(0xc2b2ae3d27d4eb4f)
+	for _, n := range ns {
+		a = bits.RotateLeft64((a^uint64(n))*0xff51afd7ed558ccd, 31)
+		b = bits.RotateLeft64((b+uint64(n))*0xc4ceb9fe1a85ec53, 29)
 	}
-	id := func(v *term) int {
-		if v == nil {
-			return 0
+	d[0] += a ^ a>>33
+	d[1] += b ^ b>>31
+}
+
+func flags(bits ...bool) int {
+	n := 0
+	for i, b := range bits {
+		if b {
+			n |= 1 << i
 		}
-		return v.id
 	}
-	flag := func(bits ...bool) int {
-		n := 0
-		for i, b := range bits {
-			if b {
-				n |= 1 << i
-			}
-		}
-		return n
+	return n
+}
+
+func (v *term) number() int {
+	if v == nil {
+		return 0
 	}
+	return v.id
+}
+
+func (s *state) digest(number func(any) int) digest {
+	var d digest
 	for r, v := range s.regs {
-		row(1, number(r), v.id)
+		d.row(1, number(r), v.id)
 	}
 	for a, c := range s.mem {
-		row(2, a.id, c.v.id, int(c.pos))
+		d.row(2, a.id, c.v.id, int(c.pos))
 	}
 	for v, h := range s.handles {
-		bits := flag(h.owned, h.used, h.kept, h.sealed)
-		row(3, v.id, int(h.status), bits, int(h.at), int(h.by), id(h.was), int(h.lateOld))
+		d.row(3, v.id, int(h.status), flags(h.owned, h.used, h.kept, h.sealed), int(h.at), int(h.by),
+			h.was.number(), int(h.lateOld))
 	}
 	for v, p := range s.pins {
-		row(4, v.id, id(p.of), flag(p.ended, p.owned), int(p.at), int(p.by))
+		d.row(4, v.id, p.of.number(), flags(p.ended, p.owned), int(p.at), int(p.by))
 	}
 	for v, l := range s.loans {
-		row(5, v.id, id(l.of), flag(l.ended), int(l.end))
+		d.row(5, v.id, l.of.number(), flags(l.ended), int(l.end))
 	}
 	for v, f := range s.facts {
-		row(6, v.id, flag(f.truth))
+		d.row(6, v.id, flags(f.truth))
 	}
 	for v := range s.shared {
-		row(7, v.id)
+		d.row(7, v.id)
 	}
-	slices.SortFunc(rows, slices.Compare)
-	for _, d := range s.defers {
-		ns := []int{number(d.owner), number(d.call)}
-		for _, a := range d.args {
-			ns = append(ns, a.id)
+	for i, call := range s.defers {
+		d.row(8, i, number(call.owner), number(call.call), call.fn.number())
+		for j, a := range call.args {
+			d.row(9, i, j, a.id)
 		}
-		row(8, ns...)
 	}
-	for _, v := range s.views {
-		row(9, id(v))
+	for i, v := range s.views {
+		d.row(10, i, v.number())
 	}
-	for _, p := range s.pending {
-		row(10, p.v.id, int(p.pos))
+	for i, p := range s.pending {
+		d.row(11, i, p.v.id, int(p.pos))
 	}
-	row(11, s.guards, s.drains)
-	return string(slices.Concat(rows...))
+	d.row(12, s.guards, s.drains)
+	return d
 }
 
 // rerun makes room for what site makes anew: what it made before gets its older name.
@@ -257,4 +264,27 @@ func renamed[V any](m map[*term]V, key func(*term) *term, value func(V) V) map[*
 		}
 	}
 	return out
+}
+
+func (s *state) suspend(p pending) {
+	if !slices.Contains(s.pending, p) {
+		s.pending = append(s.pending, p)
+	}
+}
+
+// postpone adds a deferred call. Of one in a loop the last two are known, as of all that a
+// loop makes.
+func (s *state) postpone(d deferred) {
+	first, n := 0, 0
+	for i, other := range s.defers {
+		if other.call == d.call {
+			if n++; n == 1 {
+				first = i
+			}
+		}
+	}
+	if n > 1 {
+		s.defers = slices.Delete(s.defers, first, first+1)
+	}
+	s.defers = append(s.defers, d)
 }

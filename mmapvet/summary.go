@@ -147,10 +147,10 @@ func (w *walk) apply(st *state, c *site, s *Summary, obj *types.Func) []outcome 
 	if len(s.Exits) == 0 {
 		return nil // it never returns
 	}
-	st.rerun(w.terms, c.instr)
+	st.rerun(w.terms, c.key)
 	args := make([]*term, len(c.args))
 	for i, a := range c.args {
-		args[i] = w.older(a, c.instr)
+		args[i] = w.older(a, c.key)
 	}
 	var ends []outcome
 	for i, e := range s.Exits {
@@ -192,16 +192,21 @@ func (w *walk) exit(st *state, c *site, s *Summary, e Exit, args []*term) (outco
 		}
 	}
 	w.wrote(st, s.Writes)
+	failed := len(e.Results) > 0 && e.Results[len(e.Results)-1].Nil < 0
 	for i, p := range e.Params {
-		if i < len(args) {
-			w.affect(st, c, args[i], p, args)
+		if i >= len(args) {
+			continue
 		}
+		if p.Was == "" && !failed && s.takes(i) {
+			p.Was = "kept" // it may have been taken, as a bool may say
+		}
+		w.affect(st, c, args[i], p, args)
 	}
 	sig := c.common.Signature()
 	n := sig.Results().Len()
 	values := make([]*term, n)
 	for i := range values {
-		v := w.result(c.instr, i)
+		v := w.result(c.key, i)
 		t := sig.Results().At(i).Type()
 		if i < len(e.Results) {
 			v = w.returned(st, c, e.Results[i], v, t, args)
@@ -209,6 +214,11 @@ func (w *walk) exit(st *state, c *site, s *Summary, e Exit, args []*term) (outco
 		values[i] = v
 	}
 	return outcome{st, w.tuple(values)}, true
+}
+
+// takes reports whether some way out of a function consumes or keeps a parameter.
+func (s *Summary) takes(param int) bool {
+	return slices.ContainsFunc(s.Exits, func(e Exit) bool { return param < len(e.Params) && e.Params[param].Was != "" })
 }
 
 // affect does to an argument what a function does to its parameter.
@@ -252,7 +262,7 @@ func (w *walk) affect(st *state, c *site, a *term, p Effect, args []*term) {
 	}
 	switch {
 	case p.While:
-		st.pending = append(st.pending, pending{a, c.pos, "a goroutine has it that nobody waits for here"})
+		st.suspend(pending{a, c.pos, "a goroutine has it that nobody waits for here"})
 	case p.Into < 0:
 		w.keep(st, w.make(term{op: opGlobal, site: "kept"}), a, c)
 	case p.Into <= len(args):
@@ -262,7 +272,7 @@ func (w *walk) affect(st *state, c *site, a *term, p Effect, args []*term) {
 
 // keep stores a value somewhere within a place.
 func (w *walk) keep(st *state, within, v *term, c *site) {
-	at := w.index(within, w.make(term{op: opResult, site: c.instr, n: 2000 + v.id}))
+	at := w.index(within, w.make(term{op: opResult, site: c.key, n: 2000 + v.id}))
 	if at.op == opUnknown {
 		return
 	}
@@ -350,11 +360,11 @@ func (w *walk) wrote(st *state, fields []string) {
 
 // lenderCalled runs the callback of a function that calls it with memory.
 func (w *walk) lenderCalled(st *state, c *site, s *Summary, l Lend) []outcome {
-	st.rerun(w.terms, c.instr)
-	f := w.older(c.args[l.Param], c.instr)
+	st.rerun(w.terms, c.key)
+	f := w.older(c.args[l.Param], c.key)
 	for i, a := range c.args {
 		if i != l.Param {
-			w.giveAway(st, w.older(a, c.instr))
+			w.giveAway(st, w.older(a, c.key))
 		}
 	}
 	w.noteLender(f, l.Arg, l.Field)
@@ -363,13 +373,13 @@ func (w *walk) lenderCalled(st *state, c *site, s *Summary, l Lend) []outcome {
 }
 
 func (w *walk) lentCallback(st *state, c *site, f *term, l Lend) []outcome {
-	m := w.make(term{op: opLent, site: c.instr})
+	m := w.make(term{op: opLent, site: c.key})
 	args := []*term{m}
 	for len(args) <= l.Arg {
 		args = append([]*term{w.none}, args...)
 	}
 	if l.Field >= 0 {
-		args[l.Arg] = w.make(term{op: opResult, site: c.instr, n: 3000})
+		args[l.Arg] = w.make(term{op: opResult, site: c.key, n: 3000})
 	}
 	all := []outcome{}
 	st.loans[m] = loan{by: byView, of: w.none, at: c.pos}
@@ -388,7 +398,7 @@ func (w *walk) lentCallback(st *state, c *site, f *term, l Lend) []outcome {
 		if yields {
 			result = w.zero
 		}
-		w.loanEnds(o.st, c, m, result)
+		w.loanEnds(o.st, c, f, m, result)
 		o.st.views = o.st.views[:len(o.st.views)-1]
 		sig := c.common.Signature()
 		switch at := errorAt(sig); {

@@ -1,6 +1,8 @@
 package mmapvet
 
 import (
+	"fmt"
+	"os"
 	"go/token"
 	"go/types"
 
@@ -73,19 +75,25 @@ func (w *walk) run(fn *ssa.Function, st *state, atReturn func(*state, *ssa.Retur
 	w.stack = append(w.stack, fn)
 	defer func() { w.stack = w.stack[:len(w.stack)-1] }()
 	f := &frame{fn: fn, layout: w.layoutOf(fn)}
-	seen := map[*ssa.BasicBlock]map[string]bool{}
+	seen := map[*ssa.BasicBlock]map[digest]bool{}
 	var ends []outcome
-	endSeen := map[string]bool{}
+	endSeen := map[digest]bool{}
 	todo := []step{{block: fn.Blocks[0], st: st}}
 	for len(todo) > 0 {
 		s := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		w.enter(f, s)
 		w.clean(f, s)
-		key := s.st.key(w.ident)
+		key := s.st.digest(w.ident)
 		w.spend(1 + s.st.size()/4)
 		if seen[s.block] == nil {
-			seen[s.block] = map[string]bool{}
+			seen[s.block] = map[digest]bool{}
+		}
+		if dbg == w.root.Name() && len(seen[s.block]) > 40 {
+			println(s.block.Index, fmt.Sprintf("%x", key), "\n"+s.st.dump())
+			if len(seen[s.block]) > 42 {
+				os.Exit(1)
+			}
 		}
 		if seen[s.block][key] {
 			continue
@@ -95,7 +103,8 @@ func (w *walk) run(fn *ssa.Function, st *state, atReturn func(*state, *ssa.Retur
 		todo = append(todo, next...)
 		for _, e := range done {
 			w.forget(f, e.st)
-			key := e.st.key(w.ident) + string(rune(e.result.id))
+			key := e.st.digest(w.ident)
+			key.row(13, e.result.id)
 			if !endSeen[key] {
 				endSeen[key] = true
 				ends = append(ends, e)
@@ -257,7 +266,7 @@ func (w *walk) sweep(st *state) {
 		}
 	}
 	for v := range st.shared {
-		if !reached[v] {
+		if !reached[v] && !w.isParam(v) {
 			delete(st.shared, v)
 		}
 	}
@@ -279,18 +288,23 @@ func (w *walk) dull(st *state, v *term) bool {
 
 // matters reports whether a fact can still decide a branch.
 func (w *walk) matters(v *term, f fact, reached map[*term]bool) bool {
+	switch {
+	case v.op == opBinary && v.args[1].op == opZero:
+		if reached[v.args[0]] {
+			return true
+		}
+	case v.op != opBinary && v.op != opCall:
+		if reached[v] {
+			return true
+		}
+	}
 	for _, r := range v.roots {
 		if !reached[r] {
 			return false
 		}
 	}
-	if len(v.roots) > 0 && (v.op != opBinary || v.args[1].op == opZero) {
-		return true
-	}
-	if i, ok := f.by.(*ssa.If); ok {
-		return w.twice[reads(i.Cond, 0)] > 1
-	}
-	return true
+	i, ok := f.by.(*ssa.If)
+	return ok && w.twice[reads(i.Cond, 0)] > 1
 }
 
 func (w *walk) isParam(v *term) bool { _, ok := v.site.(*ssa.Parameter); return ok }
@@ -375,3 +389,4 @@ func (w *walk) layoutOf(fn *ssa.Function) *layout {
 	}
 	return l
 }
+var dbg = os.Getenv("MMAPVETDEBUG")

@@ -3,9 +3,9 @@
 package main
 
 import (
-	"golang.org/x/tools/go/analysis/multichecker"
+	"golang.org/x/tools/go/analysis/singlechecker"
 
 	"github.com/mmarinus/mmap/mmapvet"
 )
 
-func main() { multichecker.Main(mmapvet.Analyzer) }
+func main() { singlechecker.Main(mmapvet.Analyzer) }
