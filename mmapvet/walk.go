@@ -290,7 +290,7 @@ func (w *walk) dull(st *state, v *term) bool {
 func (w *walk) matters(v *term, f fact, reached map[*term]bool) bool {
 	switch {
 	case v.op == opBinary && v.args[1].op == opZero:
-		if reached[v.args[0]] {
+		if reached[v.args[0]] || w.isParam(v.args[0]) && isErrorType(v.args[0].site.(*ssa.Parameter).Type()) {
 			return true
 		}
 	case v.op != opBinary && v.op != opCall:
