@@ -340,6 +340,8 @@ func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
 	case "len", "cap":
 		return w.make(term{op: opCall, site: b.Name(), args: []*term{w.plain(c.args[0])}})
 	case "delete", "clear":
+		w.touchDeep(st, c.args[0], c.pos)
+		w.unguardedDeep(st, c.args[0], c.pos)
 		for a := range st.mem {
 			if a.op == opIndex && a.args[0] == c.args[0] {
 				delete(st.mem, a)

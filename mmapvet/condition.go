@@ -50,6 +50,9 @@ func (w *walk) compare(st *state, op token.Token, x, y *term) *term {
 
 // plain is what a condition calls a value: the same after something unknown has happened.
 func (w *walk) plain(v *term) *term {
+	if v.op == opScalar {
+		v = v.args[0]
+	}
 	if v.op == opLoad && v.site != nil {
 		return w.make(term{op: opLoad, args: v.args})
 	}

@@ -285,6 +285,7 @@ func (w *walk) convert(st *state, in ssa.Value, from ssa.Value) *term {
 	_, toSlice := b.(*types.Slice)
 	if fromSlice != toSlice { // a copy
 		w.touch(st, x, in.Pos())
+		w.unguarded(st, x, in.Pos())
 		return w.anew(st, in, 0)
 	}
 	return x

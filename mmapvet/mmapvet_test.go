@@ -66,3 +66,13 @@ func TestReports(t *testing.T) {
 	patterns := []string{"./moved", "./escape", "./unclosed", "./busy", "./pins", "./unsafebytes", "./ignored"}
 	analysistest.Run(t, data(t), reporter(t), patterns...)
 }
+
+func TestOffByDefault(t *testing.T) {
+	analysistest.Run(t, data(t), reporter(t, "closed"), "./closed")
+	analysistest.Run(t, data(t), reporter(t, "unguarded"), "./unguarded")
+	analysistest.Run(t, data(t), reporter(t, "unclosed.tests"), "./tests")
+}
+
+func TestComments(t *testing.T) {
+	analysistest.Run(t, data(t), reporter(t), "./comments")
+}

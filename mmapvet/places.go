@@ -82,7 +82,7 @@ func (w *walk) load(st *state, addr *term, t types.Type, site ssa.Instruction) *
 		st.rerun(w.terms, site)
 		v.site = site
 	}
-	made := w.make(v)
+	made := w.typed(w.make(v), t)
 	if made.op != opUnknown {
 		st.mem[addr] = cell{v: made}
 	}

@@ -206,7 +206,7 @@ func (s *Summary) exit(w *walk, st *state, values []*term, in *ssa.Return) {
 // keptParam finds where memory that a parameter leads to is kept when the function returns.
 func (w *walk) keptParam(st *state, v *term, p *Effect) {
 	for a, c := range st.mem {
-		if c.v.op == opLoad && c.v.args[0] == a || !c.pos.IsValid() || !w.leadsTo(st, c.v, v) {
+		if isLoadOf(c.v, a) || !c.pos.IsValid() || !w.leadsTo(st, c.v, v) {
 			continue
 		}
 		switch b := a.base(); {

@@ -222,7 +222,7 @@ func (w *walk) sweep(st *state) {
 			}
 			b := a.base()
 			if reached[b] || b.op == opGlobal || b.op == opFree || b.op == opLent && w.isParam(b) {
-				if plain := c.v.op == opLoad && c.v.args[0] == a && !reached[c.v]; plain && w.dull(st, c.v) {
+				if plain := isLoadOf(c.v, a) && !reached[c.v]; plain && w.dull(st, c.v) {
 					continue // it would be loaded again as the same
 				}
 				mark(a)
@@ -390,3 +390,11 @@ func (w *walk) layoutOf(fn *ssa.Function) *layout {
 	return l
 }
 var dbg = os.Getenv("MMAPVETDEBUG")
+
+// isLoadOf reports whether a value is what an address held when it was first loaded.
+func isLoadOf(v, a *term) bool {
+	if v.op == opScalar {
+		v = v.args[0]
+	}
+	return v.op == opLoad && v.args[0] == a
+}
