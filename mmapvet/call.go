@@ -338,6 +338,9 @@ func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
 			w.store(st, at, w.part(c.args[1]), c.pos, t.Elem())
 		}
 	case "len", "cap":
+		if n, ok := arrayLength(c.args[0]); ok {
+			return w.int(n)
+		}
 		return w.make(term{op: opCall, site: b.Name(), args: []*term{w.plain(c.args[0])}})
 	case "delete", "clear":
 		w.touchDeep(st, c.args[0], c.pos)
@@ -400,4 +403,21 @@ func paramType(sig *types.Signature, i int) types.Type {
 		return sig.Params().At(i).Type()
 	}
 	return types.Typ[types.Invalid]
+}
+
+// arrayLength returns the length of a slice that is all of an array made here.
+func arrayLength(v *term) (int, bool) {
+	a, ok := v.site.(*ssa.Alloc)
+	if !ok || v.op != opAlloc {
+		return 0, false
+	}
+	p, ok := a.Type().Underlying().(*types.Pointer)
+	if !ok {
+		return 0, false
+	}
+	t, ok := p.Elem().Underlying().(*types.Array)
+	if !ok {
+		return 0, false
+	}
+	return int(t.Len()), true
 }

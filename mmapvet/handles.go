@@ -57,6 +57,8 @@ func (w *walk) library(st *state, c *site, e entry, name string) []outcome {
 			return w.fails(st, c, nil)
 		}
 		return w.calls(st, c, c.args[e.callback], nil, func(st *state, begin bool) { st.drains += sign(begin) })
+	case asking:
+		w.asked(st, c, name)
 	case access, change:
 		if bad, _ := w.misused(st, c, name); bad {
 			return w.fails(st, c, nil)
@@ -149,6 +151,28 @@ func (w *walk) gone(st *state, c *site, v *term, name string) (bad, reported boo
 	return false, false
 }
 
+// asked reports a question to a handle that is moved, which returns nothing.
+func (w *walk) asked(st *state, c *site, name string) {
+	if h := st.handles[c.args[0]]; tracked(c.args[0]) && h.status == isMoved {
+		w.find(st, &finding{
+			category: moved, pos: c.pos, fails: w.errorOf(c),
+			message: fmt.Sprintf("%s returns %s: %s consumed this handle on line %d", name, nothing(name), w.names[h.by], w.line(h.by)),
+			related: []place{{h.by, "consumed here"}},
+		})
+	}
+}
+
+// nothing is what a method returns of a handle that is no longer good.
+func nothing(name string) string {
+	switch name {
+	case "Prot", "ProtOf":
+		return "ProtNone"
+	case "UnsafeBytes":
+		return "nil"
+	}
+	return "0"
+}
+
 // isBusy reports a transition of a mapping that is viewed or pinned. Such a call fails.
 func (w *walk) isBusy(st *state, c *site, name string) bool {
 	busyOne := false
@@ -183,7 +207,7 @@ func (w *walk) isBusy(st *state, c *site, name string) bool {
 // which is how one asks whether something fails.
 func (w *walk) dropped(c *site, results int) (all, handles bool) {
 	if _, ok := c.instr.(*ssa.Call); !ok {
-		return false, false
+		return true, true
 	}
 	handles = true
 	for i := range results {
@@ -252,6 +276,11 @@ func (w *walk) consumes(st *state, c *site, e entry, name string) []outcome {
 		})
 	}
 	st.rerun(w.terms, c.key)
+	if all, _ := w.dropped(c, e.results); all {
+		for _, v := range c.args[:e.handles] {
+			w.giveAway(st, w.older(v, c.key)) // one report is enough
+		}
+	}
 	return w.makes(st, c, e, name, func(st *state, made []*term) {
 		for i, v := range c.args[:e.handles] {
 			v = w.older(v, c.key)
@@ -308,7 +337,11 @@ func (w *walk) releases(st *state, c *site, name string) []outcome {
 	failed := st.clone()
 	ends := w.fails(failed, c, nil)
 	if all, pages := w.dropped(c, 2); pages && !all {
-		return ends // it is expected to fail
+		// It is expected to fail, or to let go for good.
+		h := st.handles[v]
+		h.owned, h.kept = false, true
+		failed.handles[v] = h
+		return ends
 	}
 	h := st.handles[v]
 	h.status, h.by, h.owned = isMoved, c.pos, false

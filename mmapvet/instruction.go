@@ -1,6 +1,7 @@
 package mmapvet
 
 import (
+	"go/constant"
 	"go/token"
 	"go/types"
 	"strings"
@@ -160,9 +161,10 @@ func (w *walk) compute(st *state, in ssa.Value) *term {
 		if len(x.loans) > 0 {
 			return w.part(x)
 		}
-		if in.Low == nil {
+		if in.Low == nil && in.High == nil {
 			return x
 		}
+		w.giveAway(st, x)
 		return w.anew(st, in, 0)
 	case *ssa.Range:
 		return w.value(st, in.X)
@@ -270,6 +272,13 @@ func (w *walk) binary(st *state, in *ssa.BinOp) *term {
 	if b, ok := in.Type().Underlying().(*types.Basic); ok && b.Info()&types.IsString != 0 {
 		w.touch(st, x, in.Pos())
 		w.touch(st, y, in.Pos())
+	}
+	if _, counts := in.X.(*ssa.Phi); counts && in.Op == token.ADD {
+		// The first step of a loop over something whose length is known. Its second is of a
+		// number that is not, so this ends.
+		if a, b := number(x), number(y); a != nil && b != nil && a.Kind() == constant.Int && b.Kind() == constant.Int {
+			return w.exactly(constant.BinaryOp(a, token.ADD, b))
+		}
 	}
 	v := w.make(term{op: opBinary, tok: in.Op, args: []*term{x, y}})
 	if v.depth > 3 || v.op == opUnknown {

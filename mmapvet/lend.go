@@ -111,8 +111,8 @@ func (w *walk) loanEnds(st *state, c *site, f, m, result *term) {
 			if at, ok := w.keptAt[m]; !ok || cl.pos < at || !at.IsValid() {
 				w.keptAt[m] = cl.pos
 			}
-		case b.op == opAlloc:
-			// A variable that somebody else has, too: whether it is read is not known.
+		case b.op == opAlloc || b.op == opResult:
+			// Somebody else has it, too, or nobody: whether it is read is not known.
 		default:
 			w.escapes(st, cl.pos, "is stored where it outlives the callback")
 		}

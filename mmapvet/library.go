@@ -11,23 +11,24 @@ const Library = "github.com/mmarinus/mmap"
 type action uint8
 
 const (
-	harmless   action = iota // on any handle: it returns no ErrMoved
-	access                   // returns ErrMoved or ErrClosed on a handle that is no longer good
-	change                   // an access that a view or a pin refuses, and that consumes nothing
-	create                   // a new handle
-	consume                  // a transition: its handles are consumed, its results are new ones
-	release                  // a transition without a successor
-	closing                  // Close
-	sealing                  // Seal
-	pinning                  // Pin
-	unpin                    // Pin.Unpin
-	pinBytes                 // Pin.Bytes
-	unsafeMem                // UnsafeBytes
-	lend                     // calls its callback with the memory
-	guard                    // calls its callback, and a fault in there is an error
-	drain                    // calls its callback when nobody accesses the mapping
-	same                     // another name of the same handle
-	derive                   // of memory: the result is the same memory
+	harmless  action = iota // on any handle
+	asking                  // Len and the like: 0 on a handle that is no longer good
+	access                  // returns ErrMoved or ErrClosed on a handle that is no longer good
+	change                  // an access that a view or a pin refuses, and that consumes nothing
+	create                  // a new handle
+	consume                 // a transition: its handles are consumed, its results are new ones
+	release                 // a transition without a successor
+	closing                 // Close
+	sealing                 // Seal
+	pinning                 // Pin
+	unpin                   // Pin.Unpin
+	pinBytes                // Pin.Bytes
+	unsafeMem               // UnsafeBytes
+	lend                    // calls its callback with the memory
+	guard                   // calls its callback, and a fault in there is an error
+	drain                   // calls its callback when nobody accesses the mapping
+	same                    // another name of the same handle
+	derive                  // of memory: the result is the same memory
 )
 
 // An entry says what a function of the library does with handles, pins, memory and callbacks.
@@ -69,10 +70,10 @@ var library = map[string]entry{
 	".Untyped":  {does: same, handles: 1},
 	".Drain":    {does: drain, handles: 1, callback: 2},
 	".Seal":     {does: sealing, handles: 1},
-	".Len":      {does: harmless, handles: 1},
-	".Cap":      {does: harmless, handles: 1},
-	".Addr":     {does: harmless, handles: 1},
-	".Prot":     {does: harmless, handles: 1},
+	".Len":      {does: asking, handles: 1},
+	".Cap":      {does: asking, handles: 1},
+	".Addr":     {does: asking, handles: 1},
+	".Prot":     {does: asking, handles: 1},
 	".String":   {does: harmless, handles: 1},
 	".Regions":  {does: access, handles: 1},
 	".SetName":  {does: access, handles: 1},
@@ -109,7 +110,7 @@ var library = map[string]entry{
 	"Unknown.Protect":      {does: change, handles: 1},
 	"Unknown.ProtectRange": {does: change, handles: 1},
 	"Unknown.Place":        {does: change, handles: 1},
-	"Unknown.ProtOf":       {does: harmless, handles: 1},
+	"Unknown.ProtOf":       {does: asking, handles: 1},
 
 	"Pin.Bytes": {does: pinBytes},
 	"Pin.Unpin": {does: unpin},

@@ -69,6 +69,7 @@ func (w *walk) unsafely(st *state, c *site) []outcome {
 	v := c.args[0]
 	h := st.handles[v]
 	if !tracked(v) || h.status != isLive {
+		w.asked(st, c, "UnsafeBytes")
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}
 	st.rerun(w.terms, c.key)

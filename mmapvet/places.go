@@ -67,8 +67,9 @@ func (w *walk) load(st *state, addr *term, t types.Type, site ssa.Instruction) *
 		return w.make(term{op: opStruct, args: fields})
 	}
 	if v := w.lookup(st, addr, t); v != nil {
-		return v
+		return w.typed(v, t)
 	}
+	w.anyElement(st, addr)
 	if len(addr.loans) > 0 {
 		if _, param := w.params[addr.base()]; !param {
 			return w.part(addr)
@@ -87,6 +88,21 @@ func (w *walk) load(st *state, addr *term, t types.Type, site ssa.Instruction) *
 		st.mem[addr] = cell{v: made}
 	}
 	return made
+}
+
+// anyElement gives away what a slice holds of which an element is loaded that is not known:
+// from then on any of them has another name.
+func (w *walk) anyElement(st *state, addr *term) {
+	for ; addr.op == opField || addr.op == opIndex; addr = addr.args[0] {
+		if addr.op != opIndex || addr.args[1].op == opConst {
+			continue
+		}
+		for a, c := range st.mem {
+			if a.op == opIndex && a.args[0] == addr.args[0] && len(c.v.loans) == 0 {
+				w.giveAway(st, c.v)
+			}
+		}
+	}
 }
 
 // divided reports whether more is known of parts of what lies at an address.

@@ -197,6 +197,11 @@ func (s *Summary) exit(w *walk, st *state, values []*term, in *ssa.Return) {
 	}
 	for i, v := range values {
 		e.Results[i] = w.resultOf(st, v, in.Results[i].Type())
+		for j, other := range values {
+			if i != j && e.Results[i].New != "" && w.holdsIt(st, other, v) {
+				e.Results[i].New = "" // the other result ends it
+			}
+		}
 	}
 	if !slices.ContainsFunc(s.Exits, func(o Exit) bool { return fmt.Sprint(o) == fmt.Sprint(e) }) {
 		s.Exits = append(s.Exits, e)
@@ -263,8 +268,27 @@ func (w *walk) resultOf(st *state, v *term, t types.Type) Result {
 		}
 		slices.SortFunc(r.Leads, func(a, b Lead) int { return a.Param*1000 + a.Field - b.Param*1000 - b.Field })
 	}
+	for _, m := range w.loansOf(st, v) {
+		if l := st.loans[m]; l.of != nil && !l.ended && (l.by == byUnsafe || l.by == byPin) {
+			if n, ok := w.params[l.of]; ok {
+				r.Bytes = n + 1
+			}
+		}
+	}
 	r.Lends = w.lenders[v]
 	return r
+}
+
+// holdsIt reports whether a value leads to another: a function that closes a mapping, say.
+func (w *walk) holdsIt(st *state, v, other *term) bool {
+	if v.op != opFunc && v.op != opStruct && v.op != opAlloc {
+		return false
+	}
+	probe := st.clone()
+	probe.handles = map[*term]mapping{other: {owned: true}}
+	probe.pins = map[*term]pin{other: {owned: true}}
+	w.giveAway(probe, v)
+	return !probe.handles[other].owned
 }
 
 // fieldOfParam returns which field of what a parameter points to a value comes from, -1 if

@@ -50,6 +50,9 @@ var leading = names(`
 	slices.Compact slices.Concat slices.Collect slices.Sorted
 	errors.New errors.Join context.WithValue reflect.ValueOf
 	encoding/json.NewDecoder encoding/csv.NewReader encoding/gob.NewDecoder encoding/xml.NewDecoder
+	regexp.Regexp.Find regexp.Regexp.FindAll regexp.Regexp.FindSubmatch regexp.Regexp.FindAllSubmatch
+	regexp.Regexp.FindString regexp.Regexp.FindAllString regexp.Regexp.FindStringSubmatch
+	regexp.Regexp.FindAllStringSubmatch regexp.Regexp.Split
 	compress/gzip.NewReader compress/flate.NewReader compress/zlib.NewReader archive/tar.NewReader
 	archive/zip.NewReader
 	encoding/pem.Decode
@@ -185,7 +188,7 @@ func (w *walk) standardResults(st *state, c *site, obj *types.Func, name string)
 	var leads []*term
 	for i, a := range c.args {
 		if i == 0 || name == "io.MultiReader" || name == "errors.Join" || name == "context.WithValue" ||
-			strings.HasPrefix(name, "slices.") || strings.HasPrefix(name, "container/") {
+			strings.HasPrefix(name, "slices.") || strings.HasPrefix(name, "regexp.") || strings.HasPrefix(name, "container/") {
 			leads = union(leads, w.loansOf(st, a))
 		}
 	}

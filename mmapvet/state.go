@@ -1,7 +1,7 @@
 package mmapvet
 
 import (
-		"go/token"
+	"go/token"
 	"maps"
 	"math/bits"
 	"slices"

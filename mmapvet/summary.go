@@ -46,6 +46,7 @@ type Result struct {
 	Nil   int8   // 1: nil or zero, -1: not nil
 	Bool  string // "true", "false"
 	Leads []Lead // memory that it leads to
+	Bytes int    // n: the memory of parameter n-1, by UnsafeBytes or Pin.Bytes
 	Lends []Lend // it is a function that calls its callback with memory
 }
 
@@ -147,6 +148,8 @@ func (w *walk) apply(st *state, c *site, s *Summary, obj *types.Func) []outcome 
 	if len(s.Exits) == 0 {
 		return nil // it never returns
 	}
+	w.busyWithin(st, c, s, obj.Name())
+	lost := w.drops(st, c, s, obj.Name())
 	st.rerun(w.terms, c.key)
 	args := make([]*term, len(c.args))
 	for i, a := range c.args {
@@ -159,10 +162,58 @@ func (w *walk) apply(st *state, c *site, s *Summary, obj *types.Func) []outcome 
 			to = st.clone()
 		}
 		if o, ok := w.exit(to, c, s, e, args); ok {
+			if lost {
+				w.giveAway(o.st, o.result)
+			}
 			ends = append(ends, o)
 		}
 	}
 	return ends
+}
+
+// busyWithin reports a function that does nothing without a transition of a mapping which is
+// viewed or pinned here.
+func (w *walk) busyWithin(st *state, c *site, s *Summary, name string) {
+	for i, a := range c.args {
+		always, some := true, false
+		for _, e := range s.Exits {
+			consumed := i < len(e.Params) && e.Params[i].Was == "moved"
+			some = some || consumed
+			always = always && (consumed || e.fails())
+		}
+		if some && always && tracked(a) {
+			inner := *c
+			inner.args = []*term{a}
+			w.isBusy(st, &inner, name)
+		}
+	}
+}
+
+func (e *Exit) fails() bool { return len(e.Results) > 0 && e.Results[len(e.Results)-1].Nil < 0 }
+
+// drops reports a call that returns a new handle which is dropped, as its error is.
+func (w *walk) drops(st *state, c *site, s *Summary, name string) bool {
+	made := -1
+	for _, e := range s.Exits {
+		for i, r := range e.Results {
+			if r.New == "handle" {
+				made = i
+			}
+		}
+	}
+	if made < 0 || c.callback != nil {
+		return false
+	}
+	for i := range c.common.Signature().Results().Len() {
+		if c.used(i) {
+			return false
+		}
+	}
+	w.find(st, &finding{
+		category: ignored, pos: c.pos,
+		message: fmt.Sprintf("the handle that %s returns is dropped: nobody can use or close the mapping any more", name),
+	})
+	return true
 }
 
 func (w *walk) gone1(st *state, v *term) bool {
@@ -304,9 +355,15 @@ func (w *walk) returned(st *state, c *site, r Result, v *term, t types.Type, arg
 		st.handles[v] = mapping{owned: true, at: c.pos}
 	case r.New == "pin":
 		st.pins[v] = pin{of: w.none, owned: true, at: c.pos}
+	case r.Bytes > 0 && r.Bytes <= len(args):
+		return w.bytesBy(st, c, args[r.Bytes-1], v)
 	}
 	if r.Nil < 0 {
 		st.facts[w.isNil(v)] = fact{truth: false, by: c.instr}
+	}
+	if len(r.Lends) > 0 {
+		w.lenders[v] = r.Lends
+		return v
 	}
 	var leads []*term
 	for _, l := range r.Leads {
@@ -327,8 +384,20 @@ func (w *walk) returned(st *state, c *site, r Result, v *term, t types.Type, arg
 	if len(leads) > 0 {
 		return w.part(w.make(term{op: opStruct, args: leads}))
 	}
-	if len(r.Lends) > 0 {
-		w.lenders[v] = r.Lends
+	return v
+}
+
+// bytesBy is the memory of a handle or a pin that a function has asked for.
+func (w *walk) bytesBy(st *state, c *site, of, v *term) *term {
+	if h, ok := st.handles[of]; ok && h.status == isLive {
+		m := w.make(term{op: opLent, site: c.key, n: 1})
+		st.loans[m] = loan{by: byUnsafe, of: of, at: c.pos}
+		return m
+	}
+	if p, ok := st.pins[of]; ok && !p.ended {
+		m := w.make(term{op: opLent, site: c.key, n: 1})
+		st.loans[m] = loan{by: byPin, of: of, at: c.pos}
+		return m
 	}
 	return v
 }

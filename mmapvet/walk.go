@@ -2,9 +2,10 @@ package mmapvet
 
 import (
 	"fmt"
-	"os"
+	"go/constant"
 	"go/token"
 	"go/types"
+	"os"
 
 	"golang.org/x/tools/go/ssa"
 )
@@ -133,8 +134,9 @@ func (w *walk) enter(f *frame, s step) {
 			break
 		}
 		v := w.value(s.st, phi.Edges[edge])
-		if b, ok := phi.Type().Underlying().(*types.Basic); ok && f.layout.loops[s.block.Index] && b.Info()&types.IsBoolean == 0 {
-			v = nil // a number that the loop changes
+		if b, ok := phi.Type().Underlying().(*types.Basic); ok && s.block.Dominates(s.from) && b.Info()&types.IsBoolean == 0 &&
+			!w.countsFew(s.st, phi) {
+			v = nil // a number that the loop has changed
 		}
 		phis, values = append(phis, phi), append(values, v)
 	}
@@ -221,7 +223,7 @@ func (w *walk) sweep(st *state) {
 				continue
 			}
 			b := a.base()
-			if reached[b] || b.op == opGlobal || b.op == opFree || b.op == opLent && w.isParam(b) {
+			if reached[b] || b.op == opGlobal || w.outlives(st, b, c.v) || b.op == opFree || b.op == opLent && w.isParam(b) {
 				if plain := isLoadOf(c.v, a) && !reached[c.v]; plain && w.dull(st, c.v) {
 					continue // it would be loaded again as the same
 				}
@@ -389,7 +391,14 @@ func (w *walk) layoutOf(fn *ssa.Function) *layout {
 	}
 	return l
 }
+
 var dbg = os.Getenv("MMAPVETDEBUG")
+
+// outlives reports whether memory was stored in something that was found elsewhere, and so is
+// still there when nobody here knows it any more.
+func (w *walk) outlives(st *state, base, v *term) bool {
+	return base.op == opLoad && len(w.loansOf(st, v)) > 0
+}
 
 // isLoadOf reports whether a value is what an address held when it was first loaded.
 func isLoadOf(v, a *term) bool {
@@ -397,4 +406,23 @@ func isLoadOf(v, a *term) bool {
 		v = v.args[0]
 	}
 	return v.op == opLoad && v.args[0] == a
+}
+
+// countsFew reports whether a phi is the index of a loop over few elements, whose number is
+// known: then each turn is followed with its index.
+func (w *walk) countsFew(st *state, phi *ssa.Phi) bool {
+	if phi.Comment != "rangeindex" {
+		return false
+	}
+	for _, in := range phi.Block().Instrs {
+		if b, ok := in.(*ssa.BinOp); ok && b.Op == token.LSS {
+			n := number(w.value(st, b.Y))
+			if n == nil || n.Kind() != constant.Int {
+				return false
+			}
+			few, exact := constant.Int64Val(n)
+			return exact && few <= 8
+		}
+	}
+	return false
 }

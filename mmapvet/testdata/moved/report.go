@@ -189,7 +189,7 @@ func byHelper(m mmap.ReadWrite) error {
 		return err
 	}
 	defer ro.Close()
-	return m.Sync(0, m.Len()) // want `moved: Sync returns ErrMoved: seal consumed`
+	return m.Sync(0, 1) // want `moved: Sync returns ErrMoved: seal consumed`
 }
 
 func touch(m mmap.ReadWrite) error {
@@ -259,4 +259,36 @@ func loop(m mmap.ReadWrite) error {
 		ro.Close()
 	}
 	return nil
+}
+
+func length(m mmap.ReadWrite) (int, error) {
+	ro, err := mmap.Protect[mmap.Read](m)
+	if err != nil {
+		return 0, err
+	}
+	return m.Len(), ro.Close() // want `moved: Len returns 0: Protect consumed`
+}
+
+func address(m mmap.ReadWrite) (uintptr, error) {
+	addr, _, err := m.Release()
+	if err != nil {
+		return 0, err
+	}
+	return m.Addr() - addr, nil // want `moved: Addr returns 0: Release`
+}
+
+func permissions(m mmap.ReadWrite) (mmap.Prot, error) {
+	ro, err := mmap.Protect[mmap.Read](m)
+	if err != nil {
+		return 0, err
+	}
+	return m.Prot(), ro.Close() // want `moved: Prot returns ProtNone`
+}
+
+func lent(m mmap.ReadWrite) ([]byte, error) {
+	ro, err := mmap.Protect[mmap.Read](m)
+	if err != nil {
+		return nil, err
+	}
+	return m.UnsafeBytes(), ro.Close() // want `moved: UnsafeBytes returns nil`
 }

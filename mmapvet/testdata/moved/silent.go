@@ -47,8 +47,9 @@ func harmless(m mmap.ReadWrite) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	fmt.Println(m.Len(), m.Cap(), m.Addr(), m.Prot(), m)
-	return m.Len(), ro.Close()
+	fmt.Println(m.String(), m)
+	m.Close()
+	return ro.Len(), ro.Close()
 }
 
 func closesOld(m mmap.ReadWrite) (mmap.Read, error) {
@@ -146,7 +147,7 @@ func correlated(m mmap.ReadWrite, freeze bool) (ro mmap.Read, err error) {
 			return ro, err
 		}
 	}
-	fmt.Println(m.Len())
+	fmt.Println(ro.Len())
 	if !freeze {
 		err = m.Sync(0, 1)
 	}
