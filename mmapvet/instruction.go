@@ -71,8 +71,8 @@ func (w *walk) instruction(f *frame, st *state, in ssa.Instruction) []*state {
 		return only
 	case *ssa.MapUpdate:
 		at := w.index(w.value(st, in.Map), w.make(term{op: opResult, site: in}))
-		w.store(st, at, w.value(st, in.Value), in.Pos(), in.Value.Type())
-		w.store(st, w.make(term{op: opIndex, n: 1, args: at.args}), w.value(st, in.Key), in.Pos(), in.Key.Type())
+		w.intoMap(st, at, in.Value, in.Pos())
+		w.intoMap(st, w.make(term{op: opIndex, n: 1, args: at.args}), in.Key, in.Pos())
 		return only
 	case *ssa.Send:
 		w.send(st, w.value(st, in.Chan), w.value(st, in.X), in.Pos(), in.X.Type())
@@ -81,6 +81,16 @@ func (w *walk) instruction(f *frame, st *state, in ssa.Instruction) []*state {
 		st.regs[in] = w.typed(w.compute(st, in), in.Type())
 	}
 	return only
+}
+
+// intoMap puts a value into a map. Of what leads to no memory it is enough that the map has it.
+func (w *walk) intoMap(st *state, at *term, from ssa.Value, pos token.Pos) {
+	v := w.typed(w.value(st, from), from.Type())
+	if len(w.loansOf(st, v)) == 0 {
+		w.giveAway(st, v)
+		return
+	}
+	w.store(st, at, v, pos, from.Type())
 }
 
 // typed drops the memory from what can lead to none by its type.

@@ -14,10 +14,10 @@ func (w *walk) lends(st *state, c *site, e entry, name string) []outcome {
 		w.skipped(c.args[e.callback])
 		return w.fails(st, c, nil)
 	}
-	st.rerun(w.terms, c.key)
-	h := w.older(c.args[0], c.key)
-	m := w.make(term{op: opLent, site: c.key})
-	f := w.older(c.args[e.callback], c.key)
+	at := lentAt{c.key}
+	st.rerun(w.terms, at)
+	h, f := w.older(c.args[0], at), w.older(c.args[e.callback], at)
+	m := w.make(term{op: opLent, site: at})
 	if w.noteLender(f, 0, -1) {
 		w.giveAway(st, f)
 	}
@@ -31,6 +31,9 @@ func (w *walk) lends(st *state, c *site, e entry, name string) []outcome {
 	})
 }
 
+// lentAt names the memory that a call lends.
+type lentAt struct{ call any }
+
 // skipped notes that a literal is not reached on this path.
 func (w *walk) skipped(f *term) {
 	if fn, ok := f.site.(*ssa.Function); ok && f.op == opFunc {
@@ -42,11 +45,12 @@ func (w *walk) skipped(f *term) {
 func (w *walk) calls(st *state, c *site, f *term, args []*term, around func(*state, bool)) []outcome {
 	around(st, true)
 	before := cloneOf(st.mem)
-	ends := []outcome{{st, w.unknownResults(st, c)}}
+	var ends []outcome
 	if f.op == opFunc {
 		ends = w.invoke(st, c, f, args)
 	} else {
 		w.havoc(st)
+		ends = []outcome{{st, w.unknownResults(st, c)}}
 	}
 	var all []outcome
 	for _, o := range ends {

@@ -429,11 +429,11 @@ func (w *walk) wrote(st *state, fields []string) {
 
 // lenderCalled runs the callback of a function that calls it with memory.
 func (w *walk) lenderCalled(st *state, c *site, s *Summary, l Lend) []outcome {
-	st.rerun(w.terms, c.key)
-	f := w.older(c.args[l.Param], c.key)
+	st.rerun(w.terms, lentAt{c.key})
+	f := w.older(c.args[l.Param], lentAt{c.key})
 	for i, a := range c.args {
 		if i != l.Param {
-			w.giveAway(st, w.older(a, c.key))
+			w.giveAway(st, w.older(a, lentAt{c.key}))
 		}
 	}
 	w.noteLender(f, l.Arg, l.Field)
@@ -442,13 +442,13 @@ func (w *walk) lenderCalled(st *state, c *site, s *Summary, l Lend) []outcome {
 }
 
 func (w *walk) lentCallback(st *state, c *site, f *term, l Lend) []outcome {
-	m := w.make(term{op: opLent, site: c.key})
+	m := w.make(term{op: opLent, site: lentAt{c.key}})
 	args := []*term{m}
 	for len(args) <= l.Arg {
 		args = append([]*term{w.none}, args...)
 	}
 	if l.Field >= 0 {
-		args[l.Arg] = w.make(term{op: opResult, site: c.key, n: 3000})
+		args[l.Arg] = w.make(term{op: opResult, site: lentAt{c.key}})
 	}
 	all := []outcome{}
 	st.loans[m] = loan{by: byView, of: w.none, at: c.pos}

@@ -3,9 +3,14 @@
 package main
 
 import (
+	"runtime/debug"
+
 	"golang.org/x/tools/go/analysis/singlechecker"
 
 	"github.com/mmarinus/mmap/mmapvet"
 )
 
-func main() { singlechecker.Main(mmapvet.Analyzer) }
+func main() {
+	debug.SetGCPercent(400) // it lives for a moment, once per package
+	singlechecker.Main(mmapvet.Analyzer)
+}
