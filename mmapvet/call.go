@@ -96,6 +96,32 @@ func (c *site) used(n int) bool {
 	return false
 }
 
+// onlyForItsError reports whether all results go straight to a function that returns an error
+// and nothing else: second(mmap.Resize(m, -1)).
+func (c *site) onlyForItsError() bool {
+	v, ok := c.instr.(*ssa.Call)
+	if !ok {
+		return false
+	}
+	var taker *ssa.Call
+	for _, r := range *v.Referrers() {
+		e, ok := r.(*ssa.Extract)
+		if !ok || len(*e.Referrers()) != 1 {
+			return false
+		}
+		call, ok := (*e.Referrers())[0].(*ssa.Call)
+		if !ok || taker != nil && call != taker {
+			return false
+		}
+		taker = call
+	}
+	if taker == nil {
+		return false
+	}
+	results := taker.Call.Signature().Results()
+	return results.Len() == 1 && isErrorType(results.At(0).Type())
+}
+
 // errorAt returns which result is the error, -1 if there is none.
 func errorAt(sig *types.Signature) int {
 	n := sig.Results().Len()

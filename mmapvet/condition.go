@@ -30,6 +30,8 @@ func (w *walk) compare(st *state, op token.Token, x, y *term) *term {
 	}
 	var v *term
 	switch a, b := number(x), number(y); {
+	case op == token.EQL && x != y && (st.handles[x].was == y || st.handles[y].was == x) && tracked(x) && tracked(y):
+		v = w.bool(false) // a handle and its successor
 	case a != nil && b != nil && a.Kind() == b.Kind():
 		v = w.bool(constant.Compare(a, op, b))
 	case op == token.EQL && y.op == opZero:

@@ -214,6 +214,9 @@ func (w *walk) dropped(c *site, results int) (all, handles bool) {
 		handles = handles && !c.used(i)
 	}
 	at := errorAt(c.common.Signature())
+	if !handles && c.onlyForItsError() {
+		return false, true
+	}
 	return handles && (at < 0 || !c.used(at)), handles
 }
 
