@@ -15,15 +15,11 @@ func (k *checker) build() []*ssa.Function {
 	prog := ssa.NewProgram(k.pass.Fset, 0)
 	prog.SetNoReturn(k.pass.ResultOf[ctrlflow.Analyzer].(*ctrlflow.CFGs).NoReturn)
 	created := map[*types.Package]bool{}
-	var create func(p *types.Package)
-	create = func(p *types.Package) {
+	for _, p := range k.pass.Pkg.Imports() {
 		if !created[p] {
 			created[p] = true
 			prog.CreatePackage(p, nil, nil, true)
 		}
-	}
-	for _, p := range k.pass.Pkg.Imports() {
-		create(p)
 	}
 	k.prog = prog
 	k.pkg = prog.CreatePackage(k.pass.Pkg, k.pass.Files, k.pass.TypesInfo, false)

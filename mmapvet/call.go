@@ -359,7 +359,8 @@ func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
 		w.touchDeep(st, c.args[1], c.pos)
 		w.unguardedDeep(st, c.args[0], c.pos)
 		w.unguardedDeep(st, c.args[1], c.pos)
-		if t, ok := c.argType(1).Underlying().(*types.Slice); ok && hasPointers(t.Elem()) && len(w.loansOf(st, c.args[1])) > 0 {
+		t, ok := c.argType(1).Underlying().(*types.Slice)
+		if ok && hasPointers(t.Elem()) && len(w.loansOf(st, c.args[1])) > 0 {
 			at := w.index(c.args[0], w.result(c.key, 1))
 			w.store(st, at, w.part(c.args[1]), c.pos, t.Elem())
 		}
@@ -413,7 +414,6 @@ func (w *walk) appended(st *state, c *site) *term {
 	if len(leads) == 0 {
 		return w.anew(st, c.key, 0)
 	}
-	w.appends[c.pos] = true
 	return w.part(w.make(term{op: opStruct, args: leads}))
 }
 

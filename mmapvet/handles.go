@@ -156,7 +156,8 @@ func (w *walk) asked(st *state, c *site, name string) {
 	if h := st.handles[c.args[0]]; tracked(c.args[0]) && h.status == isMoved {
 		w.find(st, &finding{
 			category: moved, pos: c.pos, fails: w.errorOf(c),
-			message: fmt.Sprintf("%s returns %s: %s consumed this handle on line %d", name, nothing(name), w.names[h.by], w.line(h.by)),
+			message: fmt.Sprintf("%s returns %s: %s consumed this handle on line %d",
+				name, nothing(name), w.names[h.by], w.line(h.by)),
 			related: []place{{h.by, "consumed here"}},
 		})
 	}

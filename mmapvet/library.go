@@ -226,7 +226,8 @@ func isMisuseError(pkg *types.Package, name string) bool {
 	if pkg == nil {
 		return false
 	}
-	return pkg.Path() == Library && misuseErrors[name] || (pkg.Path() == "os" || pkg.Path() == "io/fs") && name == "ErrClosed"
+	closed := name == "ErrClosed" && (pkg.Path() == "os" || pkg.Path() == "io/fs")
+	return closed || pkg.Path() == Library && misuseErrors[name]
 }
 
 // hasPointers reports whether a value of type t can lead to memory.
@@ -259,7 +260,7 @@ func pointersIn(t types.Type, depth int) bool {
 	return true
 }
 
-// onlyByName reports whether a function prints: it keeps no handle.
+// onlyPrints reports whether a function prints: it keeps no handle.
 func onlyPrints(pkg, name string) bool {
 	switch pkg {
 	case "fmt", "log", "log/slog", "testing":

@@ -6,7 +6,6 @@ import "golang.org/x/tools/go/ssa"
 type layout struct {
 	live  []map[ssa.Value]bool // by block: the registers that it, or what follows, still reads
 	loops []bool               // by block: something jumps back to it
-	twice map[string]bool      // conditions that the function asks more than once
 }
 
 func layoutOf(fn *ssa.Function) *layout {

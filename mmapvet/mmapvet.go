@@ -106,9 +106,6 @@ func run(pass *analysis.Pass, o *options) (any, error) {
 	for fn, s := range k.summaries {
 		if obj, ok := fn.Object().(*types.Func); ok && s != nil && obj.Pkg() == pass.Pkg && fn.Parent() == nil {
 			pass.ExportObjectFact(obj, s)
-			if os.Getenv("VETFACTS") != "" {
-				fmt.Fprintf(os.Stderr, "%s %+v\n", obj.FullName(), *s)
-			}
 		}
 	}
 	k.report()

@@ -31,7 +31,7 @@ func (k *checker) summarize(fn *ssa.Function) *Summary {
 		numbers: map[any]int{}, handleOf: map[*term]bool{}, twice: map[string]int{}, summary: &Summary{},
 		params: map[*term]int{}, expected: map[*term]bool{}, keptAt: map[*term]token.Pos{},
 		names: map[token.Pos]string{}, found: map[findingKey]*finding{}, returnAt: map[*term]token.Pos{},
-		appends: map[token.Pos]bool{}, lenders: map[*term][]Lend{},
+		lenders: map[*term][]Lend{},
 	}
 	conditions(fn, w.twice)
 	if !w.start() {
@@ -106,13 +106,12 @@ func (w *walk) ends(st *state, in *ssa.Return, result *term) {
 		return
 	}
 	for v, h := range st.handles {
-		if h.owned && h.status == isLive && !w.ownedPin(st, v) {
+		if h.owned && h.status == isLive {
 			w.unclosed(v, h, pos)
 		}
 	}
-	for v, p := range st.pins {
+	for _, p := range st.pins {
 		if p.owned && !p.ended && p.at.IsValid() {
-			_ = v
 			w.find(st, &finding{
 				category: pins, pos: p.at,
 				message: fmt.Sprintf("the pin is not ended where the function returns on line %d: "+
@@ -122,8 +121,6 @@ func (w *walk) ends(st *state, in *ssa.Return, result *term) {
 		}
 	}
 }
-
-func (w *walk) ownedPin(*state, *term) bool { return false }
 
 func (w *walk) unclosed(v *term, h mapping, pos token.Pos) {
 	name := w.names[h.at]

@@ -131,7 +131,9 @@ func (w *walk) callStandard(st *state, c *site, obj *types.Func) []outcome {
 	}
 	var results []outcome
 	for i, a := range c.args {
-		if fn, ok := a.site.(*ssa.Function); ok && a.op == opFunc && obj.Pkg() != nil && atOnce[obj.Pkg().Path()] && !later[name] && fn.Parent() != nil {
+		fn, ok := a.site.(*ssa.Function)
+		now := obj.Pkg() != nil && atOnce[obj.Pkg().Path()] && !later[name]
+		if ok && a.op == opFunc && fn.Parent() != nil && now {
 			for j, other := range c.args {
 				if j != i {
 					w.giveHandles(st, c, other, obj)

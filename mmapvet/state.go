@@ -108,7 +108,8 @@ func newState() *state {
 func (s *state) clone() *state {
 	c := *s
 	c.regs, c.mem, c.handles = maps.Clone(s.regs), maps.Clone(s.mem), maps.Clone(s.handles)
-	c.pins, c.loans, c.facts, c.shared = maps.Clone(s.pins), maps.Clone(s.loans), maps.Clone(s.facts), maps.Clone(s.shared)
+	c.pins, c.loans = maps.Clone(s.pins), maps.Clone(s.loans)
+	c.facts, c.shared = maps.Clone(s.facts), maps.Clone(s.shared)
 	c.defers, c.views, c.pending = slices.Clone(s.defers), slices.Clone(s.views), slices.Clone(s.pending)
 	return &c
 }

@@ -14,7 +14,6 @@ type Summary struct {
 	Exits  []Exit
 	Lends  []Lend   // which callbacks it calls with memory
 	Writes []string // the fields that it can change, by package and name; "*" is anything
-	Prints bool     // nothing happens but what the results say
 }
 
 // AFact marks a Summary as a fact.
@@ -30,13 +29,11 @@ type Exit struct {
 
 // An Effect is what has happened to a parameter.
 type Effect struct {
-	Was    string // "moved", "closed", "unpinned", "kept", "sealed"; "" is nothing
-	By     string // what did it
-	Used   bool   // it was used before anything else, and must be good
-	Nil    int8   // 1: it is nil on this way out, -1: it is not
-	Into   int    // memory that it leads to is kept: 0 no, -1 for ever, n in parameter n-1
-	While  bool   // kept only as long as a goroutine runs
-	Fields []int
+	Was   string // "moved", "closed", "unpinned", "kept", "sealed"; "" is nothing
+	Used  bool   // it was used before anything else, and must be good
+	Nil   int8   // 1: it is nil on this way out, -1: it is not
+	Into  int    // memory that it leads to is kept: 0 no, -1 for ever, n in parameter n-1
+	While bool   // kept only as long as a goroutine runs
 }
 
 // A Result is what a function returns.
@@ -141,7 +138,7 @@ func (w *walk) apply(st *state, c *site, s *Summary, obj *types.Func) []outcome 
 		}
 	}
 	for i, a := range c.args {
-		if w.gone1(st, a) && len(s.Exits) > 0 && allUse(s, i) {
+		if isGone(st, a) && len(s.Exits) > 0 && allUse(s, i) {
 			w.gone(st, c, a, obj.Name())
 		}
 	}
@@ -216,7 +213,7 @@ func (w *walk) drops(st *state, c *site, s *Summary, name string) bool {
 	return true
 }
 
-func (w *walk) gone1(st *state, v *term) bool {
+func isGone(st *state, v *term) bool {
 	h, ok := st.handles[v]
 	return ok && (h.status == isMoved || h.status == isClosed)
 }

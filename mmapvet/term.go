@@ -157,10 +157,6 @@ func (v *term) truth() (value, known bool) {
 	return k.text == "true", true
 }
 
-func (t *terms) field(of *term, n int) *term {
-	return t.make(term{op: opField, n: n, args: []*term{of}})
-}
-
 func (t *terms) index(of, at *term) *term { return t.make(term{op: opIndex, args: []*term{of, at}}) }
 
 func (t *terms) part(of *term) *term {

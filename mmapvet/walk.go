@@ -1,11 +1,9 @@
 package mmapvet
 
 import (
-	"fmt"
 	"go/constant"
 	"go/token"
 	"go/types"
-	"os"
 
 	"golang.org/x/tools/go/ssa"
 )
@@ -28,8 +26,7 @@ type walk struct {
 	names    map[token.Pos]string // what was called there
 	inGuard  int
 	returnAt map[*term]token.Pos // where a callback has returned what leads to memory
-	appends  map[token.Pos]bool
-	lenders  map[*term][]Lend // functions that lend memory to their callback
+	lenders  map[*term][]Lend    // functions that lend memory to their callback
 }
 
 type frame struct {
@@ -90,12 +87,6 @@ func (w *walk) run(fn *ssa.Function, st *state, atReturn func(*state, *ssa.Retur
 		if seen[s.block] == nil {
 			seen[s.block] = map[digest]bool{}
 		}
-		if dbg == w.root.Name() && len(seen[s.block]) > 40 {
-			println(s.block.Index, fmt.Sprintf("%x", key), "\n"+s.st.dump())
-			if len(seen[s.block]) > 42 {
-				os.Exit(1)
-			}
-		}
 		if seen[s.block][key] {
 			continue
 		}
@@ -134,7 +125,8 @@ func (w *walk) enter(f *frame, s step) {
 			break
 		}
 		v := w.value(s.st, phi.Edges[edge])
-		if b, ok := phi.Type().Underlying().(*types.Basic); ok && s.block.Dominates(s.from) && b.Info()&types.IsBoolean == 0 &&
+		b, ok := phi.Type().Underlying().(*types.Basic)
+		if ok && s.block.Dominates(s.from) && b.Info()&types.IsBoolean == 0 &&
 			!w.countsFew(s.st, phi) {
 			v = nil // a number that the loop has changed
 		}
@@ -391,8 +383,6 @@ func (w *walk) layoutOf(fn *ssa.Function) *layout {
 	}
 	return l
 }
-
-var dbg = os.Getenv("MMAPVETDEBUG")
 
 // outlives reports whether memory was stored in something that was found elsewhere, and so is
 // still there when nobody here knows it any more.
