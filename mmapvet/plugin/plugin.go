@@ -34,6 +34,15 @@ func New(conf any) (register.LinterPlugin, error) {
 			return nil, fmt.Errorf("mmapvet: %w", err)
 		}
 	}
+	run := a.Run
+	a.Run = func(pass *analysis.Pass) (any, error) {
+		short := *pass
+		short.Report = func(d analysis.Diagnostic) {
+			d.Related = nil // golangci-lint makes each of them an issue, and the message names the line
+			pass.Report(d)
+		}
+		return run(&short)
+	}
 	return linter{a}, nil
 }
 
