@@ -110,3 +110,16 @@ func TestStats(t *testing.T) {
 		}
 	}
 }
+
+// TestBudget: a function of very many paths is left alone, and nothing in it is reported. The
+// others are reported all the same.
+func TestBudget(t *testing.T) {
+	text := branches(60) + "\nfunc other(m mmap.ReadWrite) {\n\tmmap.Protect[mmap.Read](m)\n}\n"
+	cmd := exec.Command(tool(t), "./...")
+	cmd.Dir = module(t, map[string]string{"p.go": text})
+	begin := time.Now()
+	out, err := cmd.CombinedOutput()
+	if err == nil || strings.Count(string(out), "ignored: ") != 1 || strings.Contains(string(out), "unclosed") {
+		t.Errorf("%v after %v\n%s", err, time.Since(begin), out)
+	}
+}
