@@ -254,7 +254,8 @@ func (w *walk) resultOf(st *state, v *term, t types.Type) Result {
 			r.Nil = 1
 		}
 	}
-	if hasPointers(t) && !isHandle(t) {
+	// An error that was made elsewhere leads to nothing, as far as anybody knows.
+	if hasPointers(t) && !isHandle(t) && !(isErrorType(t) && (v.op == opPart || v.op == opLent)) {
 		for _, m := range w.loansOf(st, v) {
 			if n, ok := w.params[m]; ok {
 				l := Lead{n, fieldOfParam(v, m)}
