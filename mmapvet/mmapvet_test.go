@@ -95,3 +95,8 @@ func TestProofs(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// TestBlindSpots: what docs/mmapvet.md says is not seen is not reported.
+func TestBlindSpots(t *testing.T) {
+	analysistest.Run(t, data(t), reporter(t), "./blind")
+}

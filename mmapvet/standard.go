@@ -78,7 +78,7 @@ var atOnce = map[string]bool{
 	"io/fs": true, "go/ast": true, "flag": true,
 }
 
-// waiting are functions that wait for others.
+// waiting are functions that wait for others. So can be a lock, and a loop around an atomic.
 var waiting = names(`sync.WaitGroup.Wait sync.Cond.Wait time.Sleep time.Timer.Stop`)
 
 // locking are functions before which others can have changed something.
@@ -116,7 +116,7 @@ func standardName(f *types.Func) string {
 // callStandard runs a call of a function of the standard library.
 func (w *walk) callStandard(st *state, c *site, obj *types.Func) []outcome {
 	name := standardName(obj)
-	if waiting[name] {
+	if waiting[name] || locking[name] || obj.Pkg() != nil && obj.Pkg().Path() == "sync/atomic" {
 		w.waits(st)
 	}
 	if locking[name] {
