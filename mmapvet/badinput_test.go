@@ -2,21 +2,39 @@ package mmapvet_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
 
-// tool builds the command once.
+var built struct {
+	sync.Once
+	dir string
+	err error
+}
+
+// tool builds the command, once for all tests.
 func tool(t *testing.T) string {
 	t.Helper()
-	name := filepath.Join(t.TempDir(), "mmapvet")
-	if out, err := exec.Command("go", "build", "-o", name, "./cmd/mmapvet").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
+	built.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "mmapvet"); built.err == nil {
+			built.err = exec.Command("go", "build", "-o", built.dir, "./cmd/mmapvet").Run()
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	return name
+	return filepath.Join(built.dir, "mmapvet")
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	os.RemoveAll(built.dir)
+	os.Exit(code)
 }
 
 const head = "package p\n\nimport \"github.com/mmarinus/mmap\"\n\n"
@@ -75,9 +93,6 @@ func TestBadInput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := module(t, map[string]string{"p.go": c.text})
-			list := exec.Command("go", "build", "./...") // so that the time is that of the check
-			list.Dir = dir
-			list.Run()
 			cmd := exec.Command(vet, "./...")
 			cmd.Dir = dir
 			out, err := cmd.CombinedOutput()

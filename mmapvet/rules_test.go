@@ -99,8 +99,12 @@ func TestRules(t *testing.T) {
 			if out, err := build.CombinedOutput(); err != nil {
 				t.Fatalf("it does not compile: %s", out)
 			}
-			test := exec.Command("go", "test", "-overlay", filepath.Join(dir, "overlay.json"), "-count=1",
-				"-run", "TestReports|TestOffByDefault|TestComments|TestSecondSet|TestBudget", ".")
+			tests := "TestReports|TestOffByDefault|TestComments|TestSecondSet|TestFixes"
+			if e.rule == "budget" {
+				tests = "TestBadInput"
+			}
+			test := exec.Command("go", "test", "-overlay", filepath.Join(dir, "overlay.json"), "-count=1", "-failfast",
+				"-run", tests, ".")
 			if out, err := test.CombinedOutput(); err == nil {
 				t.Errorf("no test fails without it\n%s", out)
 			}
