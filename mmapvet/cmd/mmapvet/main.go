@@ -11,6 +11,8 @@ import (
 )
 
 func main() {
-	debug.SetGCPercent(400) // it lives for a moment, once per package
+	// It lives for a moment, once per package: collections would be a good part of that.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(1 << 30)
 	singlechecker.Main(mmapvet.Analyzer)
 }
