@@ -1,0 +1,155 @@
+package escape
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"runtime/debug"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mmarinus/mmap"
+)
+
+const content = "a text of words\nand of lines\x00 with a zero\n"
+
+func known(t *testing.T) mmap.Read {
+	rw, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(os.Getpagesize()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rw.WriteAt([]byte(content), 0)
+	m, err := mmap.Protect[mmap.Read](rw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// faults reports whether f touches memory that is not there.
+func faults(f func()) (is bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			_, is = r.(interface{ Addr() uintptr })
+		}
+	}()
+	f()
+	return false
+}
+
+var sink byte
+
+// TestProof calls what report.go has, closes the mapping, and touches what was kept: a fault.
+func TestProof(t *testing.T) {
+	for name, f := range map[string]func(m mmap.Read) (touch func()){
+		"global": func(m mmap.Read) func() { global(m); return func() { sink = last[0] } },
+		"result": func(m mmap.Read) func() { b, _ := result(m); return func() { sink = b[0] } },
+		"field":  func(m mmap.Read) func() { var x index; x.field(m); return func() { sink = x.raw[0] } },
+		"elements": func(m mmap.Read) func() {
+			var x index
+			x.elements(m)
+			return func() { sink = x.keys[0][0] }
+		},
+		"mapped": func(m mmap.Read) func() {
+			x := index{byID: map[string][]byte{}}
+			x.mapped(m)
+			return func() { sink = x.byID["a te"][0] }
+		},
+		"channel": func(m mmap.Read) func() {
+			lines := make(chan []byte, 10)
+			channel(m, lines)
+			return func() { sink = (<-lines)[0] }
+		},
+		"inError": func(m mmap.Read) func() {
+			var failed *parseError
+			errors.As(inError(m), &failed)
+			return func() { sink = failed.near[0] }
+		},
+		"words":   func(m mmap.Read) func() { all, _ := words(m); return func() { sink = all[0][0] } },
+		"reader":  func(m mmap.Read) func() { r, _ := reader(m); return func() { io.ReadAll(r) } },
+		"closure": func(m mmap.Read) func() { count, _ := closure(m); return func() { count() } },
+		"lender":  func(m mmap.Read) func() { b, _ := lender(&store{m: m}); return func() { sink = b[0] } },
+		"method":  func(m mmap.Read) func() { s := &store{m: m}; method(s); return func() { sink = s.cache[0] } },
+		"helper":  func(m mmap.Read) func() { s := &store{m: m}; helper(s); return func() { sink = s.cache[0] } },
+		"pooled": func(m mmap.Read) func() {
+			pooled(m)
+			return func() {
+				for b, ok := pool.Get().([]byte); ok; b, ok = pool.Get().([]byte) {
+					sink = b[0]
+				}
+			}
+		},
+		"iterator":      func(m mmap.Read) func() { all := iterator(m); return func() { sink = all[0][0] } },
+		"throughHelper": func(m mmap.Read) func() { c := throughHelper(m); return func() { sink = c[0] } },
+		"chunks":        func(m mmap.Read) func() { all, _ := chunks(m); return func() { sink = all[0][0] } },
+		"text":          func(m mmap.Read) func() { s, _ := text(m); return func() { sink = s[0] } },
+	} {
+		is := false
+		for range 20 { // of a sync.Pool nothing may come back
+			m := known(t)
+			touch := f(m)
+			m.Close()
+			if is = faults(touch); is {
+				break
+			}
+		}
+		if !is {
+			t.Errorf("%s: no fault", name)
+		}
+	}
+	// These touch it themselves, after the view. The file is cut before it, so that no page is
+	// there, and no view is there either that would make an error of the fault.
+	for name, f := range map[string]func(){
+		"around":  func() { around(cut[mmap.Read](t)) },
+		"numbers": func() { numbers(cut[mmap.Read](t)) },
+		"pointer": func() { pointer(cut[mmap.ReadWrite](t)) },
+	} {
+		if !faults(f) {
+			t.Errorf("%s: no fault", name)
+		}
+	}
+}
+
+// cut returns a mapping of a file that has been truncated: touching it is a fault.
+func cut[M mmap.Known](t *testing.T) M {
+	f, err := mmap.Memfd("cut", int64(os.Getpagesize()), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m, err := mmap.Map[M](mmap.Whole(f).Shared())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Truncate(0); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// TestCrash: a fault in another goroutine ends the program, in a child here.
+func TestCrash(t *testing.T) {
+	for name, f := range map[string]func(m mmap.Read) error{"later": later, "goroutine": goroutine} {
+		if os.Getenv("CRASH") == name {
+			for range 10_000 {
+				m := known(t)
+				f(m)
+				m.Close()
+			}
+			time.Sleep(2 * time.Second)
+			os.Exit(0)
+		}
+		if os.Getenv("CRASH") != "" {
+			continue
+		}
+		cmd := exec.Command(os.Args[0], "-test.run=^TestCrash$")
+		cmd.Env = append(os.Environ(), "CRASH="+name)
+		out, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "fault") {
+			t.Errorf("%s: %v\n%.500s", name, err, out)
+		}
+	}
+}

@@ -1,0 +1,9 @@
+module data
+
+go 1.26.0
+
+require github.com/mmarinus/mmap v0.0.0
+
+require golang.org/x/sys v0.40.0 // indirect
+
+replace github.com/mmarinus/mmap => ../..
