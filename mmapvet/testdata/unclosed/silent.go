@@ -297,3 +297,22 @@ func released() (uintptr, error) {
 	}
 	return addr, nil
 }
+
+func tryKeep(m mmap.ReadWrite, list *[]mmap.Read) bool {
+	ro, err := mmap.Protect[mmap.Read](m)
+	if err == nil {
+		*list = append(*list, ro)
+	}
+	return err == nil
+}
+
+func mayBeTaken(list *[]mmap.Read) error {
+	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(1))
+	if err != nil {
+		return err
+	}
+	if !tryKeep(m, list) {
+		return errors.New("not taken")
+	}
+	return nil
+}
