@@ -83,7 +83,7 @@ func TestLinks(t *testing.T) {
 
 // What README says first fits on a page, and so does all of it.
 func TestReadmeSize(t *testing.T) {
-	if n := len(documents(t)["README.md"]); n > 10<<10 {
+	if n := len(documents(t)["README.md"]); n > 10_000 {
 		t.Errorf("README.md has %d bytes", n)
 	}
 }

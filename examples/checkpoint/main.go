@@ -5,9 +5,11 @@
 //
 //	checkpoint [-size BYTES] [-rounds N] [-pages N] FILE
 //
-// Between two checkpoints it changes so many pages at random, as a cache or an emulated
-// machine does; the work goes on while a checkpoint is taken. At the end the file is equal
-// to the memory. It needs Linux 6.7.
+// The problem: a cache or an emulated machine changes some pages of much memory all the time,
+// and the copy must follow without looking at all of it and without stopping the work. So the
+// kernel notes the pages that are written, and each round takes that list first and copies
+// then: a page that is written meanwhile is in the next list. At the end the file is equal to
+// the memory. It needs Linux 6.7.
 package main
 
 import (

@@ -7,6 +7,9 @@
 //
 //	printf 'one\ntwo\none\n' | rollback [-size BYTES]
 //
+// The problem: to start anew for each request takes long, and so does copying all of the
+// memory back. The kernel notes the pages that are written, and these few are copied.
+//
 // A request stores its words all over the memory and answers with a sum of what it finds
 // there. So the answers to equal requests are equal if nothing of the others is left. It
 // needs Linux 6.7.
