@@ -387,7 +387,10 @@ func TestTruncatedElsewhere(t *testing.T) {
 	for name := second; strings.Contains(name, t.Name()); name = filepath.Dir(name) {
 		check(t, unix.Chmod(name, 0o755))
 	}
-	check(t, unix.Setresuid(-1, 65534, 0))
+	// An ordinary user is the only one of the namespace, and has no such capability in it.
+	if err := unix.Setresuid(-1, 65534, 0); err != unix.EINVAL {
+		check(t, err)
+	}
 	defer unix.Setresuid(0, 0, 0)
 	check(t, unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
 	_, err = m.WriteAt(make([]byte, 16*pg), 0)

@@ -33,8 +33,7 @@ func TestTruncated(t *testing.T) {
 	size := int(pageSize)
 	// Also in a later piece of a long copy.
 	left := 2*pieceSize + 3*size
-	f := must(Memfd("long", 4*pieceSize, 0))
-	defer f.Close()
+	f, _ := scratch(t, 4*pieceSize) // which has a name: see ErrTruncated
 	long := mapped[ReadWrite](t, File(f, 0, 4*pieceSize).Shared())
 	check(t, f.Truncate(int64(left)))
 	for what, transfer := range map[string]func(p []byte, off int64) (int, error){"read": long.ReadAt, "write": long.WriteAt} {
