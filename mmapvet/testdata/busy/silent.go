@@ -175,3 +175,19 @@ func laterTransition(m mmap.ReadWrite) (func() error, error) {
 	})
 	return f, err
 }
+
+// Drain waits for the pin until ctx ends, and does not run the function: it is no ErrBusy.
+func drainBesideOwnPin(ctx context.Context, m mmap.ReadWrite) error {
+	pin, err := m.Pin()
+	if err != nil {
+		return err
+	}
+	defer pin.Unpin()
+	return m.Drain(ctx, func() error {
+		r, err := mmap.Protect[mmap.Read](m)
+		if err != nil {
+			return err
+		}
+		return r.Close()
+	})
+}
