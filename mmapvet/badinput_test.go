@@ -1,6 +1,7 @@
 package mmapvet_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -130,7 +131,9 @@ func TestStats(t *testing.T) {
 // others are reported all the same.
 func TestBudget(t *testing.T) {
 	text := branches(60) + "\nfunc other(m mmap.ReadWrite) {\n\tmmap.Protect[mmap.Read](m)\n}\n"
-	cmd := exec.Command(tool(t), "./...")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // it would never end
+	defer cancel()
+	cmd := exec.CommandContext(ctx, tool(t), "./...")
 	cmd.Dir = module(t, map[string]string{"p.go": text})
 	begin := time.Now()
 	out, err := cmd.CombinedOutput()

@@ -3,6 +3,8 @@ package mmapvet
 import (
 	"go/token"
 	"go/types"
+	"maps"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/go/ssa"
@@ -218,12 +220,7 @@ func endsPath(obj *types.Func, c *site) bool {
 // callLiteral runs a function literal where it is called.
 func (w *walk) callLiteral(st *state, c *site, f *term, args []*term) []outcome {
 	fn := f.site.(*ssa.Function)
-	for _, on := range w.stack {
-		if on == fn {
-			return w.callUnknown(st, c, nil)
-		}
-	}
-	if len(w.stack) > 12 || len(fn.Blocks) == 0 {
+	if slices.Contains(w.stack, fn) || len(w.stack) > 12 || len(fn.Blocks) == 0 {
 		return w.callUnknown(st, c, nil)
 	}
 	w.inlined[fn] = true
@@ -283,10 +280,8 @@ func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {
 	if !ok || c.args[0].op != opFunc || !strings.HasPrefix(body.Synthetic, "range-over-func") {
 		return nil, false
 	}
-	for _, on := range w.stack {
-		if on == body {
-			return nil, false
-		}
+	if slices.Contains(w.stack, body) {
+		return nil, false
 	}
 	element := func(st *state) []*term {
 		args := make([]*term, len(body.Params))
@@ -304,7 +299,7 @@ func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {
 		var again []*state
 		for _, s := range states {
 			for _, o := range w.callLiteral(s, c, c.args[0], element(s)) {
-				o.st.regs = cloneOf(o.st.regs)
+				o.st.regs = maps.Clone(o.st.regs)
 				if more, known := o.result.truth(); known && !more {
 					ends = append(ends, outcome{o.st, w.zero})
 					continue
@@ -316,14 +311,6 @@ func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {
 		states = again
 	}
 	return ends, true
-}
-
-func cloneOf[K comparable, V any](m map[K]V) map[K]V {
-	out := make(map[K]V, len(m))
-	for k, v := range m {
-		out[k] = v
-	}
-	return out
 }
 
 // goes is a go statement: the goroutine has what it gets until somebody waits for it.
@@ -350,73 +337,6 @@ func (w *walk) send(st *state, ch, v *term, pos token.Pos, t types.Type) {
 	w.giveAway(st, v)
 }
 
-func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
-	switch b.Name() {
-	case "append":
-		return w.appended(st, c)
-	case "copy":
-		w.touchDeep(st, c.args[0], c.pos)
-		w.touchDeep(st, c.args[1], c.pos)
-		w.unguardedDeep(st, c.args[0], c.pos)
-		w.unguardedDeep(st, c.args[1], c.pos)
-		t, ok := c.argType(1).Underlying().(*types.Slice)
-		if ok && hasPointers(t.Elem()) && len(w.loansOf(st, c.args[1])) > 0 {
-			at := w.index(c.args[0], w.result(c.key, 1))
-			w.store(st, at, w.part(c.args[1]), c.pos, t.Elem())
-		}
-	case "len", "cap":
-		if n, ok := arrayLength(c.args[0]); ok {
-			return w.int(n)
-		}
-		return w.make(term{op: opCall, site: b.Name(), args: []*term{w.plain(c.args[0])}})
-	case "delete", "clear":
-		w.touchDeep(st, c.args[0], c.pos)
-		w.unguardedDeep(st, c.args[0], c.pos)
-		for a := range st.mem {
-			if a.op == opIndex && a.args[0] == c.args[0] {
-				delete(st.mem, a)
-			}
-		}
-	case "String", "StringData", "Slice", "SliceData", "Add":
-		if len(c.args[0].loans) > 0 {
-			return w.part(c.args[0])
-		}
-	case "min", "max":
-		return w.anew(st, c.key, 0)
-	case "close":
-		w.waits(st)
-	}
-	return w.anew(st, c.key, 0)
-}
-
-// appended is the result of append: with bytes a copy of them, with slices and the like the
-// very same memory.
-func (w *walk) appended(st *state, c *site) *term {
-	to := c.args[0]
-	w.touchDeep(st, c.args[1], c.pos)
-	w.unguardedDeep(st, c.args[1], c.pos)
-	var elem types.Type = types.Typ[types.Byte]
-	if t, ok := c.common.Args[0].Type().Underlying().(*types.Slice); ok {
-		elem = t.Elem()
-	}
-	if !hasPointers(elem) {
-		if len(to.loans) > 0 {
-			return w.part(to)
-		}
-		return w.anew(st, c.key, 0)
-	}
-	var leads []*term
-	leads = append(leads, to.loans...)
-	for _, l := range append(w.loansOf(st, c.args[1]), w.loansOf(st, to)...) {
-		leads = union(leads, []*term{l})
-	}
-	w.giveAway(st, c.args[1])
-	if len(leads) == 0 {
-		return w.anew(st, c.key, 0)
-	}
-	return w.part(w.make(term{op: opStruct, args: leads}))
-}
-
 // paramType returns the type of a parameter, the receiver first.
 func paramType(sig *types.Signature, i int) types.Type {
 	if recv := sig.Recv(); recv != nil {
@@ -429,21 +349,4 @@ func paramType(sig *types.Signature, i int) types.Type {
 		return sig.Params().At(i).Type()
 	}
 	return types.Typ[types.Invalid]
-}
-
-// arrayLength returns the length of a slice that is all of an array made here.
-func arrayLength(v *term) (int, bool) {
-	a, ok := v.site.(*ssa.Alloc)
-	if !ok || v.op != opAlloc {
-		return 0, false
-	}
-	p, ok := a.Type().Underlying().(*types.Pointer)
-	if !ok {
-		return 0, false
-	}
-	t, ok := p.Elem().Underlying().(*types.Array)
-	if !ok {
-		return 0, false
-	}
-	return int(t.Len()), true
 }

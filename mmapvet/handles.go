@@ -53,14 +53,14 @@ func (w *walk) library(st *state, c *site, e entry, name string) []outcome {
 		defer func() { w.inGuard-- }()
 		return w.calls(st, c, c.args[0], nil, func(st *state, begin bool) { st.guards += sign(begin) })
 	case drain:
-		if bad, _ := w.misused(st, c, name); bad {
+		if w.misused(st, c, name) {
 			return w.fails(st, c, nil)
 		}
 		return w.calls(st, c, c.args[e.callback], nil, func(st *state, begin bool) { st.drains += sign(begin) })
 	case asking:
 		w.asked(st, c, name)
 	case access, change:
-		if bad, _ := w.misused(st, c, name); bad {
+		if w.misused(st, c, name) {
 			return w.fails(st, c, nil)
 		}
 		if e.does == change && w.isBusy(st, c, name) {
@@ -115,93 +115,6 @@ func (w *walk) fails(st *state, c *site, others *term) []outcome {
 // errorOf is the name of the error of a call.
 func (w *walk) errorOf(c *site) *term {
 	return w.result(c.key, max(0, errorAt(c.common.Signature())))
-}
-
-// misused reports the use of a handle that is moved or closed. Such a call fails.
-func (w *walk) misused(st *state, c *site, name string) (bad, reported bool) {
-	v := c.args[0]
-	if v.op == opZero {
-		return true, false
-	}
-	if !tracked(v) {
-		return false, false
-	}
-	return w.gone(st, c, v, name)
-}
-
-func (w *walk) gone(st *state, c *site, v *term, name string) (bad, reported bool) {
-	h := st.handles[v]
-	switch h.status {
-	case isMoved:
-		w.find(st, &finding{
-			category: moved, pos: c.pos, fails: w.errorOf(c),
-			message: fmt.Sprintf("%s returns ErrMoved: %s consumed this handle on line %d",
-				name, w.names[h.by], w.line(h.by)),
-			related: []place{{h.by, "consumed here"}},
-		})
-		return true, true
-	case isClosed:
-		w.find(st, &finding{
-			category: closed, pos: c.pos, fails: w.errorOf(c),
-			message: fmt.Sprintf("%s returns ErrClosed: the mapping was closed on line %d", name, w.line(h.by)),
-			related: []place{{h.by, "closed here"}},
-		})
-		return true, true
-	}
-	return false, false
-}
-
-// asked reports a question to a handle that is moved, which returns nothing.
-func (w *walk) asked(st *state, c *site, name string) {
-	if h := st.handles[c.args[0]]; tracked(c.args[0]) && h.status == isMoved {
-		w.find(st, &finding{
-			category: moved, pos: c.pos, fails: w.errorOf(c),
-			message: fmt.Sprintf("%s returns %s: %s consumed this handle on line %d",
-				name, nothing(name), w.names[h.by], w.line(h.by)),
-			related: []place{{h.by, "consumed here"}},
-		})
-	}
-}
-
-// nothing is what a method returns of a handle that is no longer good.
-func nothing(name string) string {
-	switch name {
-	case "Prot", "ProtOf":
-		return "ProtNone"
-	case "UnsafeBytes":
-		return "nil"
-	}
-	return "0"
-}
-
-// isBusy reports a transition of a mapping that is viewed or pinned. Such a call fails.
-func (w *walk) isBusy(st *state, c *site, name string) bool {
-	busyOne := false
-	for i, v := range c.args {
-		if i > 1 || i > 0 && name != "Join" || !tracked(v) || st.drains > 0 || st.handles[v].status != isLive {
-			continue
-		}
-		for _, viewed := range st.views {
-			if viewed == v {
-				busyOne = true
-				w.find(st, &finding{
-					category: busy, pos: c.pos, fails: w.errorOf(c),
-					message: fmt.Sprintf("%s returns ErrBusy: it is called within a view of the mapping", name),
-				})
-			}
-		}
-		for _, p := range st.pins {
-			if p.of == v && p.owned && !p.ended {
-				busyOne = true
-				w.find(st, &finding{
-					category: busy, pos: c.pos, fails: w.errorOf(c),
-					message: fmt.Sprintf("%s returns ErrBusy: the mapping is pinned since line %d", name, w.line(p.at)),
-					related: []place{{p.at, "pinned here"}},
-				})
-			}
-		}
-	}
-	return busyOne
 }
 
 // dropped looks at what a call's results are used for: nothing at all, or the error only,
@@ -265,8 +178,7 @@ func (w *walk) consumes(st *state, c *site, e entry, name string) []outcome {
 		if v.op == opZero {
 			bad = true
 		} else if tracked(v) {
-			is, _ := w.gone(st, c, v, name)
-			bad = bad || is
+			bad = w.gone(st, c, v, name) || bad
 		}
 	}
 	if bad || w.isBusy(st, c, name) {
@@ -330,8 +242,7 @@ func (w *walk) follow(st *state, old, next *term, gone bool, pos token.Pos, name
 }
 
 func (w *walk) releases(st *state, c *site, name string) []outcome {
-	bad, _ := w.misused(st, c, name)
-	if bad || w.isBusy(st, c, name) {
+	if w.misused(st, c, name) || w.isBusy(st, c, name) {
 		return w.fails(st, c, nil)
 	}
 	v := c.args[0]
@@ -410,7 +321,7 @@ func (w *walk) lateClose(st *state, c *site, old *term) {
 }
 
 func (w *walk) seals(st *state, c *site) []outcome {
-	if bad, _ := w.misused(st, c, "Seal"); bad {
+	if w.misused(st, c, "Seal") {
 		return w.fails(st, c, nil)
 	}
 	v := c.args[0]

@@ -3,6 +3,7 @@ package mmapvet
 import (
 	"go/token"
 	"go/types"
+	"maps"
 
 	"golang.org/x/tools/go/ssa"
 )
@@ -10,7 +11,7 @@ import (
 // lends is a view: it calls its callback with the memory, which is valid until the callback
 // returns.
 func (w *walk) lends(st *state, c *site, e entry, name string) []outcome {
-	if bad, _ := w.misused(st, c, name); bad {
+	if w.misused(st, c, name) {
 		w.skipped(c.args[e.callback])
 		return w.fails(st, c, nil)
 	}
@@ -44,7 +45,7 @@ func (w *walk) skipped(f *term) {
 // calls runs a callback, and with around what holds as long as it runs.
 func (w *walk) calls(st *state, c *site, f *term, args []*term, around func(*state, bool)) []outcome {
 	around(st, true)
-	before := cloneOf(st.mem)
+	before := maps.Clone(st.mem)
 	var ends []outcome
 	if f.op == opFunc {
 		ends = w.invoke(st, c, f, args)

@@ -2,6 +2,7 @@ package mmapvet
 
 import (
 	"go/types"
+	"maps"
 	"strings"
 
 	"golang.org/x/tools/go/ssa"
@@ -35,7 +36,7 @@ func (w *walk) lentCallback(st *state, c *site, f *term, l Lend) []outcome {
 	if l.Field >= 0 {
 		st.mem[w.fieldFor(f, l)(args[l.Arg])] = cell{m, c.pos}
 	}
-	before := cloneOf(st.mem)
+	before := maps.Clone(st.mem)
 	if f.op != opFunc {
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}

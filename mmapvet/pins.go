@@ -7,7 +7,7 @@ import (
 
 // pinned is Pin.
 func (w *walk) pinned(st *state, c *site) []outcome {
-	if bad, _ := w.misused(st, c, "Pin"); bad {
+	if w.misused(st, c, "Pin") {
 		return w.fails(st, c, nil)
 	}
 	all, pins := w.dropped(c, 1)

@@ -316,3 +316,18 @@ func mayBeTaken(list *[]mmap.Read) error {
 	}
 	return nil
 }
+
+// The same is asked again, of what is no constant in a variable.
+func askedAgain(f *os.File, names []string) error {
+	m, err := mmap.Map[mmap.Read](mmap.Whole(f))
+	if err != nil {
+		return err
+	}
+	if len(names) > 3 {
+		m.Close()
+	}
+	if len(names) > 3 {
+		return nil
+	}
+	return m.Close()
+}
