@@ -7,22 +7,14 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+
+	"data/proof"
 )
 
-func known[M mmap.Known](t *testing.T) M {
-	m, err := mmap.Map[M](mmap.Anonymous(2 * os.Getpagesize()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
+func known[M mmap.Known](t *testing.T) M { return proof.Mapped[M](t, 2*os.Getpagesize()) }
 
 func unknown(t *testing.T) mmap.Unknown {
-	u, err := mmap.MapUnknown(mmap.Anonymous(4*os.Getpagesize()), mmap.ProtRead|mmap.ProtWrite)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
+	return proof.Unknown(t, 4*os.Getpagesize(), mmap.ProtRead|mmap.ProtWrite)
 }
 
 // TestProof calls what report.go has: each returns ErrBusy.

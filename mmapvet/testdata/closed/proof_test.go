@@ -7,15 +7,11 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+
+	"data/proof"
 )
 
-func known[M mmap.Known](t *testing.T) M {
-	m, err := mmap.Map[M](mmap.Anonymous(os.Getpagesize()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
+func known[M mmap.Known](t *testing.T) M { return proof.Mapped[M](t, os.Getpagesize()) }
 
 // TestProof calls what report.go has: each returns ErrClosed.
 func TestProof(t *testing.T) {

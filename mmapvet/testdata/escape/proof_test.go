@@ -5,40 +5,16 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mmarinus/mmap"
+
+	"data/proof"
 )
 
 const content = "a text of words\nand of lines\x00 with a zero\n"
-
-func known(t *testing.T) mmap.Read {
-	rw, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(os.Getpagesize()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rw.WriteAt([]byte(content), 0)
-	m, err := mmap.Protect[mmap.Read](rw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-// faults reports whether f touches memory that is not there.
-func faults(f func()) (is bool) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			_, is = r.(interface{ Addr() uintptr })
-		}
-	}()
-	f()
-	return false
-}
 
 var sink byte
 
@@ -89,10 +65,10 @@ func TestProof(t *testing.T) {
 	} {
 		is := false
 		for range 20 { // of a sync.Pool nothing may come back
-			m := known(t)
+			m := proof.Text(t, 0, content)
 			touch := f(m)
 			m.Close()
-			if is = faults(touch); is {
+			if is = proof.Faults(touch); is {
 				break
 			}
 		}
@@ -107,7 +83,7 @@ func TestProof(t *testing.T) {
 		"numbers": func() { numbers(cut[mmap.Read](t)) },
 		"pointer": func() { pointer(cut[mmap.ReadWrite](t)) },
 	} {
-		if !faults(f) {
+		if !proof.Faults(f) {
 			t.Errorf("%s: no fault", name)
 		}
 	}
@@ -135,7 +111,7 @@ func TestCrash(t *testing.T) {
 	for name, f := range map[string]func(m mmap.Read) error{"later": later, "goroutine": goroutine} {
 		if os.Getenv("CRASH") == name {
 			for range 10_000 {
-				m := known(t)
+				m := proof.Text(t, 0, content)
 				f(m)
 				m.Close()
 			}

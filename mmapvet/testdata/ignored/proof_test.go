@@ -5,23 +5,11 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+
+	"data/proof"
 )
 
-func known[M mmap.Known](t *testing.T) M {
-	m, err := mmap.Map[M](mmap.Anonymous(2 * os.Getpagesize()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-func unknownOf(t *testing.T) mmap.Unknown {
-	u, err := mmap.MapUnknown(mmap.Anonymous(os.Getpagesize()), mmap.ProtRead)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
-}
+func known[M mmap.Known](t *testing.T) M { return proof.Mapped[M](t, 2*os.Getpagesize()) }
 
 // TestProof calls what report.go has. Afterwards the mapping is still there, and neither its
 // old handle can close it nor anything else.
@@ -58,7 +46,7 @@ func TestProof(t *testing.T) {
 	}
 	m = known[mmap.Read](t)
 	consumed("forget", m, func() { forget(m) })
-	u := unknownOf(t)
+	u := proof.Unknown(t, os.Getpagesize(), mmap.ProtRead)
 	consumed("assert", u, func() { assert(u) })
 	m = known[mmap.Read](t)
 	consumed("over", m, func() { over(m) })

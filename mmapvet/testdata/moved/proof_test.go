@@ -7,25 +7,15 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+
+	"data/proof"
 )
 
+func rw(t *testing.T) mmap.ReadWrite { return proof.Mapped[mmap.ReadWrite](t, 2*page()) }
+
+func ro(t *testing.T) mmap.Read { return proof.Mapped[mmap.Read](t, page()) }
+
 func page() int { return os.Getpagesize() }
-
-func rw(t *testing.T) mmap.ReadWrite {
-	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(2 * page()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-func ro(t *testing.T) mmap.Read {
-	m, err := mmap.Map[mmap.Read](mmap.Anonymous(page()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
 
 func free(t *testing.T) uintptr {
 	m := rw(t)
@@ -46,9 +36,9 @@ func TestProof(t *testing.T) {
 		"copied":       copied(rw(t)),
 		"untyped":      untyped(rw(t)),
 		"reader":       reader(ro(t)),
-		"splitted":     splitted(rwOf(t, 3*4096)),
+		"splitted":     splitted(proof.Mapped[mmap.ReadWrite](t, 3*4096)),
 		"joined":       joined(halves(t)),
-		"asserted":     asserted(unknown(t)),
+		"asserted":     asserted(proof.Unknown(t, page(), mmap.ProtRead)),
 		"released":     second(released(rw(t))),
 		"again":        again(rw(t)),
 		"generic":      generic(rw(t), page()),
@@ -78,29 +68,10 @@ func TestProof(t *testing.T) {
 	}
 }
 
-func rwOf(t *testing.T, n int) mmap.ReadWrite {
-	m, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(n))
+func halves(t *testing.T) (left, right mmap.Read) {
+	left, right, err := mmap.Split(proof.Mapped[mmap.Read](t, 2*page()), page())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return m
-}
-
-func halves(t *testing.T) (a, b mmap.Read) {
-	m, err := mmap.Map[mmap.Read](mmap.Anonymous(2 * page()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a, b, err = mmap.Split(m, page()); err != nil {
-		t.Fatal(err)
-	}
-	return a, b
-}
-
-func unknown(t *testing.T) mmap.Unknown {
-	u, err := mmap.MapUnknown(mmap.Anonymous(page()), mmap.ProtRead)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return u
+	return left, right
 }

@@ -3,57 +3,25 @@ package pins
 import (
 	"errors"
 	"os"
-	"runtime/debug"
 	"testing"
 
 	"github.com/mmarinus/mmap"
+
+	"data/proof"
 )
-
-func known(t *testing.T, text string) mmap.Read {
-	rw, err := mmap.Map[mmap.ReadWrite](mmap.Anonymous(os.Getpagesize()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rw.WriteAt([]byte(text), 0)
-	m, err := mmap.Protect[mmap.Read](rw)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-func sized(t *testing.T, n int) mmap.Read {
-	m, err := mmap.Map[mmap.Read](mmap.Anonymous(n))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-// faults reports whether f touches memory that is not there.
-func faults(f func()) (is bool) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			_, is = r.(interface{ Addr() uintptr })
-		}
-	}()
-	f()
-	return false
-}
 
 // TestLost calls what report.go has of pins that are not ended: from then on a transition is
 // ErrBusy.
 func TestLost(t *testing.T) {
-	shut := sized(t, 1)
+	shut := proof.Mapped[mmap.Read](t, 1)
 	shut.Close()
 	for name, f := range map[string]func() mmap.Read{
-		"lost":     func() mmap.Read { m := known(t, ""); lost(m); return m },
-		"early":    func() mmap.Read { m := sized(t, 3); early(m); return m },
-		"inLoop":   func() mmap.Read { m := sized(t, 0); inLoop([]mmap.Read{m}); return m },
-		"twoPins":  func() mmap.Read { m := known(t, ""); twoPins(m, shut); return m },
-		"ifFound":  func() mmap.Read { m := known(t, ""); ifFound(m, []byte("key")); return m },
-		"ofHelper": func() mmap.Read { m := known(t, ""); ofHelper(m); return m },
+		"lost":     func() mmap.Read { m := proof.Text(t, 0, ""); lost(m); return m },
+		"early":    func() mmap.Read { m := proof.Mapped[mmap.Read](t, 3); early(m); return m },
+		"inLoop":   func() mmap.Read { m := proof.Mapped[mmap.Read](t, 0); inLoop([]mmap.Read{m}); return m },
+		"twoPins":  func() mmap.Read { m := proof.Text(t, 0, ""); twoPins(m, shut); return m },
+		"ifFound":  func() mmap.Read { m := proof.Text(t, 0, ""); ifFound(m, []byte("key")); return m },
+		"ofHelper": func() mmap.Read { m := proof.Text(t, 0, ""); ofHelper(m); return m },
 		"onError":  func() mmap.Read { m := cut(t); onError(m); return m },
 	} {
 		if _, err := mmap.Protect[mmap.None](f()); !errors.Is(err, mmap.ErrBusy) {
@@ -86,7 +54,7 @@ var sink byte
 func TestBytes(t *testing.T) {
 	closing := func(f func(m mmap.Read)) func() {
 		return func() {
-			m := known(t, "key and text")
+			m := proof.Text(t, 0, "key and text")
 			other, err := m.Pin() // so that Close leaves it to the pin of the function
 			if err != nil {
 				t.Fatal(err)
@@ -100,7 +68,7 @@ func TestBytes(t *testing.T) {
 		"partReturned": func(m mmap.Read) { b, _ := partReturned(m); afterClose(); sink = b[0] },
 		"trimmed":      func(m mmap.Read) { b, _ := trimmed(m); afterClose(); sink = b[0] },
 	} {
-		if !faults(closing(f)) {
+		if !proof.Faults(closing(f)) {
 			t.Errorf("%s: no fault", name)
 		}
 	}
@@ -112,7 +80,7 @@ func TestBytes(t *testing.T) {
 		"copied":     func() { copied(cut(t), make([]byte, 10)) },
 		"text":       func() { text(cut(t)) },
 	} {
-		if !faults(f) {
+		if !proof.Faults(f) {
 			t.Errorf("%s: no fault", name)
 		}
 	}

@@ -4,37 +4,18 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"testing"
 
 	"github.com/mmarinus/mmap"
+
+	"data/proof"
 )
-
-// faults reports whether f touches memory that is not there.
-func faults(f func()) (is bool) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer func() {
-		if r := recover(); r != nil {
-			_, is = r.(interface{ Addr() uintptr }) // the runtime's error for a fault has an address
-		}
-	}()
-	f()
-	return false
-}
-
-func known[M mmap.Known](t *testing.T, n int) M {
-	m, err := mmap.Map[M](mmap.Anonymous(n))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
 
 var sink byte
 
 // far is a free place, so that what is moved there leaves a hole.
 func far(t *testing.T) uintptr {
-	m := known[mmap.Read](t, 1<<20)
+	m := proof.Mapped[mmap.Read](t, 1<<20)
 	defer m.Close()
 	return m.Addr() + 1<<19
 }
@@ -46,15 +27,7 @@ func TestProof(t *testing.T) {
 	if err := os.WriteFile(name, make([]byte, n), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	text := func() mmap.Read {
-		rw := known[mmap.ReadWrite](t, n)
-		rw.WriteAt([]byte("          text"), 0)
-		m, err := mmap.Protect[mmap.Read](rw)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return m
-	}
+	text := func() mmap.Read { return proof.Text(t, n, "          text") }
 	for name, f := range map[string]func(){
 		"used": func() { used(text()) },
 		"returned": func() {
@@ -62,8 +35,8 @@ func TestProof(t *testing.T) {
 			sink = b[0]
 		},
 		"part":    func() { sink = part(text())[0] },
-		"resized": func() { resized(known[mmap.ReadWrite](t, n), 1<<30) }, //mmapvet:ignore ignored the report in there is what is proven
-		"moved":   func() { moved(known[mmap.ReadWrite](t, n), far(t)) },  //mmapvet:ignore ignored the report in there is what is proven
+		"resized": func() { resized(proof.Mapped[mmap.ReadWrite](t, n), 1<<30) }, //mmapvet:ignore ignored the report in there is what is proven
+		"moved":   func() { moved(proof.Mapped[mmap.ReadWrite](t, n), far(t)) },  //mmapvet:ignore ignored the report in there is what is proven
 		"printed": func() { printed(text()) },
 		"text":    func() { sink = firstOf(text()) },
 		"ranged":  func() { ranged(text()) },
@@ -72,13 +45,13 @@ func TestProof(t *testing.T) {
 			io.ReadAll(r)
 		},
 		"numbers":      func() { numbers(text()) },
-		"afterProtect": func() { afterProtect(known[mmap.ReadWrite](t, n)) },
-		"noneOfIt":     func() { noneOfIt(known[mmap.ReadWrite](t, n)) }, //mmapvet:ignore ignored the report in there is what is proven
-		"somePath":     func() { somePath(known[mmap.Read](t, 5)) },
+		"afterProtect": func() { afterProtect(proof.Mapped[mmap.ReadWrite](t, n)) },
+		"noneOfIt":     func() { noneOfIt(proof.Mapped[mmap.ReadWrite](t, n)) }, //mmapvet:ignore ignored the report in there is what is proven
+		"somePath":     func() { somePath(proof.Mapped[mmap.Read](t, 5)) },
 		"close":        func() { (&file{m: text()}).close() },
 		"byHelper":     func() { byHelper(text()) },
 	} {
-		if !faults(f) {
+		if !proof.Faults(f) {
 			t.Errorf("%s: no fault", name)
 		}
 	}
