@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap/internal/place"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"github.com/mmarinus/mmap/procmaps"
 	"golang.org/x/sys/unix"
 )
@@ -296,9 +297,7 @@ func TestBeyondAddressSpace(t *testing.T) {
 
 // Droppable memory cannot be locked, however it came to be where it is.
 func TestLockDroppableParts(t *testing.T) {
-	if err := Probe("MAP_DROPPABLE"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "MAP_DROPPABLE")
 	pg := int(pageSize)
 	placed := must(MapUnknown(Anonymous(3*pg), ProtRead|ProtWrite))
 	check(t, placed.Place(pg, Anonymous(pg).Droppable(), ProtRead|ProtWrite))
@@ -494,9 +493,7 @@ func TestLockTruncatedPrivileged(t *testing.T) {
 // What the kernel would pass over in silence is an error: such pages are lost at
 // any moment.
 func TestLockDroppable(t *testing.T) {
-	if err := Probe("MAP_DROPPABLE"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "MAP_DROPPABLE")
 	m := mapped[ReadWrite](t, Anonymous(int(pageSize)).Droppable())
 	for _, lock := range []func(off, n int) error{m.Lock, m.LockOnFault} {
 		if err := lock(0, m.Len()); err == nil && pagesWith(t, m, "lo") == "-" {

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -264,9 +265,7 @@ func TestCreationFlagsRefused(t *testing.T) {
 // A forked child has zeros in the place of droppable memory: the flag, and what
 // it is good for.
 func TestDroppableFork(t *testing.T) {
-	if err := Probe("MAP_DROPPABLE"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "MAP_DROPPABLE")
 	pg := int(pageSize)
 	for name, s := range map[string]Spec{"droppable": Anonymous(2 * pg).Droppable(), "ordinary": Anonymous(2 * pg)} {
 		m := mapped[ReadWrite](t, s)

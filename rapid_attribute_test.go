@@ -387,9 +387,7 @@ func (m *machine) seal(t *rapid.T, r *modelRegion) {
 // TestSealedOperations is [TestOperations] with Seal. What that makes stays until
 // the end of the process, so it has one of its own.
 func TestSealedOperations(t *testing.T) {
-	if err := mmap.Probe("mseal"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "mseal")
 	child, output, err := testkit.InChild(t)
 	if !child {
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -126,9 +127,7 @@ func TestPrefaultPermission(t *testing.T) {
 // The page that cannot be had is found, wherever in a range it is, and so is
 // the cause.
 func TestPrefaultFault(t *testing.T) {
-	if err := Probe("MADV_POPULATE_READ"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "MADV_POPULATE_READ")
 	pg := int(pageSize)
 	const pages = 3000
 	f, _ := scratch(t, pg)
@@ -169,9 +168,7 @@ func TestPrefaultFullDisk(t *testing.T) {
 	if !inOwnMounts(t) {
 		return
 	}
-	if err := Probe("MADV_POPULATE_READ"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "MADV_POPULATE_READ")
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+strconv.Itoa(4*int(pageSize))); err != nil {
 		t.Skip("mounting a small tmpfs is not allowed: ", err)
@@ -221,9 +218,7 @@ func TestPrefaultSecret(t *testing.T) {
 // Prefaulting for writing is no write: it loses none of those that others make
 // at the same moment.
 func TestPrefaultCounter(t *testing.T) {
-	if err := Probe("MADV_POPULATE_READ"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "MADV_POPULATE_READ")
 	m := mapped[ReadWrite](t, Anonymous(int(pageSize)).Shared())
 	const each = 3000
 	var wg sync.WaitGroup

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -289,9 +290,7 @@ func steady(t testing.TB, what string, f func()) {
 
 // One area that cannot go, wherever it is: everything is back where it was.
 func TestRemapFailure(t *testing.T) {
-	if err := Probe("mseal"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "mseal")
 	if !byItself(t) {
 		return
 	}

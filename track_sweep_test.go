@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap/internal/attach"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -92,11 +93,7 @@ func (k trackedKind) mapped(t testing.TB) ReadWrite {
 // trackable skips a test where the kernel cannot track.
 func trackable(t testing.TB) {
 	t.Helper()
-	for _, feature := range []string{"UFFD_FEATURE_WP_ASYNC", "PAGEMAP_SCAN"} {
-		if err := Probe(feature); err != nil {
-			t.Skip(err)
-		}
-	}
+	testkit.Needs(t, "UFFD_FEATURE_WP_ASYNC", "PAGEMAP_SCAN")
 }
 
 // sweptCalls are all operations of a mapping that can be tried beside a tracker.

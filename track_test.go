@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -325,15 +326,20 @@ func descriptors(t testing.TB) (open []string) {
 	return open
 }
 
+// growing maps two pages with room for eight.
+func (k trackedKind) growing(t *testing.T) ReadWrite {
+	if k.name == "transparent huge" {
+		t.Skip("the same as private")
+	}
+	s := k.spec(t)
+	s.size = 2 * k.page
+	return mapped[ReadWrite](t, s.Reserve(8*k.page))
+}
+
 // Pages that Grow adds are tracked.
 func TestTrackGrow(t *testing.T) {
 	eachTrackedKind(t, func(t *testing.T, k trackedKind) {
-		pg, s := k.page, k.spec(t)
-		if k.name == "transparent huge" {
-			t.Skip("the same as private")
-		}
-		s.size = 2 * pg
-		m := mapped[ReadWrite](t, s.Reserve(8*pg))
+		pg, m := k.page, k.growing(t)
 		tracker := tracked(t, m)
 		check(t, Grow(m, 3*pg-1))
 		check(t, second(m.ReadAt(make([]byte, 3*pg-1), 0)))
@@ -359,12 +365,7 @@ func TestTrackGrow(t *testing.T) {
 // Grow that cannot track its new pages adds none.
 func TestTrackGrowFails(t *testing.T) {
 	eachTrackedKind(t, func(t *testing.T, k trackedKind) {
-		pg, s := k.page, k.spec(t)
-		if k.name == "transparent huge" {
-			t.Skip("the same as private")
-		}
-		s.size = 2 * pg
-		m := mapped[ReadWrite](t, s.Reserve(8*pg))
+		pg, m := k.page, k.growing(t)
 		tracker, before := tracked(t, m), state(t, m)
 		fd := tracker.on.fd
 		tracker.on.fd = -1
@@ -380,9 +381,7 @@ func TestTrackGrowFails(t *testing.T) {
 // A sealed mapping is tracked as another.
 func TestTrackSeal(t *testing.T) {
 	trackable(t)
-	if err := Probe("mseal"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "mseal")
 	if !byItself(t) {
 		return
 	}

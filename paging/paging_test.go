@@ -86,9 +86,7 @@ func kinds(t testing.TB, size int) map[string]mmap.Spec {
 // paged maps memory and pages it, until the end of the test.
 func paged[M paging.Readable](t testing.TB, s mmap.Spec, src io.ReaderAt, options ...paging.Option) (M, *paging.Pager) {
 	t.Helper()
-	if err := mmap.Probe("UFFD_FEATURE_SIGBUS"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "UFFD_FEATURE_SIGBUS")
 	m, err := mmap.Map[mmap.ReadWrite](s)
 	check(t, err)
 	u, err := mmap.Forget(m)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -311,9 +312,7 @@ func TestLandscapeEndOfFile(t *testing.T) {
 
 // Secret memory counts as locked, against the limit of an ordinary user.
 func TestLandscapeSecretLimit(t *testing.T) {
-	if err := mmap.Probe("memfd_secret"); err != nil {
-		t.Skip(err)
-	}
+	testkit.Needs(t, "memfd_secret")
 	if !byItself(t) {
 		return
 	}

@@ -22,9 +22,11 @@ import (
 // document returns a document of the folder docs.
 func document(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("../docs", name))
-	check(t, err)
-	return string(text)
+	text, ok := documents(t)["docs/"+name]
+	if !ok {
+		t.Fatalf("there is no docs/%s", name)
+	}
+	return text
 }
 
 // Every constant of mapping that golang.org/x/sys/unix knows, on any processor, is

@@ -10,19 +10,13 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/testkit"
 )
-
-func trackable(t *testing.T) {
-	t.Helper()
-	if err := mmap.Probe("UFFD_FEATURE_WP_ASYNC"); err != nil {
-		t.Skip(err)
-	}
-}
 
 // The file is the size of the memory, the first copy is all of it, and the increments are
 // as large as what was changed.
 func TestRun(t *testing.T) {
-	trackable(t)
+	testkit.Needs(t, "UFFD_FEATURE_WP_ASYNC")
 	f, err := os.Create(t.TempDir() + "/copy")
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +48,7 @@ func TestRun(t *testing.T) {
 
 // An increment that fails is not forgotten, and one that works makes the file equal.
 func TestIncrement(t *testing.T) {
-	trackable(t)
+	testkit.Needs(t, "UFFD_FEATURE_WP_ASYNC")
 	f, err := os.Create(t.TempDir() + "/copy")
 	if err != nil {
 		t.Fatal(err)

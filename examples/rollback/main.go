@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command rollback answers each line of standard input in memory that nobody else has
+// Command rollback serves each line of standard input in memory that nobody else has
 // touched: after each request it takes the memory back to what it was when the program was
 // ready, as a server does that runs code of its customers. Only the pages that the request
 // has written are copied.
@@ -10,9 +10,8 @@
 // The problem: to start anew for each request takes long, and so does copying all of the
 // memory back. The kernel notes the pages that are written, and these few are copied.
 //
-// A request stores its words all over the memory and answers with a sum of what it finds
-// there. So the answers to equal requests are equal if nothing of the others is left. It
-// needs Linux 6.7.
+// A request stores its words all over the memory and returns a sum of what it finds there. So
+// the sums of equal requests are equal if nothing of the others is left. It needs Linux 6.7.
 package main
 
 import (
@@ -96,7 +95,7 @@ func (s *sandbox) rollback() (n int, err error) {
 }
 
 // request is one of a customer.
-func (s *sandbox) request(text string) (answer uint64, err error) {
+func (s *sandbox) request(text string) (sum uint64, err error) {
 	err = s.m.Update(func(b []byte) error {
 		h := fnv.New64a()
 		for i := range 20 {
@@ -105,10 +104,10 @@ func (s *sandbox) request(text string) (answer uint64, err error) {
 			h.Write(b[at:min(at+8, uint64(len(b)))])
 			copy(b[at:], text)
 		}
-		answer = h.Sum64()
+		sum = h.Sum64()
 		return nil
 	})
-	return answer, err
+	return sum, err
 }
 
 func serve(size int, in io.Reader, out io.Writer) error {
@@ -119,7 +118,7 @@ func serve(size int, in io.Reader, out io.Writer) error {
 	defer s.m.Close()
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
-		answer, err := s.request(lines.Text())
+		sum, err := s.request(lines.Text())
 		if err != nil {
 			return err
 		}
@@ -128,7 +127,7 @@ func serve(size int, in io.Reader, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%016x, and %d bytes went back in %v\n", answer, n, time.Since(start).Round(time.Microsecond))
+		fmt.Fprintf(out, "%016x, and %d bytes went back in %v\n", sum, n, time.Since(start).Round(time.Microsecond))
 	}
 	return lines.Err()
 }

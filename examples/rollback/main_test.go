@@ -9,35 +9,27 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/testkit"
 )
 
-func trackable(t *testing.T) {
-	t.Helper()
-	if err := mmap.Probe("UFFD_FEATURE_WP_ASYNC"); err != nil {
-		t.Skip(err)
-	}
-}
-
-// Equal requests have equal answers, whatever came between; without a rollback they have
-// not.
+// Equal requests have equal sums, whatever came between; without a rollback they have not.
 func TestServe(t *testing.T) {
-	trackable(t)
+	testkit.Needs(t, "UFFD_FEATURE_WP_ASYNC")
 	var out bytes.Buffer
 	if err := serve(1<<20, strings.NewReader("one\ntwo\none\nthree\none\n"), &out); err != nil {
 		t.Fatal(err)
 	}
-	var answers []string
+	var sums []string
 	for line := range strings.Lines(out.String()) {
-		answer, rest, _ := strings.Cut(line, ",")
-		answers = append(answers, answer)
+		sum, rest, _ := strings.Cut(line, ",")
+		sums = append(sums, sum)
 		var n int
 		if fmt.Sscanf(rest, " and %d bytes", &n); n < os.Getpagesize() || n > 40*os.Getpagesize() {
 			t.Errorf("%d bytes went back", n)
 		}
 	}
-	if len(answers) != 5 || answers[0] != answers[2] || answers[0] != answers[4] || answers[0] == answers[1] {
-		t.Errorf("answers: %v", answers)
+	if len(sums) != 5 || sums[0] != sums[2] || sums[0] != sums[4] || sums[0] == sums[1] {
+		t.Errorf("sums: %v", sums)
 	}
 	s, err := newSandbox(1 << 20)
 	if err != nil {
@@ -46,13 +38,13 @@ func TestServe(t *testing.T) {
 	defer s.m.Close()
 	first, _ := s.request("one")
 	if again, _ := s.request("one"); again == first {
-		t.Error("the answer does not tell whether there was a rollback")
+		t.Error("the sum does not tell whether there was a rollback")
 	}
 }
 
 // After a rollback the memory is that of the snapshot, and nothing counts as written.
 func TestRollback(t *testing.T) {
-	trackable(t)
+	testkit.Needs(t, "UFFD_FEATURE_WP_ASYNC")
 	s, err := newSandbox(1<<20 + 3)
 	if err != nil {
 		t.Fatal(err)

@@ -79,6 +79,16 @@ func Content(file string) string {
 	return strings.TrimSpace(string(b))
 }
 
+// Needs skips the test, and says why, if the kernel lacks a feature; see kernel.Probe.
+func Needs(t testing.TB, features ...string) {
+	t.Helper()
+	for _, feature := range features {
+		if err := kernel.Probe(feature); err != nil {
+			t.Skip(err)
+		}
+	}
+}
+
 // HasSecret reports whether there is secret memory.
 func HasSecret(t testing.TB) bool {
 	fd, err := sys.MemfdSecret(0)
