@@ -53,10 +53,14 @@ func (r *region) attach(a *attachment, features uint64, name string, begin func(
 	if !more.beside.TryLock() {
 		return errAttached()
 	}
+	defer func() {
+		if err != nil {
+			more.beside.Unlock()
+		}
+	}()
 	for _, part := range r.stretches(nil, 0, r.Size) {
 		grows := r.Room > 0 && part.Addr+part.Size == r.Base+r.Size // by pages that it locks, if any
 		if !part.InMemory() && (place.IsLocked(part.Addr, part.Size) || grows && r.lock() != place.Unlocked) {
-			more.beside.Unlock()
 			const hint = "pages of a file are locked, or Grow would lock them: beside a tracker they never come into memory"
 			return fail.Hint(ErrBusy, hint)
 		}
@@ -73,12 +77,10 @@ func (r *region) attach(a *attachment, features uint64, name string, begin func(
 			"or before Linux 5.11 by vm.unprivileged_userfaultfd"
 		err = fail.Hint(err, hint)
 	}
-	if err != nil {
-		more.beside.Unlock()
-		return err
+	if err == nil {
+		more.attached.Store(a)
 	}
-	more.attached.Store(a)
-	return nil
+	return err
 }
 
 // detach ends the attachment, if there is one. A region that goes does so when its pages are
@@ -143,7 +145,7 @@ func (r *region) follow(addr, size uintptr) error {
 // returns ErrBusy.
 func (r *region) alone(parts []place.Stretch, harmless func(place.Stretch) bool) (end func(), err error) {
 	end = func() {}
-	if !slices.ContainsFunc(parts, func(part place.Stretch) bool { return !isPrivateMemory(part.Kind) }) {
+	if !slices.ContainsFunc(parts, func(part place.Stretch) bool { return !knownPrivate(part.Kind) }) {
 		return end, nil
 	}
 	if beside := &r.has().beside; beside.TryRLock() {
@@ -157,7 +159,8 @@ func (r *region) alone(parts []place.Stretch, harmless func(place.Stretch) bool)
 	return end, nil
 }
 
-// isPrivateMemory reports whether pages are known to be private and anonymous.
-func isPrivateMemory(k perms.Kind) bool {
+// knownPrivate reports whether pages are known to be private and anonymous. Of others the
+// kernel is asked: see place.Stretch.IsPrivateMemory.
+func knownPrivate(k perms.Kind) bool {
 	return k.Flags&(unix.MAP_TYPE|unix.MAP_ANONYMOUS) == unix.MAP_PRIVATE|unix.MAP_ANONYMOUS
 }

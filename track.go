@@ -175,20 +175,14 @@ func (a *tracking) written(base uintptr, in stretch, protect bool) (found pageSe
 		return nil, err
 	}
 	// What somebody else has mapped here is passed over. This looks at areas only.
+	var vec [1]sys.PageRegion
 	foreign := sys.PageScan{Mask: sys.PAGE_IS_WPALLOWED, Inverted: sys.PAGE_IS_WPALLOWED, MaxPages: 1}
-	other, err := a.scanOnce(foreign, base, in)
-	if err == nil && other {
+	foreign.Start, foreign.End = uint64(base+in.start), uint64(base+in.end)
+	n, err := foreign.Scan(a.pagemap, vec[:], false)
+	if err == nil && n > 0 {
 		err = errLost
 	}
-	return found, err
-}
-
-// scanOnce reports whether a range has a page such as ask says.
-func (a *tracking) scanOnce(ask sys.PageScan, base uintptr, in stretch) (bool, error) {
-	var vec [1]sys.PageRegion
-	ask.Start, ask.End = uint64(base+in.start), uint64(base+in.end)
-	n, err := ask.Scan(a.pagemap, vec[:], false)
-	return n > 0, kernel.Scarce(err, kernel.Demand{})
+	return found, kernel.Scarce(err, kernel.Demand{})
 }
 
 // mark makes pages count as written.

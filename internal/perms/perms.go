@@ -123,11 +123,7 @@ func (p *Pages) Boundary(off uintptr) bool { return (p.Base+off)&(p.At(off).Gran
 // Largest returns the size of the largest page.
 func (p *Pages) Largest() uintptr {
 	size := p.At(0).Granule
-	if p.runs != nil {
-		for _, run := range *p.runs {
-			size = max(size, run.Granule)
-		}
-	}
+	p.Each(0, p.Size, func(_, _ uintptr, k Kind) { size = max(size, k.Granule) })
 	return size
 }
 

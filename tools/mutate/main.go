@@ -40,7 +40,7 @@ var (
 	list    = flag.Bool("list", false, "list the mutants, do not try them")
 	control = flag.Int("control", 20, "after how many mutants the library as it is takes a turn")
 	brief   = flag.Bool("fast", false, "the fast part only: for a first look, which knows more survivors than there are")
-	explore = flag.Bool("explore", false, "mutants of the latch only, judged by its explorer alone")
+	explore = flag.Bool("explore", false, "mutants of the latch only, judged by its explorer, and what that leaves by the latch's ordinary tests")
 	memory  = flag.Int("memory", 6<<10, "how many `MiB` a mutant's processes may use")
 )
 
