@@ -118,6 +118,9 @@ func after(_ time.Duration, f func()) (stop func() bool) {
 		return stop
 	}
 	g := owner.getting
+	if !x.things[g.latch].Nested() {
+		x.fail("thread %d loses its patience, and nobody waits for it", owner.index)
+	}
 	x.arm("patience", f)
 	t := x.threads[len(x.threads)-1]
 	t.fire = func() {

@@ -306,7 +306,7 @@ func ways(p program) (all []program) {
 		switch first, last := p.names[0], p.names[len(p.names)-1]; {
 		case strings.HasPrefix(last, "drain"):
 		case first == "drain":
-			how = append(how, program{held: 1}, program{cancels: true}, program{broken: true})
+			how = append(how, program{held: 1}, program{held: pinMask}, program{cancels: true}, program{broken: true})
 		case strings.Contains(last, "pin") && first != "drain twice" && first != "drain within a drain":
 			how = append(how, program{nested: true})
 		case strings.Contains(last, "close"):

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -13,12 +12,15 @@ const latchDir = "internal/latch"
 // beside are the tests at the top that look at the latch through mappings.
 const beside = "^Test.*(Drain|Pin|Guard|Close|Stripe|Busy|Concurrent|Stress|Join|Lost|Stats|Find)"
 
-// explored runs the explorer of the latch: two threads in full, and Drain, of which first
-// what is about the file.
-func (b *bench) explored(ctx context.Context, limit time.Duration, file string) (out string, v verdict) {
-	tests := []string{"TestTwo", "TestDrain"}
+// explored runs the explorer of the latch, of which first what is about the file: as long as
+// it takes, or with fewer preemptions and for a limited time.
+func (b *bench) explored(ctx context.Context, quick bool, file string) (out string, v verdict) {
+	tests, limit, args := []string{"TestTwo", "TestDrain", "TestThree"}, 5*time.Minute, []string{}
+	if quick {
+		tests, limit, args = tests[:2], 5*time.Second, []string{"-preemptions=2"}
+	}
 	if strings.HasSuffix(file, "drain.go") {
-		slices.Reverse(tests)
+		tests[0], tests[1] = tests[1], tests[0]
 	}
 	if out, v = b.compile(ctx, latchDir, "-tags=explore"); v != survived {
 		return out, v
@@ -33,7 +35,8 @@ func (b *bench) explored(ctx context.Context, limit time.Duration, file string) 
 		return "", same
 	}
 	for _, test := range tests {
-		if out, v = b.command(ctx, filepath.Join(b.module, latchDir), limit, b.binary(latchDir), "-test.failfast", "-test.run=^"+test+"$", "-preemptions=2"); v != survived {
+		args := append(args, "-test.failfast", "-test.run=^"+test+"$")
+		if out, v = b.command(ctx, filepath.Join(b.module, latchDir), limit, b.binary(latchDir), args...); v != survived {
 			break
 		}
 	}
@@ -48,11 +51,11 @@ func (b *bench) exploreMutant(ctx context.Context, m *mutant) (v verdict, by str
 	if m == nil {
 		return survived, "", nil
 	}
-	out, v := b.explored(ctx, 5*time.Second, m.file)
+	out, v := b.explored(ctx, true, m.file)
 	if v == hung || v == survived {
 		out, v = b.ordinary(ctx)
 		if v == survived {
-			out, v = b.explored(ctx, 5*time.Minute, m.file)
+			out, v = b.explored(ctx, false, m.file)
 		}
 	}
 	switch {
