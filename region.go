@@ -21,7 +21,7 @@ import (
 
 // A region owns one page range of the address space. Handles are tickets: the
 // region, and the state of its latch at which they were issued. A transition moves the
-// state on, so that every older ticket answers ErrMoved.
+// state on, so that every older ticket returns ErrMoved.
 //
 // Accesses pin the region while they run. A transition takes the region for
 // itself, which fails while a pin is held; while a transition holds it,
@@ -92,7 +92,7 @@ type sharedProt uint32
 func (s *sharedProt) Load() uint32   { return atomic.LoadUint32((*uint32)(s)) }
 func (s *sharedProt) Store(p uint32) { atomic.StoreUint32((*uint32)(s), p) }
 
-// What a region is marked with, for ever.
+// What a region is marked with; no mark is taken away.
 const (
 	isLost   = 1 << iota // a stranger was mapped into the range: never change or unmap it
 	isLent               // never collect it: UnsafeBytes was called, or it may lie in the Go heap
