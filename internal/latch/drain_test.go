@@ -21,13 +21,14 @@ import (
 
 // getting is a pin that a thread is getting.
 type getting struct {
-	latch   int
-	state   State
-	besides State
-	round   int  // how many had ended when it began
-	late    bool // one was on then
-	hurried bool // it has lost its patience
-	slept   int  // the round that held it back, from 1
+	latch     int
+	state     State
+	besides   State
+	round     int  // how many had ended when it began
+	late      bool // one was on then
+	impatient bool // it will lose its patience
+	hurried   bool // it has lost it
+	slept     int  // the round that held it back, from 1
 }
 
 func (g *getting) key() []byte {
@@ -131,6 +132,9 @@ func (r *run) sleeps(t *thread, c *condition) {
 			r.fail("thread %d is held back by a second round", t.index)
 		}
 		g.slept = w.rounds + 1
+		if r.things[g.latch].Nested() && !g.impatient {
+			r.fail("thread %d waits for a whole round, and others wait for it", t.index)
+		}
 	}
 }
 

@@ -106,6 +106,10 @@ func TestTransitions(t *testing.T) {
 	l.GiveUp(0)
 	is(t, "acquire", l.Acquire(0, 0), OK)
 	s := l.Pass(0)
+	if !l.PinOnce(s) || l.PinOnce(0) || l.Pins() != 1 {
+		t.Errorf("the new state is pinned once: %d", l.Pins())
+	}
+	l.Unpin(nil, m)
 	if is(t, "the old state", l.Acquire(0, 0), Moved); !l.Older(0) || l.Older(s) || l.Good(0) || !l.Good(s) {
 		t.Error("the generation has not moved on")
 	}

@@ -109,12 +109,8 @@ func (l *Latch) unpinSlowly(line *Stripe, m Memory) Answer {
 	if line != nil {
 		line.pins.Add(-1)
 	}
-	w := l.word.Load()
-	if w&watched != 0 && w&pinMask == 0 && l.stripes.Load().idle() {
+	if w := l.word.Load(); w&watched != 0 && w&pinMask == 0 && l.stripes.Load().idle() {
 		l.alert()
 	}
-	if w&closed != 0 {
-		return l.settle(m)
-	}
-	return OK
+	return l.settle(m)
 }

@@ -43,19 +43,24 @@ func (b *bench) explored(ctx context.Context, quick bool, file string) (out stri
 	return out, v
 }
 
-// exploreMutant is try by the explorer, and for what it leaves by the ordinary tests of the
-// latch. What the explorer finds it finds soon, most of the time: so it has a short turn
-// first, and all its time at the end. It needs no control: nothing in the explorer depends on
-// the machine.
+// exploreMutant is try by the explorer and the ordinary tests of the latch. What the explorer
+// finds it finds soon, most of the time: so it has a short turn first, and all its time later.
+// It needs no control: nothing in the explorer depends on the machine.
 func (b *bench) exploreMutant(ctx context.Context, m *mutant) (v verdict, by string, err error) {
 	if m == nil {
 		return survived, "", nil
 	}
 	out, v := b.explored(ctx, true, m.file)
-	if v == hung || v == survived {
-		out, v = b.ordinary(ctx)
+	if v == hung {
+		v = survived // its turn was too short
+	}
+	for _, next := range []func() (string, verdict){
+		func() (string, verdict) { return b.ordinary(ctx, latchDir, ".") },
+		func() (string, verdict) { return b.explored(ctx, false, m.file) },
+		func() (string, verdict) { return b.ordinary(ctx, ".", beside) },
+	} {
 		if v == survived {
-			out, v = b.explored(ctx, false, m.file)
+			out, v = next()
 		}
 	}
 	switch {
@@ -67,23 +72,14 @@ func (b *bench) exploreMutant(ctx context.Context, m *mutant) (v verdict, by str
 	return v, reason(out), ctx.Err()
 }
 
-// ordinary runs the tests of the latch without the explorer, and those at the top.
-func (b *bench) ordinary(ctx context.Context) (out string, v verdict) {
-	for _, pkg := range []string{latchDir, "."} { // the quick one first
-		tests := beside
-		if pkg == latchDir {
-			tests = "."
-		}
-		if out, v = b.compile(ctx, pkg); v == survived {
-			args := []string{"-test.failfast", "-test.short", "-test.run=" + tests}
-			out, v = b.command(ctx, filepath.Join(b.module, pkg), 3*time.Minute, b.binary(pkg), args...)
-		}
-		if v == uncompiled {
-			v = full
-		}
-		if v != survived {
-			break
-		}
+// ordinary runs tests of a package, without the explorer.
+func (b *bench) ordinary(ctx context.Context, pkg, tests string) (out string, v verdict) {
+	if out, v = b.compile(ctx, pkg); v == survived {
+		args := []string{"-test.failfast", "-test.short", "-test.run=" + tests}
+		out, v = b.command(ctx, filepath.Join(b.module, pkg), 3*time.Minute, b.binary(pkg), args...)
+	}
+	if v == uncompiled {
+		v = full
 	}
 	return out, v
 }
