@@ -203,7 +203,6 @@ func TestFind(t *testing.T) {
 func TestFindBesideTransitions(t *testing.T) {
 	pg := int(pageSize)
 	m := must(Map[ReadWrite](Anonymous(2 * pg)))
-	defer func() { m.Close() }()
 	b := memory(m.Addr(), 2*pg)
 	var lost atomic.Int64
 	ended, stop := make(chan struct{}), make(chan struct{})
@@ -252,8 +251,9 @@ func TestFindBesideTransitions(t *testing.T) {
 	select {
 	case <-ended:
 	case <-time.After(time.Minute):
-		t.Fatal("somebody waits without end")
+		panic("somebody waits without end")
 	}
+	check(t, m.Close())
 	if n := lost.Load(); n > 0 {
 		t.Errorf("an open mapping is not found %d times", n)
 	}
