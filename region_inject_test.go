@@ -1175,7 +1175,7 @@ func testInjected(t *testing.T) {
 	ready := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		listener, err := filteredThread()
+		listener, err := filteredThread(-1)
 		go func() { // on another thread: nobody answers yet
 			if err == nil {
 				err = sendDescriptor(socket, listener)
