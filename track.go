@@ -182,7 +182,17 @@ func (a *tracking) written(base uintptr, in stretch, protect bool) (found pageSe
 	if err == nil && n > 0 {
 		err = errLost
 	}
-	return found, kernel.Scarce(err, kernel.Demand{})
+	return found, cmp.Or(kernel.Scarce(err, kernel.Demand{}), noHole(base, in))
+}
+
+// noHole returns an error if a page is not mapped, which the kernel passes over as well. It
+// asks msync(2) with MS_ASYNC, which has no effect, and looks at areas only.
+func noHole(base uintptr, in stretch) error {
+	err := sys.Msync(base+in.start, in.end-in.start, unix.MS_ASYNC)
+	if err == unix.ENOMEM {
+		err = errLost
+	}
+	return err
 }
 
 // mark makes pages count as written.
@@ -288,7 +298,8 @@ func (r *region) spans(pages pageSet) []Span {
 // again. So take first, and copy then. Mark what could not be copied.
 //
 // If Take fails, the whole range counts as written. ENOMEM is the kernel's lack of memory
-// for page tables. Of several calls at once, each page is returned by one.
+// for page tables. It fails if somebody has unmapped or replaced a part of the range without
+// the library. Of several calls at once, each page is returned by one.
 func (t *Tracker) Take(off, n int) (spans []Span, err error) {
 	err = t.within("take", off, n, func(r *region, in stretch) error {
 		var err error
@@ -341,7 +352,7 @@ func (t *Tracker) Mark(off, n int) error {
 func (t *Tracker) Reset(off, n int) error {
 	return t.within("reset", off, n, func(r *region, in stretch) error {
 		t.on.unmark(in)
-		err := t.on.reset(r.Base, in)
+		err := cmp.Or(t.on.reset(r.Base, in), noHole(r.Base, in))
 		if err != nil {
 			t.on.mark(in)
 		}

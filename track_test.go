@@ -549,24 +549,35 @@ func TestTrackCollapse(t *testing.T) {
 	}
 }
 
-// What somebody else maps into a tracked range is not passed over in silence.
+// What somebody else maps into a tracked range, or unmaps, is not passed over in silence.
 func TestTrackForeign(t *testing.T) {
 	trackable(t)
 	pg := int(pageSize)
-	m := mapped[ReadWrite](t, Anonymous(4*pg))
-	tracker := tracked(t, m)
-	check(t, second(m.WriteAt([]byte{1}, 0)))
-	must(sys.Mmap(m.Addr()+2*pageSize, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED, -1, 0))
-	check(t, second(m.WriteAt([]byte{1}, int64(2*pg))))
-	wants(t, "Take", second(tracker.Take(0, m.Len())), errLost)
-	wants(t, "Written", second(tracker.Written(0, m.Len())), errLost)
-	// What Take had found is not lost, and neither is what Reset could not reset.
-	if got := must(tracker.Take(0, 2*pg)); !slices.Equal(got, spansOf(pg, 0, 1)) {
-		t.Errorf("after Take: %v", got)
-	}
-	wants(t, "Reset", tracker.Reset(0, m.Len()), errLost)
-	if got := must(tracker.Take(0, 2*pg)); !slices.Equal(got, spansOf(pg, 0, 1)) {
-		t.Errorf("after Reset: %v", got)
+	for name, change := range map[string]func(at uintptr) error{
+		"mapped": func(at uintptr) error {
+			const flags = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED
+			must(sys.Mmap(at, pageSize, unix.PROT_READ|unix.PROT_WRITE, flags, -1, 0))
+			memory(at, 1)[0] = 1
+			return nil
+		},
+		"unmapped": func(at uintptr) error { return sys.Munmap(at, pageSize) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := mapped[ReadWrite](t, Anonymous(4*pg).At(spot(t, 8))) // where nobody maps anything else
+			tracker := tracked(t, m)
+			check(t, second(m.WriteAt([]byte{1}, 0)))
+			check(t, change(m.Addr()+2*pageSize))
+			wants(t, "Take", second(tracker.Take(0, m.Len())), errLost)
+			wants(t, "Written", second(tracker.Written(0, m.Len())), errLost)
+			// What Take had found is not lost, and neither is what Reset could not reset.
+			if got := must(tracker.Take(0, 2*pg)); !slices.Equal(got, spansOf(pg, 0, 1)) {
+				t.Errorf("after Take: %v", got)
+			}
+			wants(t, "Reset", tracker.Reset(0, m.Len()), errLost)
+			if got := must(tracker.Take(0, 2*pg)); !slices.Equal(got, spansOf(pg, 0, 1)) {
+				t.Errorf("after Reset: %v", got)
+			}
+		})
 	}
 }
 
