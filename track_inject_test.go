@@ -87,10 +87,9 @@ func trackOperations(add func(name, says string, prepare func(b *bed) func() err
 			if err == nil {
 				return nil
 			}
-			tracker.on.marking.Lock()
-			defer tracker.on.marking.Unlock()
-			if !slices.Equal(tracker.on.marks, pageSet{{0, pages * pageSize}}) {
-				return fmt.Errorf("of a reset that failed there are %v marked", tracker.on.marks)
+			whole := stretch{0, pages * pageSize}
+			if marked := tracker.on.marked(whole); !slices.Equal(marked, pageSet{whole}) {
+				return fmt.Errorf("of a reset that failed there are %v marked", marked)
 			}
 			return err
 		}
