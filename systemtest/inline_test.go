@@ -4,6 +4,7 @@ package systemtest
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,6 +51,12 @@ func TestInlined(t *testing.T) {
 	} {
 		if calls[call] < n {
 			t.Errorf("%s: %d times, want %d", call, calls[call], n)
+		}
+	}
+	// What has neither a tracker nor a pager does not pay for one.
+	for call := range calls {
+		if file, name, _ := strings.Cut(call, " "); strings.Contains(name, "attachment") && slices.Contains([]string{"access.go", "pin.go", "transfer.go"}, file) {
+			t.Errorf("an access looks for an attachment: %s", call)
 		}
 	}
 }
