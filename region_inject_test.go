@@ -1098,6 +1098,8 @@ func translated(c trial, err error) bool {
 	switch {
 	case c.op.name == "track a file" && (c.call == "msync" || c.how == everything): // it may be locked
 		return errors.Is(err, ErrBusy)
+	case strings.HasPrefix(c.op.name, "track, ") && c.call == "msync" && c.errno == unix.ENOMEM: // a hole
+		return errors.Is(err, errLost)
 	case c.call == "userfaultfd" && c.errno == unix.EINVAL: // without UFFD_USER_MODE_ONLY it needs privileges
 		return errors.Is(err, unix.EPERM)
 	case c.call == "msync" && c.errno == unix.EINVAL: // from a file that cannot be synced
@@ -1175,7 +1177,7 @@ func testInjected(t *testing.T) {
 	ready := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		listener, err := filteredThread()
+		listener, err := filteredThread(-1)
 		go func() { // on another thread: nobody answers yet
 			if err == nil {
 				err = sendDescriptor(socket, listener)
