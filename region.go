@@ -50,6 +50,7 @@ type more struct {
 	undone  atomic.Pointer[error]        // why it could not be unmapped, the last time
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
+	locking sync.Mutex                   // held by Lock and LockOnFault, which can take long
 	lock    place.Locking                // of pages to come
 
 	attached atomic.Pointer[attachment] // keeps transitions out
