@@ -183,8 +183,9 @@ func (r *region) Unmap() bool {
 	return true
 }
 
-// Keeps reports whether the region cannot be closed.
-func (r *region) Keeps() bool { return r.is(isSealed) }
+// Keeps reports whether the region cannot be closed: of an empty one there is nothing to
+// unmap.
+func (r *region) Keeps() bool { return r.is(isSealed) && r.cap.Load() > 0 }
 
 func (r *region) unmap() error {
 	if r.Size == 0 || r.is(isLost) {
