@@ -315,3 +315,27 @@ func TestLentIsKnown(t *testing.T) {
 		check(t, h.Close())
 	}
 }
+
+// The memory of a pin that was lost stays, and is found again when the collector has seen it.
+func TestLostPinIsFound(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	Find(make([]byte, 1)) // from now on there is an index
+	addr := func() uintptr {
+		m := must(Map[Read](Anonymous(int(pageSize))))
+		must(m.Pin())
+		return m.Addr()
+	}()
+	for range 3 { // it gets its finalizer, which runs, and has run
+		runtime.GC()
+		time.Sleep(50 * time.Millisecond)
+	}
+	found := false
+	for end := time.Now().Add(20 * time.Second); !found && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		_, _, found = Find(memory(addr, 1))
+	}
+	if !found {
+		t.Error("it is not found")
+	}
+}

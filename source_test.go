@@ -170,3 +170,25 @@ func TestFilePageSize(t *testing.T) {
 	look("hugetlbfs", f, offsets, 1)
 	look("hugetlbfs", f, offsets, huge-1)
 }
+
+// A pipe that has taken the name of a file between the look at that and its opening keeps
+// nobody waiting for who writes to it.
+func TestPathBecomesFIFO(t *testing.T) {
+	f, _ := scratch(t, 1)
+	name := f.Name()
+	waits := make(chan bool, 1)
+	cwd := unix.AT_FDCWD
+	err := paused(t, unix.SYS_OPENAT, 0, uint64(cwd), func() {
+		check(t, os.Remove(name))
+		check(t, unix.Mkfifo(name, 0o600))
+		go func() {
+			time.Sleep(200 * time.Millisecond)
+			fd, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK, 0) // there is a reader?
+			unix.Close(fd)
+			waits <- err == nil
+		}()
+	}, func() error { return second(Map[Read](Path(name))) })
+	if wants(t, "a pipe", err, unix.ENODEV); <-waits {
+		t.Error("it waits")
+	}
+}
