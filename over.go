@@ -20,7 +20,8 @@ import (
 //
 // The Spec has no placement of its own and no reserve, and the size of m. Its file offset
 // and the address of m must have the same remainder modulo the page size. A reserve of m
-// stays, and grows into the new source.
+// stays, and grows into the new source. Old pages that are locked and new ones that [Spec.Lock]
+// locks count together for a moment: RLIMIT_MEMLOCK must have room for both.
 func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 	_, known := m.known()
 	t, err := m.inside().over(s, promised[M](), known)
