@@ -86,7 +86,7 @@ func New[M Readable](m M, src io.ReaderAt, options ...Option) (*Pager, error) {
 		o(p)
 	}
 	if p.size < 1 || src == nil {
-		return nil, fail.Bad("page", "a window of %v, and the source %v", fail.Count(p.size), src)
+		return nil, fail.Bad("page", "a window of %v, and the source %T", fail.Count(p.size), src)
 	}
 	pages, err := attach.Pager(m.Untyped(), p.failures.cause) // which must not lead to m
 	if err != nil {

@@ -428,7 +428,11 @@ func TestArguments(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	wants(t, "a context that is done", p.Fetch(ctx, 0, size), context.Canceled)
-	wants(t, "no window", testkit.Second(paging.New(m, newSource(size), paging.Window(0))), os.ErrInvalid)
+	_, err := paging.New(m, bytes.NewReader(make([]byte, 1<<20)), paging.Window(0))
+	testkit.Explained(t, "no window", err, os.ErrInvalid, "a window of 0 bytes", "*bytes.Reader")
+	if n := len(err.Error()); n > 200 {
+		t.Errorf("an error of %d bytes, with the source in it", n)
+	}
 	wants(t, "no source", testkit.Second(paging.New(m, nil)), os.ErrInvalid)
 	wants(t, "no mapping", testkit.Second(paging.New(mmap.Read{}, newSource(1))), mmap.ErrClosed)
 	f, _ := testkit.Scratch(t, size)
