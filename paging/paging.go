@@ -53,10 +53,12 @@ type handle interface {
 
 // A Pager fetches the pages of a mapping. Its methods are safe for concurrent use.
 type Pager struct {
-	m       handle
-	src     io.ReaderAt
-	pages   attach.Pages
-	buffers sync.Pool // of window bytes
+	m        handle
+	base     uintptr // of the mapping
+	capacity int
+	src      io.ReaderAt
+	pages    attach.Pages
+	buffers  sync.Pool
 	windows
 }
 
@@ -92,12 +94,11 @@ func New[M Readable](m M, src io.ReaderAt, options ...Option) (*Pager, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.pages = pages
+	p.pages, p.base, p.capacity = pages, m.Addr(), m.Cap() // which stay until Close
 	page := pages.PageSize()
 	size := (uint(p.size) + uint(page) - 1) &^ (uint(page) - 1) // a power of two
-	p.size = int(min(size, uint(max(m.Cap(), 1)+page-1)&^(uint(page)-1)))
+	p.size = int(min(size, uint(max(p.capacity, 1)+page-1)&^(uint(page)-1)))
 	p.failures.size.Store(int64(p.size))
-	p.buffers.New = func() any { b := make([]byte, p.size); return &b }
 	return p, nil
 }
 
@@ -124,12 +125,13 @@ func (p *Pager) readOn(b []byte, off int64, n int, err error) (int, error) {
 		if !absent {
 			return n, err
 		}
-		if err = p.fetch(context.Background(), &u, at, int(off)+len(b)-at); err != nil {
-			return n, err
-		}
-		k, again := p.m.ReadAt(b[n:], off+int64(n))
+		failed := p.fetch(context.Background(), &u, at, len(b)-(at-int(off)))
+		k, again := p.m.ReadAt(b[n:], off+int64(n)) // also what has come before the failure
 		if n, err = n+k, again; err == nil {
 			return n, nil
+		}
+		if failed != nil && errors.Is(err, mmap.ErrFault) {
+			return n, failed
 		}
 	}
 }
@@ -171,10 +173,10 @@ func (p *Pager) View(f func(b []byte) error) error {
 // a store into memory lent for reading.
 func (p *Pager) fault(u *use, err error) (at int, absent bool) {
 	var f *mmap.FaultError
-	if err == nil || !errors.As(err, &f) || f.Addr-p.m.Addr() >= uintptr(p.m.Len()) {
+	if err == nil || !errors.As(err, &f) || f.Addr-p.base >= uintptr(p.capacity) {
 		return 0, false
 	}
-	at = int(f.Addr - p.m.Addr())
+	at = int(f.Addr - p.base)
 	w := at / p.size
 	proven := errors.Is(f, ErrAbsent)
 	if !proven && f.Err != mmap.ErrFault || u.retried[w] >= 1000 || !proven && u.retried[w] >= 100 {
@@ -212,11 +214,11 @@ func (p *Pager) Evict(off, n int) error {
 	if off%page != 0 || n%page != 0 && off+n != p.m.Len() {
 		return fail.Bad(p.op("evict", off, n), "not whole pages of %d bytes", page)
 	}
-	first, last := off/p.size, (off+n-1)/p.size
-	if !p.reserve(first, last) {
+	e := p.reserve(off/p.size, (off+n-1)/p.size)
+	if e == nil {
 		return fail.Named(fail.Hint(mmap.ErrBusy, "a part is being viewed or fetched"), p.op("evict", off, n))
 	}
-	defer p.unreserve(first, last)
+	defer p.unreserve(e)
 	return p.pages.Evict(off, n)
 }
 
@@ -235,15 +237,25 @@ func (p *Pager) check(name string, off, n int) error {
 	return nil
 }
 
+// there reports whether all of a window is in memory.
+func (p *Pager) there(w int) (bool, error) {
+	off := w * p.size
+	return p.pages.Present(off, max(min(p.size, p.m.Len()-off), 0))
+}
+
 // load fetches a window, unless it is there.
 func (p *Pager) load(w int) error {
 	off := w * p.size
 	page := p.pages.PageSize()
 	want := min(p.size, p.m.Len()-off)
-	if there, err := p.pages.Present(off, max(want, 0)); there || err != nil {
+	if there, err := p.there(w); there || err != nil {
 		return err
 	}
-	buffer := p.buffers.Get().(*[]byte)
+	buffer, _ := p.buffers.Get().(*[]byte)
+	if size := (want + page - 1) / page * page; buffer == nil || len(*buffer) < size {
+		b := make([]byte, size)
+		buffer = &b
+	}
 	defer p.buffers.Put(buffer)
 	b := (*buffer)[:(want+page-1)/page*page]
 	// The rest of the last page can become part of the mapping: see mmap.Grow.
