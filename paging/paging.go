@@ -75,13 +75,16 @@ func Window(bytes int) Option { return func(p *Pager) { p.size = bytes } }
 // pages. Everything else is [errors.ErrUnsupported], as is a kernel before Linux 4.14.
 //
 // The pager is attached to the mapping as a [mmap.Tracker] is: transitions return ErrBusy,
-// and Close of the mapping ends it. Guard pages are ErrBusy, too. Grow goes on. From Linux
-// 6.7 on the mapping can be tracked: fetching a page is no write. View and ReadAt of the
-// mapping work; if they touch an absent page, they return a [*mmap.FaultError] that matches
-// ErrAbsent, as do Prefault, Lock and PrefaultWrite.
+// and Close of the mapping ends it. Guard pages are ErrBusy, too. Grow goes on; beside one
+// that runs, New returns ErrBusy. From Linux 6.7 on the mapping can be tracked: fetching a
+// page is no write. View and ReadAt of the mapping work; if they touch an absent page, they
+// return a [*mmap.FaultError] that matches ErrAbsent, as do Prefault, Lock and PrefaultWrite.
+//
+// If Cap is above Len, the source is asked for the whole last page: what it does not have of
+// that yet reads as zeros after Grow.
 //
 // A source must not read from the mapping that it feeds: in the goroutine that called it,
-// that is an error.
+// that is an error. If it panics or ends its goroutine, so does the call that it was read for.
 func New[M Readable](m M, src io.ReaderAt, options ...Option) (*Pager, error) {
 	p := &Pager{m: m, src: src, windows: newWindows(64 << 10)}
 	for _, o := range options {
@@ -206,13 +209,13 @@ func (p *Pager) Fetch(ctx context.Context, off, n int) error {
 // [mmap.Tracker], save it, and evict then; nobody may write to the pages meanwhile. The range
 // starts on a page boundary, and ends on one or at Len. If a part is being viewed or fetched
 // by this pager, nothing is dropped and the error matches [mmap.ErrBusy].
+//
+// The last page of a shared mapping of a file, if Len is within it, can hold other bytes of
+// the file, which would go as well. A range with that page is a bad argument, as for Punch of
+// the handle, and nothing is dropped. Map whole pages to evict them all.
 func (p *Pager) Evict(off, n int) error {
 	if err := p.check("evict", off, n); err != nil || n == 0 {
 		return err
-	}
-	page := p.pages.PageSize()
-	if off%page != 0 || n%page != 0 && off+n != p.m.Len() {
-		return fail.Bad(p.op("evict", off, n), "not whole pages of %d bytes", page)
 	}
 	e := p.reserve(off/p.size, (off+n-1)/p.size)
 	if e == nil {
@@ -252,19 +255,27 @@ func (p *Pager) load(w int) error {
 		return err
 	}
 	buffer, _ := p.buffers.Get().(*[]byte)
-	if size := (want + page - 1) / page * page; buffer == nil || len(*buffer) < size {
+	size := (want + page - 1) / page * page
+	if buffer == nil || len(*buffer) < size {
 		b := make([]byte, size)
 		buffer = &b
 	}
 	defer p.buffers.Put(buffer)
-	b := (*buffer)[:(want+page-1)/page*page]
-	// The rest of the last page can become part of the mapping: see mmap.Grow.
-	n, err := p.read(b, off)
-	if n < want {
-		if err == nil || err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("paging: read of %v at %d from the source: %w", fail.Count(want), off, err)
+	b := (*buffer)[:size]
+	// Grow can make the rest of the last page part of the mapping, as far as Cap. Behind that are
+	// other bytes of a file.
+	ask := b[:min(size, p.capacity-off)]
+	n, err := p.read(ask, off)
+	switch {
+	case n < 0 || n > len(ask):
+		err = fmt.Errorf("it returns a count of %d", n)
+	case n < len(ask) && err == nil, n < want && err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	case err == io.EOF:
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("paging: read of %v at %d from the source: %w", fail.Count(len(ask)), off, err)
 	}
 	clear(b[n:])
 	return p.pages.Install(off, b)

@@ -246,7 +246,11 @@ func TestEvict(t *testing.T) {
 			m, p := paged[mmap.ReadWrite](t, s, src, paging.Window(2*pg))
 			check(t, p.Fetch(t.Context(), 0, size))
 			check(t, testkit.Second(m.WriteAt([]byte{0}, int64(5*pg))))
-			check(t, p.Evict(4*pg, size-4*pg))
+			end := size
+			if name == "memfd" {
+				end = 7 * pg // see TestEvictPart
+			}
+			check(t, p.Evict(4*pg, end-4*pg))
 			wants(t, "evicted", testkit.Second(m.ReadAt(make([]byte, 1), int64(5*pg))), paging.ErrAbsent)
 			check(t, testkit.Second(m.ReadAt(make([]byte, 4*pg), 0)))
 			b := make([]byte, size)
@@ -259,6 +263,55 @@ func TestEvict(t *testing.T) {
 			}
 			check(t, p.Evict(size, 0))
 		})
+	}
+}
+
+// A mapping of a part of a file leaves the other bytes of the file alone, also where they share
+// a page with it.
+func TestEvictPart(t *testing.T) {
+	for _, n := range []int{1, 100, pg - 1, pg, pg + 1, 3*pg - 1, 3 * pg, 3*pg + 7} {
+		for _, later := range []bool{false, true} { // the file is longer, or becomes so
+			f, err := mmap.Memfd("paged", int64(n), 0)
+			check(t, err)
+			defer f.Close()
+			end := bytes.Repeat([]byte{0xee}, 5*pg-n)
+			grow := func() { check(t, testkit.Second(f.WriteAt(end, int64(n)))) }
+			if !later {
+				grow()
+			}
+			src := newSource(5 * pg)
+			_, p := paged[mmap.ReadWrite](t, mmap.File(f, 0, n).Shared(), src, paging.Window(2*pg))
+			check(t, p.Fetch(t.Context(), 0, n))
+			if later {
+				// What the source has there does not become a part of the file.
+				check(t, f.Truncate(int64(5*pg)))
+				b := make([]byte, len(end))
+				if check(t, testkit.Second(f.ReadAt(b, int64(n)))); !bytes.Equal(b, make([]byte, len(b))) {
+					t.Errorf("mapping %d bytes: the source has written behind them", n)
+				}
+				grow()
+			}
+			whole, err := n/pg*pg, p.Evict(0, n)
+			switch {
+			case n == whole:
+				check(t, err)
+			default:
+				testkit.Explained(t, fmt.Sprint("evict ", n), err, os.ErrInvalid, "evict", "other bytes of the file")
+				check(t, p.Evict(0, whole))
+			}
+			want := bytes.Clone(src.data[:n])
+			if !later {
+				clear(want[whole:]) // this page was in memory
+			}
+			b := make([]byte, len(end))
+			if check(t, testkit.Second(f.ReadAt(b, int64(n)))); !bytes.Equal(b, end) {
+				t.Errorf("mapping %d bytes: the bytes of the file behind them have changed", n)
+			}
+			b = make([]byte, n)
+			if check(t, testkit.Second(p.ReadAt(b, 0))); !bytes.Equal(b, want) {
+				t.Errorf("mapping %d bytes: contents differ", n)
+			}
+		}
 	}
 }
 
