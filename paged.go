@@ -101,7 +101,7 @@ func (p *pagedRegion) Install(off int, contents []byte) error {
 }
 
 func (p *pagedRegion) Evict(off, n int) error {
-	return p.within("evict", off, n, true, func(r *region, addr, size uintptr) error {
+	return p.within("eviction", off, n, true, func(r *region, addr, size uintptr) error {
 		advice, name := unix.MADV_DONTNEED, "MADV_DONTNEED"
 		if flags := r.Plain().Flags; flags&unix.MAP_TYPE != unix.MAP_PRIVATE {
 			advice, name = unix.MADV_REMOVE, "MADV_REMOVE" // or the file would keep them
