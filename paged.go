@@ -110,6 +110,9 @@ func (p *pagedRegion) Evict(off, n int) error {
 			}
 		}
 		err := whyNot(sys.Madvise(addr, size, advice), name, "the pages are locked, or cannot be written")
+		if err == unix.EPERM { // by Seal, or the file's seals
+			err = ErrSealed
+		}
 		if on := p.on.tracking.Load(); on != nil && err == nil {
 			err = on.protect(addr, size) // absent pages that are not protected count as written
 		}

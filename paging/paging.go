@@ -111,7 +111,7 @@ func New[M Readable](m M, src io.ReaderAt, options ...Option) (*Pager, error) {
 func (p *Pager) Close() error { return p.m.Close() }
 
 // ReadAt copies from the mapping at off into b, as [io.ReaderAt] says, and fetches what is
-// absent. If that fails, it returns the count of what was copied, and the error.
+// absent. If that fails, it has copied what lies before the first page that is absent yet.
 func (p *Pager) ReadAt(b []byte, off int64) (n int, err error) {
 	if n, err = p.m.ReadAt(b, off); err == nil {
 		return n, nil
@@ -193,8 +193,8 @@ func (p *Pager) fault(u *use, err error) (at int, absent bool) {
 }
 
 // Fetch brings in what is absent of n bytes at off, in windows, several at once. What
-// somebody else is fetching it waits for. It returns the first error, and then, or when ctx
-// ends, begins no other window.
+// somebody else is fetching it waits for. When a window fails, or ctx ends, it begins no other
+// and waits for those that it has begun. It returns the error of the first that is missing.
 func (p *Pager) Fetch(ctx context.Context, off, n int) error {
 	var u use
 	defer p.release(&u)

@@ -355,6 +355,23 @@ func TestNoZeros(t *testing.T) {
 	}
 }
 
+// What is sealed can be fetched, and evicted only if it can be written.
+func TestSealed(t *testing.T) {
+	if !testkit.ByItself(t) {
+		return // which ends with a sealed mapping
+	}
+	testkit.Needs(t, "mseal")
+	src := newSource(4 * pg)
+	m, p := paged[mmap.Read](t, mmap.Anonymous(4*pg), src)
+	w, q := paged[mmap.ReadWrite](t, mmap.Anonymous(4*pg), src)
+	check(t, errors.Join(m.Seal(), w.Seal()))
+	check(t, errors.Join(p.Fetch(t.Context(), 0, 4*pg), q.Fetch(t.Context(), 0, 4*pg)))
+	wants(t, "what can be read only", p.Evict(0, 4*pg), mmap.ErrSealed)
+	check(t, testkit.Second(m.ReadAt(make([]byte, 4*pg), 0)))
+	check(t, q.Evict(0, 4*pg))
+	wants(t, "evicted", testkit.Second(w.ReadAt(make([]byte, 1), 0)), paging.ErrAbsent)
+}
+
 func TestGrow(t *testing.T) {
 	src := newSource(12 * pg)
 	m, p := paged[mmap.ReadWrite](t, mmap.Anonymous(2*pg-10).Reserve(12*pg), src, paging.Window(4*pg))
