@@ -44,6 +44,7 @@ type source struct {
 	data  []byte
 	reads atomic.Int64
 	fails atomic.Pointer[error]
+	from  atomic.Int64 // it fails here and behind
 	slow  time.Duration
 }
 
@@ -58,7 +59,7 @@ func newSource(size int) *source {
 func (s *source) ReadAt(b []byte, off int64) (int, error) {
 	s.reads.Add(1)
 	time.Sleep(s.slow)
-	if err := s.fails.Load(); err != nil {
+	if err := s.fails.Load(); err != nil && off+int64(len(b)) > s.from.Load() {
 		clear(b)
 		return len(b) / 2, *err
 	}
@@ -671,7 +672,8 @@ func TestModel(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				p, err := paging.New(m, src, paging.Window(rapid.IntRange(1, 4).Draw(t, "window")*pg))
+				window, from := rapid.IntRange(1, 4).Draw(t, "window")*pg, 0
+				p, err := paging.New(m, src, paging.Window(window))
 				if errors.Is(err, errors.ErrUnsupported) {
 					m.Close()
 					t.Skip(err)
@@ -704,6 +706,12 @@ func TestModel(t *testing.T) {
 						k, err := p.ReadAt(b, int64(off))
 						if same(t, b[:k], off); !failed(t, err) && k != n {
 							t.Fatal(k)
+						}
+						if err != nil { // it has stopped no earlier than it must
+							_, err = m.ReadAt(b[:1], int64(off+k))
+							if end := (off+k)/window*window + window; !errors.Is(err, paging.ErrAbsent) || min(end, size) <= from {
+								t.Fatalf("%d bytes of %d at %d: %v", k, n, off, err)
+							}
 						}
 					},
 					"view range": func(t *rapid.T) {
@@ -750,7 +758,11 @@ func TestModel(t *testing.T) {
 							copy(want[first*pg:end], src.data[first*pg:])
 						}
 					},
-					"fail":    func(*rapid.T) { fails = true; src.fail(errStorage) },
+					"fail": func(t *rapid.T) {
+						fails, from = true, rapid.IntRange(0, pages).Draw(t, "from")*pg
+						src.from.Store(int64(from))
+						src.fail(errStorage)
+					},
 					"recover": func(*rapid.T) { fails = false; src.fail(nil) },
 					"close under a view": func(t *rapid.T) {
 						if rapid.IntRange(0, 20).Draw(t, "close") > 0 {
