@@ -4,6 +4,7 @@ package paging
 
 import (
 	"runtime"
+	"runtime/debug"
 	"sync"
 )
 
@@ -26,8 +27,13 @@ func (r *round) run(goroutines int, fetch func(w int) error) error {
 	func() {
 		var others sync.WaitGroup
 		defer others.Wait()
+		guarded := debug.SetPanicOnFault(true) // as by mmap.Guard: so are the others
+		debug.SetPanicOnFault(guarded)
 		for range goroutines - 1 {
-			others.Go(func() { r.work(fetch) })
+			others.Go(func() {
+				debug.SetPanicOnFault(guarded)
+				r.work(fetch)
+			})
 		}
 		r.work(fetch)
 	}()

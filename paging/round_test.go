@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"github.com/mmarinus/mmap/paging"
 )
 
@@ -98,6 +99,31 @@ func TestSourceLeaves(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// TestSourceFaults: a memory fault in the source is that of the caller, and an error in its guard.
+func TestSourceFaults(t *testing.T) {
+	const windows = 16
+	size := windows * pg
+	f, data := testkit.Scratch(t, size)
+	far, err := mmap.Map[mmap.Read](mmap.Whole(f))
+	check(t, err)
+	defer far.Close()
+	check(t, f.Truncate(0))
+	pin, err := far.Pin()
+	check(t, err)
+	defer pin.Unpin()
+	src := &nested{func(b []byte, off int64) (int, error) { return copy(b, pin.Bytes()[off:]), nil }}
+	_, p := paged[mmap.Read](t, mmap.Anonymous(size), src, paging.Window(pg))
+	for range 20 {
+		err := mmap.Guard(func() error { return p.Fetch(t.Context(), 0, size) }, pin)
+		wants(t, "a guarded Fetch", err, mmap.ErrFault, mmap.ErrTruncated)
+	}
+	check(t, testkit.Second(f.WriteAt(data, 0)))
+	b := make([]byte, size)
+	if check(t, testkit.Second(p.ReadAt(b, 0))); !bytes.Equal(b, data) {
+		t.Error("contents differ")
 	}
 }
 
