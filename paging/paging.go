@@ -30,7 +30,8 @@ import (
 )
 
 // ErrAbsent is the cause of a fault on a page that has not been fetched. If the last try to
-// fetch it has failed, the fault matches the error of the source, too.
+// fetch it has failed, the fault matches the error of the source, too; a pager remembers about
+// a thousand of them.
 var ErrAbsent = errors.New("page has not been fetched")
 
 // Readable are the handles that can be read.

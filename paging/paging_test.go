@@ -238,6 +238,34 @@ func TestFailure(t *testing.T) {
 	}
 }
 
+// However many windows fail, the errors of about a thousand are kept, and those of the last.
+func TestFailures(t *testing.T) {
+	const windows = 3000
+	src := &nested{func(b []byte, off int64) (int, error) { return 0, errStorage }}
+	m, p := paged[mmap.Read](t, mmap.Anonymous(windows*pg), src, paging.Window(pg))
+	b := make([]byte, 1)
+	known := func(w int) bool {
+		_, err := m.ReadAt(b, int64(w*pg))
+		wants(t, "the mapping", err, paging.ErrAbsent)
+		return errors.Is(err, errStorage)
+	}
+	for w := range windows {
+		wants(t, "a fetch", testkit.Second(p.ReadAt(b, int64(w*pg))), errStorage)
+		if !known(w) {
+			t.Fatalf("window %d is not known to have failed", w)
+		}
+	}
+	all := 0
+	for w := range windows {
+		if known(w) {
+			all++
+		}
+	}
+	if all < 900 || all > 1100 {
+		t.Errorf("of %d windows that have failed %d are known", windows, all)
+	}
+}
+
 // Evicted pages come again, and what was written is gone.
 func TestEvict(t *testing.T) {
 	size := 8*pg - 9

@@ -53,6 +53,9 @@ type use struct {
 	retried map[int]int
 }
 
+// mostFailures are remembered. There can be very many windows, and storage that is away for long.
+const mostFailures = 1000
+
 // failures are the errors of windows whose last fetch has failed. A mapping refers to them,
 // and they not to the mapping, which the collector could not unmap else.
 type failures struct {
@@ -74,11 +77,19 @@ func (f *failures) cause(off int) error {
 func (f *failures) set(w int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err != nil {
-		f.errs[w] = err
-	} else if len(f.errs) > 0 {
+	if len(f.errs) > 0 {
 		delete(f.errs, w)
 	}
+	if err == nil {
+		return
+	}
+	for old := range f.errs {
+		if len(f.errs) < mostFailures {
+			break
+		}
+		delete(f.errs, old)
+	}
+	f.errs[w] = err
 }
 
 // An absentError is ErrAbsent because of another error.
@@ -126,10 +137,12 @@ func (p *Pager) fetchOne(ctx context.Context, w int) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		// If the mapping has grown meanwhile, that was not all of it.
-		if there, err := p.there(w); there || err != nil || f.err != nil {
-			return cmp.Or(f.err, err)
+		if there, err := p.there(w); there || err != nil {
+			return err
+		} else if f.err != nil {
+			return f.err
 		}
+		// The mapping has grown meanwhile, and that was not all of it.
 		p.mu.Lock()
 	}
 	f := &flight{done: make(chan struct{}), err: errLeft}
