@@ -3,6 +3,8 @@
 package mmap
 
 import (
+	"fmt"
+
 	"github.com/mmarinus/mmap/internal/attach"
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -91,6 +93,8 @@ func (p *pagedRegion) Install(off int, contents []byte) error {
 			case n > 0: // EAGAIN says that it is not all
 			case err == unix.EEXIST:
 				n = p.pageSize // which is there already
+			case err == unix.EFAULT:
+				return fail.Hint(fmt.Errorf("%w (%w)", ErrFault, err), "the page may be past the end of its file")
 			case err != nil:
 				return kernel.Scarce(err, kernel.Demand{})
 			}

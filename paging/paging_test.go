@@ -21,6 +21,7 @@ import (
 	"github.com/mmarinus/mmap/internal/leaks"
 	"github.com/mmarinus/mmap/internal/testkit"
 	"github.com/mmarinus/mmap/paging"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -235,6 +236,32 @@ func TestFailure(t *testing.T) {
 			wants(t, "past the end of the source", testkit.Second(p.ReadAt(b[:1], int64(6*pg))), io.ErrUnexpectedEOF)
 			check(t, testkit.Second(p.ReadAt(b[:1], int64(5*pg))))
 		})
+	}
+}
+
+// A memfd that has become shorter has no page to be filled, and says so.
+func TestTruncated(t *testing.T) {
+	f, err := mmap.Memfd("paged", int64(8*pg), 0)
+	check(t, err)
+	defer f.Close()
+	src := newSource(8 * pg)
+	_, p := paged[mmap.ReadWrite](t, mmap.File(f, 0, 8*pg).Shared(), src, paging.Window(2*pg))
+	check(t, f.Truncate(int64(3*pg)))
+	b := make([]byte, 8*pg)
+	n, err := p.ReadAt(b, 0)
+	testkit.Explained(t, "read", err, mmap.ErrFault, "past the end of its file")
+	if n != 3*pg || !bytes.Equal(b[:n], src.data[:n]) {
+		t.Errorf("%d bytes", n)
+	}
+	for what, err := range map[string]error{
+		"fetch": p.Fetch(t.Context(), 0, 8*pg), "view range": p.ViewRange(3*pg, pg, nil), "view": p.View(func(b []byte) error { b[4*pg]++; return nil }),
+	} {
+		wants(t, what, err, mmap.ErrFault, unix.EFAULT)
+	}
+	check(t, p.Evict(0, 8*pg))
+	check(t, f.Truncate(int64(8*pg)))
+	if check(t, testkit.Second(p.ReadAt(b, 0))); !bytes.Equal(b, src.data) {
+		t.Error("contents differ")
 	}
 }
 
