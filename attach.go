@@ -47,9 +47,6 @@ func (r *region) attachment() *attachment {
 // name is that of the youngest of the features. The caller holds a pin and growth.
 func (r *region) attach(a *attachment, features uint64, name string, begin func() error) (err error) {
 	more := r.more.Load()
-	if r.is(isLost) {
-		return errLost
-	}
 	if !more.beside.TryLock() {
 		return errAttached()
 	}

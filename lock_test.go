@@ -546,3 +546,19 @@ func TestLockOverLimit(t *testing.T) {
 		t.Errorf("pages were taken for a lock that was refused: %s", rss)
 	}
 }
+
+// A Lock that fails takes nothing from one of the same pages that succeeds: the second waits.
+func TestLocksTakeTurns(t *testing.T) {
+	testkit.Needs(t, "MADV_POPULATE_WRITE")
+	pg := int(pageSize)
+	f, _ := scratch(t, pg)
+	m := mapped[ReadWrite](t, File(f, 0, 2*pg).Shared())
+	var done chan struct{}
+	failed := paused(t, unix.SYS_MADVISE, 0, uint64(m.Addr()), func() {
+		_, done = ends(func() { check(t, m.Lock(0, pg)) })
+	}, func() error { return m.Lock(0, 2*pg) })
+	<-done
+	if wants(t, "lock", failed, ErrTruncated); !place.IsLocked(m.Addr(), pageSize) || place.IsLocked(m.Addr()+pageSize, pageSize) {
+		t.Error("the wrong pages are locked")
+	}
+}

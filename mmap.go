@@ -162,7 +162,7 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	pages := perms.Uniform(addr, n, 0, runs[len(runs)-1].Kind)
 	pages.SetRuns(runs)
 	t = newRegion(addr, uintptr(size), uintptr(size), pages)
-	t.r.mark(isLent) // as of UnsafeOnto
+	t.r.stack()
 	return t, nil
 }
 
@@ -285,7 +285,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	t := newRegion(base+b.lead, b.size, capacity, perms.Uniform(base, whole, whole-data, b.Kind(perms.Prot(p))))
 	t.r.setLock(s.wish.Lock)
 	if s.wish.Where == place.Onto {
-		t.r.mark(isLent) // unmapped, it could be a hole in the Go heap
+		t.r.stack()
 	}
 	return t, nil
 }

@@ -204,11 +204,7 @@ func (r *region) mend(start, end uintptr, err error) error {
 	if err = kernel.Scarce(err, kernel.Demand{}); !hole {
 		return kernel.Undivided(r.Base+start, end-start, err)
 	}
-	stopped := r.stopped(err, cmp.Or(failed, errHalfReplaced))
-	if r.is(isLost) {
-		r.setProt(start, end, ProtNone)
-	}
-	return stopped
+	return r.stopped(err, cmp.Or(failed, errHalfReplaced))
 }
 
 // fill holds the place of pages [start, end) if the kernel has unmapped them, and

@@ -20,8 +20,9 @@ import (
 const uffdAbsent = sys.UFFD_FEATURE_SIGBUS | sys.UFFD_FEATURE_MISSING_SHMEM | sys.UFFD_FEATURE_MISSING_HUGETLBFS
 
 func init() {
-	attach.Pager = func(m any, cause func(off int) error) (attach.Pages, error) {
+	attach.Pager = func(m any, cause func(off int) error, readOn attach.ReadOn) (attach.Pages, error) {
 		p, err := m.(Mapping).page(cause)
+		p.readOn = readOn
 		return p, named(err, "page")
 	}
 }
@@ -31,6 +32,7 @@ type pagedRegion struct {
 	of       ticket
 	on       *attachment
 	pageSize int
+	readOn   attach.ReadOn
 }
 
 // page makes the pages of the mapping that are not in memory absent.
@@ -102,6 +104,14 @@ func (p *pagedRegion) Install(off int, contents []byte) error {
 		}
 		return nil
 	})
+}
+
+func (p *pagedRegion) ReadAt(b []byte, off int64) (int, error) {
+	n, err := p.of.transfer(b, off, ProtRead, true)
+	if err == nil {
+		return n, nil
+	}
+	return p.readOn(b, off, n, err)
 }
 
 func (p *pagedRegion) Evict(off, n int) error {

@@ -131,12 +131,13 @@ func (r *region) restore(start, end uintptr) error {
 }
 
 // stopped describes a change that could not be undone, and sets the account of
-// permissions to what the kernel's table says.
+// permissions to what the kernel's table says: nothing, if a stranger may be there.
 func (r *region) stopped(err, undo error) error {
 	regions, _ := kernel.RegionsOf(r.Base, r.Base+r.Size) // unread: nothing is allowed
 	r.setProt(0, r.Data(), ProtNone)
 	for _, g := range regions {
-		if start, end := uintptr(g.Start)-r.Base, min(uintptr(g.End)-r.Base, r.Data()); start < end {
+		start, end := uintptr(g.Start)-r.Base, min(uintptr(g.End)-r.Base, r.Data())
+		if start < end && !r.is(isLost) {
 			r.setProt(start, end, Prot(g.Perms)&protAll)
 		}
 	}

@@ -634,3 +634,22 @@ func TestGrowToLen(t *testing.T) {
 		check(t, m.Close())
 	}
 }
+
+// Protect of a whole Unknown has all of its pages, also those of a Grow that was quicker. The
+// two meet seldom: many try.
+func TestProtectBesideGrow(t *testing.T) {
+	pg := int(pageSize)
+	for range 20_000 {
+		u, err := MapUnknown(Anonymous(100).Reserve(3*pg), ProtRead|ProtWrite)
+		check(t, err)
+		grown := make(chan error)
+		go func() { grown <- Grow(u, 2*pg+100) }()
+		for err = ErrBusy; errors.Is(err, ErrBusy); {
+			err = u.Protect(ProtRead)
+		}
+		if check(t, errors.Join(err, <-grown)); u.Prot() != ProtRead {
+			t.Errorf("protected as r--, and it is %v", u)
+		}
+		check(t, u.Close())
+	}
+}

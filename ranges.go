@@ -77,6 +77,9 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	if off < 0 || n < 0 || off > size || n > size-off {
 		return 0, 0, fail.Bad("", "the mapping has %v", fail.Count(size))
 	}
+	if r.is(isLost) {
+		return 0, 0, errLost
+	}
 	if n == 0 {
 		return 0, 0, nil
 	}

@@ -50,6 +50,7 @@ type more struct {
 	undone  atomic.Pointer[error]        // why it could not be unmapped, the last time
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
+	locking sync.Mutex                   // held by Lock and LockOnFault, which can take long
 	lock    place.Locking                // of pages to come
 
 	attached atomic.Pointer[attachment] // keeps transitions out
@@ -182,8 +183,9 @@ func (r *region) Unmap() bool {
 	return true
 }
 
-// Keeps reports whether the region cannot be closed.
-func (r *region) Keeps() bool { return r.is(isSealed) }
+// Keeps reports whether the region cannot be closed: of an empty one there is nothing to
+// unmap.
+func (r *region) Keeps() bool { return r.is(isSealed) && r.cap.Load() > 0 }
 
 func (r *region) unmap() error {
 	if r.Size == 0 || r.is(isLost) {

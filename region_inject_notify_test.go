@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"testing"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -93,12 +94,8 @@ func (s *failing) fails(number int32) bool {
 func supervise(listener int) error {
 	runtime.LockOSThread() // it is woken on the processor of the thread that waits
 	defer runtime.UnlockOSThread()
-	ask := func(request, arg uintptr) unix.Errno {
-		_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), request, arg)
-		return e
-	}
 	const setFlags = 0x40082104 // of Linux 6.6, for speed alone
-	ask(setFlags, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	unix.Syscall(unix.SYS_IOCTL, uintptr(listener), setFlags, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	var s failing
 	for {
 		poll := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
@@ -112,8 +109,8 @@ func supervise(listener int) error {
 			}
 			continue
 		}
-		var n notification
-		if e := ask(unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); e != 0 {
+		n, e := receive(listener)
+		if e != 0 {
 			continue // the call was interrupted meanwhile
 		}
 		a, was := reply{id: n.id}, s
@@ -132,14 +129,71 @@ func supervise(listener int) error {
 		default:
 			a.flags = unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE
 		}
-		if e := ask(unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&a))); e == unix.ENOENT {
+		if send(listener, a) == unix.ENOENT {
 			s = was // a signal has interrupted the call, which comes again
 		}
 	}
 }
 
-// filteredThread puts the calling thread under the filter.
-func filteredThread() (listener int, err error) {
+func receive(listener int) (n notification, e unix.Errno) {
+	_, _, e = unix.Syscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n)))
+	return n, e
+}
+
+func send(listener int, a reply) unix.Errno {
+	_, _, e := unix.Syscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&a)))
+	return e
+}
+
+// paused runs f on a thread of its own, and something else while that is stopped: before
+// the first system call with this number that has, as its argument with the number arg, is.
+// Another thread of the process can do this only for calls in which a thread gives its
+// processor of the scheduler away: those by syscall.Syscall.
+func paused(t *testing.T, number, arg int, is uint64, meanwhile func(), f func() error) error {
+	t.Helper()
+	type filtered struct {
+		listener int
+		err      error
+	}
+	ready, ended := make(chan filtered, 1), make(chan error, 1)
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // without an end: the thread ends with the goroutine
+		listener, err := filteredThread(number)
+		if ready <- (filtered{listener, err}); err == nil {
+			ended <- f()
+		}
+	}()
+	thread := <-ready
+	if thread.err != nil {
+		t.Skip("system calls cannot be stopped: ", thread.err)
+	}
+	defer unix.Close(thread.listener)
+	for stopped := false; ; {
+		select {
+		case err := <-ended:
+			if !stopped {
+				t.Error("the system call was not made: ", err)
+			}
+			return err
+		default:
+		}
+		poll := []unix.PollFd{{Fd: int32(thread.listener), Events: unix.POLLIN}}
+		if n, _ := unix.Poll(poll, 1); n < 1 || poll[0].Revents&unix.POLLIN == 0 {
+			continue
+		}
+		n, e := receive(thread.listener)
+		if e == 0 && !stopped && n.args[arg] == is {
+			stopped = true
+			meanwhile()
+		}
+		send(thread.listener, reply{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
+	}
+}
+
+// filteredThread puts the calling thread under the filter, which hands over the system
+// calls with one number, or all calls if that is below 0.
+func filteredThread(only int) (listener int, err error) {
 	ip, err := callAddress()
 	if err != nil {
 		return -1, err
@@ -153,6 +207,10 @@ func filteredThread() (listener int, err error) {
 		{Code: load, K: 8}, {Code: equal, K: binary.NativeEndian.Uint32(half), Jf: 3},
 		{Code: load, K: 12}, {Code: equal, K: binary.NativeEndian.Uint32(half[4:]), Jf: 1},
 		{Code: ret, K: unix.SECCOMP_RET_USER_NOTIF}, {Code: ret, K: unix.SECCOMP_RET_ALLOW},
+	}
+	if only >= 0 {
+		number := []unix.SockFilter{{Code: load, K: 0}, {Code: equal, K: uint32(only), Jf: uint8(len(filter) - 1)}}
+		filter = append(number, filter...)
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 	fd, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, uintptr(unsafe.Pointer(&prog)))

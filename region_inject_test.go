@@ -733,7 +733,7 @@ func access(m mapping) string {
 // table, "" if it does not.
 func differing(m mapping) string {
 	t := m.inside()
-	if !t.good() || t.r.is(isLost) {
+	if !t.good() {
 		return ""
 	}
 	r, table := t.r, procmaps.Region{}
@@ -747,6 +747,13 @@ func differing(m mapping) string {
 		add(&want, uint64(r.Base+start), uint64(r.Base+end), Prot(k.Prot))
 	})
 	add(&want, uint64(r.Base+r.Data()), uint64(r.Base+r.Size), ProtNone)
+	if r.is(isLost) {
+		// Somebody else may be there, and nothing is allowed, whatever the kernel's table says.
+		if p := Prot(r.prot.Load()); p != ProtNone || slices.ContainsFunc(want, func(s string) bool { return !strings.HasSuffix(s, ProtNone.String()) }) {
+			return fmt.Sprintf("a part is lost, and the account has %v and\n%s", p, strings.Join(want, "\n"))
+		}
+		return ""
+	}
 	for _, table = range must(regionsOf(r.Base, r.Base+r.Size)) {
 		add(&got, table.Start, table.End, Prot(table.Perms)&protAll)
 	}
@@ -1098,6 +1105,8 @@ func translated(c trial, err error) bool {
 	switch {
 	case c.op.name == "track a file" && (c.call == "msync" || c.how == everything): // it may be locked
 		return errors.Is(err, ErrBusy)
+	case strings.HasPrefix(c.op.name, "track, ") && c.call == "msync" && c.errno == unix.ENOMEM: // a hole
+		return errors.Is(err, errLost)
 	case c.call == "userfaultfd" && c.errno == unix.EINVAL: // without UFFD_USER_MODE_ONLY it needs privileges
 		return errors.Is(err, unix.EPERM)
 	case c.call == "msync" && c.errno == unix.EINVAL: // from a file that cannot be synced
@@ -1175,7 +1184,7 @@ func testInjected(t *testing.T) {
 	ready := make(chan error)
 	go func() {
 		runtime.LockOSThread() // for ever: the thread ends with the goroutine
-		listener, err := filteredThread()
+		listener, err := filteredThread(-1)
 		go func() { // on another thread: nobody answers yet
 			if err == nil {
 				err = sendDescriptor(socket, listener)

@@ -57,13 +57,16 @@ func (r *region) grow(size int) error {
 	return nil
 }
 
-// pinned runs f under a pin.
+// pinned runs f under a pin of a region that is all the library's own.
 func (t ticket) pinned(f func(r *region) error) error {
 	line, err := t.pin()
 	if err != nil {
 		return err
 	}
 	defer t.r.unpin(line)
+	if t.r.is(isLost) {
+		return errLost
+	}
 	return f(t.r)
 }
 

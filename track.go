@@ -5,7 +5,6 @@ package mmap
 import (
 	"cmp"
 	"slices"
-	"sort"
 	"sync"
 	"sync/atomic"
 
@@ -49,14 +48,8 @@ type tracking struct {
 	ended   atomic.Bool
 
 	marking sync.Mutex
-	marks   pageSet // that count as written whatever the kernel says
+	marks   pageBits // that count as written whatever the kernel says
 }
-
-// A pageSet is a set of pages, in ascending order and with gaps between.
-type pageSet []stretch
-
-// A stretch is a range of pages, as offsets from the region's base.
-type stretch struct{ start, end uintptr }
 
 // track attaches a tracker. Of a mapping that is paged, it shares the descriptor.
 func (t ticket) track() (*Tracker, error) {
@@ -157,7 +150,7 @@ func (a *tracking) scan(ask sys.PageScan, base uintptr, in stretch, protect bool
 			return nil, kernel.Scarce(kernel.Blame("PAGEMAP_SCAN", err), kernel.Demand{})
 		}
 		for _, p := range vec[:n] {
-			found = found.add(stretch{uintptr(p.Start) - base, uintptr(p.End) - base})
+			found = found.append(stretch{uintptr(p.Start) - base, uintptr(p.End) - base})
 		}
 	}
 	return found, nil
@@ -184,21 +177,32 @@ func (a *tracking) written(base uintptr, in stretch, protect bool) (found pageSe
 	if err == nil && n > 0 {
 		err = errLost
 	}
-	return found, kernel.Scarce(err, kernel.Demand{})
+	return found, cmp.Or(kernel.Scarce(err, kernel.Demand{}), noHole(base, in))
+}
+
+// noHole returns an error if a page is not mapped, which the kernel passes over as well. It
+// asks msync(2) with MS_ASYNC, which has no effect, and looks at areas only.
+func noHole(base uintptr, in stretch) error {
+	err := sys.Msync(base+in.start, in.end-in.start, unix.MS_ASYNC)
+	if err == unix.ENOMEM {
+		err = errLost
+	}
+	return err
 }
 
 // mark makes pages count as written.
 func (a *tracking) mark(s stretch) {
 	a.marking.Lock()
 	defer a.marking.Unlock()
-	a.marks = a.marks.add(s)
+	a.marks.add(s)
 }
 
 // unmark makes pages of a range count as the kernel says, and returns those that did not.
 func (a *tracking) unmark(in stretch) (were pageSet) {
 	a.marking.Lock()
 	defer a.marking.Unlock()
-	a.marks, were = a.marks.cut(in)
+	were = a.marks.clip(in)
+	a.marks.remove(in)
 	return were
 }
 
@@ -207,56 +211,6 @@ func (a *tracking) marked(in stretch) pageSet {
 	a.marking.Lock()
 	defer a.marking.Unlock()
 	return a.marks.clip(in)
-}
-
-// add returns the set with pages more.
-func (set pageSet) add(s stretch) pageSet {
-	i := sort.Search(len(set), func(i int) bool { return set[i].end >= s.start })
-	j := i
-	for ; j < len(set) && set[j].start <= s.end; j++ {
-		s = stretch{min(s.start, set[j].start), max(s.end, set[j].end)}
-	}
-	return slices.Replace(set, i, j, s)
-}
-
-// clip returns the pages of the set that are in a range.
-func (set pageSet) clip(in stretch) (out pageSet) {
-	for i := set.search(in); i < len(set) && set[i].start < in.end; i++ {
-		out = append(out, stretch{max(set[i].start, in.start), min(set[i].end, in.end)})
-	}
-	return out
-}
-
-// search returns the index of the first stretch that ends within a range or behind it.
-func (set pageSet) search(in stretch) int {
-	return sort.Search(len(set), func(i int) bool { return set[i].end > in.start })
-}
-
-// cut returns the set without the pages of a range, and those.
-func (set pageSet) cut(in stretch) (rest, out pageSet) {
-	if out = set.clip(in); len(out) == 0 {
-		return set, nil
-	}
-	i := set.search(in)
-	j := i + len(out)
-	var ends pageSet
-	if first := set[i]; first.start < in.start {
-		ends = append(ends, stretch{first.start, in.start})
-	}
-	if last := set[j-1]; last.end > in.end {
-		ends = append(ends, stretch{in.end, last.end})
-	}
-	return slices.Replace(set, i, j, ends...), out
-}
-
-// union returns the pages that are in one of two sets.
-func (set pageSet) union(other pageSet) (all pageSet) {
-	both := slices.Concat(set, other)
-	slices.SortFunc(both, func(a, b stretch) int { return cmp.Compare(a.start, b.start) })
-	for _, s := range both {
-		all = all.add(s)
-	}
-	return all
 }
 
 // within runs f over the pages of n bytes at off, while the tracker is open.
@@ -290,7 +244,8 @@ func (r *region) spans(pages pageSet) []Span {
 // again. So take first, and copy then. Mark what could not be copied.
 //
 // If Take fails, the whole range counts as written. ENOMEM is the kernel's lack of memory
-// for page tables. Of several calls at once, each page is returned by one.
+// for page tables. It fails if somebody has unmapped or replaced a part of the range without
+// the library. Of several calls at once, each page is returned by one.
 func (t *Tracker) Take(off, n int) (spans []Span, err error) {
 	err = t.within("take", off, n, func(r *region, in stretch) error {
 		var err error
@@ -343,7 +298,7 @@ func (t *Tracker) Mark(off, n int) error {
 func (t *Tracker) Reset(off, n int) error {
 	return t.within("reset", off, n, func(r *region, in stretch) error {
 		t.on.unmark(in)
-		err := t.on.reset(r.Base, in)
+		err := cmp.Or(t.on.reset(r.Base, in), noHole(r.Base, in))
 		if err != nil {
 			t.on.mark(in)
 		}

@@ -87,10 +87,9 @@ func trackOperations(add func(name, says string, prepare func(b *bed) func() err
 			if err == nil {
 				return nil
 			}
-			tracker.on.marking.Lock()
-			defer tracker.on.marking.Unlock()
-			if !slices.Equal(tracker.on.marks, pageSet{{0, pages * pageSize}}) {
-				return fmt.Errorf("of a reset that failed there are %v marked", tracker.on.marks)
+			whole := stretch{0, pages * pageSize}
+			if marked := tracker.on.marked(whole); !slices.Equal(marked, pageSet{whole}) {
+				return fmt.Errorf("of a reset that failed there are %v marked", marked)
 			}
 			return err
 		}
@@ -119,13 +118,13 @@ func pageOperations(add func(name, says string, prepare func(b *bed) func() erro
 		add("track, page "+name, "page: ", func(b *bed) func() error {
 			m := must(Map[ReadWrite](s))
 			b.was = append(b.was, m)
-			return func() error { return second(attach.Pager(m.Untyped(), nothingFetched)) }
+			return func() error { return second(attach.Pager(m.Untyped(), nothingFetched, nil)) }
 		})
 		for _, tracked := range []bool{false, true} {
 			paged := func(b *bed) (ReadWrite, attach.Pages) {
 				m := must(Map[ReadWrite](s))
 				b.was = append(b.was, m)
-				pages := must(attach.Pager(m.Untyped(), nothingFetched))
+				pages := must(attach.Pager(m.Untyped(), nothingFetched, nil))
 				if tracked && Probe("UFFD_FEATURE_WP_ASYNC") == nil {
 					must(m.Track())
 				}

@@ -216,7 +216,7 @@ func swept(t *testing.T, k trackedKind, when string, call func(m ReadWrite) erro
 	case "locked":
 		refused = m.LockOnFault(0, m.Len()) == nil && k.fromFile()
 	case "paged":
-		pages, err := attach.Pager(m.Untyped(), func(int) error { return ErrFault })
+		pages, err := attach.Pager(m.Untyped(), func(int) error { return ErrFault }, nil)
 		if err != nil {
 			wants(t, "paging", err, errors.ErrUnsupported) // of a file system's file and of secret memory
 			return

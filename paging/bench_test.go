@@ -3,6 +3,7 @@
 package paging_test
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"testing"
@@ -10,6 +11,8 @@ import (
 
 	"github.com/mmarinus/mmap"
 	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/internal/testkit"
+	"github.com/mmarinus/mmap/paging"
 )
 
 // What paging costs, beside what it cannot do without, in turn: the median of the ratios.
@@ -89,5 +92,47 @@ func BenchmarkReadAt(b *testing.B) {
 			}
 			inTurn(b, times(p.ReadAt), times(m.ReadAt))
 		})
+	}
+}
+
+// A file in the page cache, from Map to Close, by a pager that has the file as its source, and
+// by a mapping of the file: one byte of each page, or every byte.
+func BenchmarkPlainFile(b *testing.B) {
+	sum := 0
+	for name, use := range map[string]func(v []byte) error{
+		"touch": func(v []byte) error {
+			for i := 0; i < len(v); i += pg {
+				sum += int(v[i])
+			}
+			return nil
+		},
+		"read": func(v []byte) error { sum += bytes.Count(v, []byte{0}); return nil },
+	} {
+		for _, size := range []int{1 << 20, 64 << 20} {
+			b.Run(fmt.Sprintf("%s/size=%dMiB", name, size>>20), func(b *testing.B) {
+				f, _ := testkit.Scratch(b, size)
+				all := func(view func(off, n int, f func(v []byte) error) error, shut func() error) {
+					for off := 0; off < size; off += 64 << 10 {
+						check(b, view(off, 64<<10, use))
+					}
+					check(b, shut())
+				}
+				inTurn(b, func() time.Duration {
+					start := time.Now()
+					m, err := mmap.Map[mmap.Read](mmap.Anonymous(size))
+					check(b, err)
+					p, err := paging.New(m, f)
+					check(b, err)
+					all(p.ViewRange, p.Close)
+					return time.Since(start)
+				}, func() time.Duration {
+					start := time.Now()
+					m, err := mmap.Map[mmap.Read](mmap.File(f, 0, size))
+					check(b, err)
+					all(m.ViewRange, m.Close)
+					return time.Since(start)
+				})
+			})
+		}
 	}
 }

@@ -94,7 +94,7 @@ func New[M Readable](m M, src io.ReaderAt, options ...Option) (*Pager, error) {
 	if p.size < 1 || src == nil {
 		return nil, fail.Bad("page", "a window of %v, and the source %T", fail.Count(p.size), src)
 	}
-	pages, err := attach.Pager(m.Untyped(), p.failures.cause) // which must not lead to m
+	pages, err := attach.Pager(m.Untyped(), p.failures.cause, p.readOn) // failures must not lead to m
 	if err != nil {
 		return nil, err
 	}
@@ -114,10 +114,7 @@ func (p *Pager) Close() error { return p.m.Close() }
 // ReadAt copies from the mapping at off into b, as [io.ReaderAt] says, and fetches what is
 // absent. If that fails, it has copied what lies before the first page that is absent yet.
 func (p *Pager) ReadAt(b []byte, off int64) (n int, err error) {
-	if n, err = p.m.ReadAt(b, off); err == nil {
-		return n, nil
-	}
-	return p.readOn(b, off, n, err)
+	return p.pages.ReadAt(b, off) // which calls readOn; this line is inlined
 }
 
 // readOn is ReadAt after n bytes, where it has stopped with err.

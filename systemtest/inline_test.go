@@ -4,6 +4,7 @@ package systemtest
 
 import (
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -13,7 +14,7 @@ func TestInlined(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		t.Skip("the compiler is needed: ", err)
 	}
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-gcflags=-m", ".")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-gcflags=-m", ".", "./paging")
 	cmd.Dir = ".."
 	if !usable(t) {
 		cmd.Env = append(cmd.Environ(), "GOCACHE="+t.TempDir())
@@ -46,9 +47,16 @@ func TestInlined(t *testing.T) {
 		"can inline updater.Update":          1,
 		"can inline reader.ReadAt":           1,
 		"can inline writer.WriteAt":          1,
+		"can inline (*Pager).ReadAt":         1,
 	} {
 		if calls[call] < n {
 			t.Errorf("%s: %d times, want %d", call, calls[call], n)
+		}
+	}
+	// What has neither a tracker nor a pager does not pay for one.
+	for call := range calls {
+		if file, name, _ := strings.Cut(call, " "); strings.Contains(name, "attachment") && slices.Contains([]string{"access.go", "pin.go", "transfer.go"}, file) {
+			t.Errorf("an access looks for an attachment: %s", call)
 		}
 	}
 }

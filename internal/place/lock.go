@@ -134,15 +134,24 @@ func (l Locking) Later() Locking {
 	return l
 }
 
-// LockedAreas appends the areas of a range that are locked, and returns their size.
+// LockedAreas appends the areas of a range that are locked, and returns their size. Where the
+// kernel's table cannot be read, it asks about each page.
 func LockedAreas(areas []kernel.Area, addr, size uintptr) (_ []kernel.Area, held uintptr) {
-	if IsLocked(addr, size) {
-		kernel.Survey(addr, addr+size, func(a kernel.Area) bool {
-			if IsLocked(a.Start, a.End-a.Start) {
-				areas, held = append(areas, a), held+a.End-a.Start
-			}
-			return true
-		})
+	if !IsLocked(addr, size) {
+		return areas, 0
+	}
+	first := len(areas)
+	look := func(a kernel.Area) bool {
+		if IsLocked(a.Start, a.End-a.Start) {
+			areas, held = append(areas, a), held+a.End-a.Start
+		}
+		return true
+	}
+	if kernel.Survey(addr, addr+size, look) != nil {
+		areas, held = areas[:first], 0
+		for at := addr; at < addr+size; at += kernel.PageSize {
+			look(kernel.Area{Start: at, End: at + kernel.PageSize})
+		}
 	}
 	return areas, held
 }

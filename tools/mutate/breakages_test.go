@@ -55,11 +55,15 @@ var breakages = []breakage{
 	{"what comes before a failure is not delivered", "paging/paging.go", "\t\tk, again := p.m.ReadAt(", "\t\tif failed != nil {\n\t\t\treturn n, failed\n\t\t}\n\t\tk, again := p.m.ReadAt(", "TestReadAtPart"},
 	{"a panic of the source is lost", "paging/round.go", "\t\tpanic(r.panicked)\n", "", "TestSourceLeaves"},
 	{"who waits for a window takes less for all of it", "paging/windows.go", "if there, err := p.there(w); there || err != nil {\n\t\t\treturn err\n\t\t} else if f.err != nil {", "if f != nil {", "TestGrowBesideFetch"},
+	{"what destroys contents counts as a write too early", "discard.go", "\t\terr := sys.Madvise(addr, size, l.advice)\n\t\tif a := r.attachment(); a != nil && !l.spares {\n\t\t\tif on := a.tracking.Load(); on != nil {\n\t\t\t\ton.mark(stretch{start, start + size}) // also of a call that has failed, perhaps half-way\n\t\t\t}\n\t\t}\n", "\t\tif a := r.attachment(); a != nil && !l.spares {\n\t\t\tif on := a.tracking.Load(); on != nil {\n\t\t\t\ton.mark(stretch{start, start + size})\n\t\t\t}\n\t\t}\n\t\terr := sys.Madvise(addr, size, l.advice)\n", "TestTrackDestroyOrder"},
+	{"Close of a tracker does not wait for Take", "track.go", "\t\tt.on.inUse.RLock()\n\t\tdefer t.on.inUse.RUnlock()\n", "", "TestTrackCloseOrder"},
+	{"Grow does not wait for Track", "track.go", "\t\tdefer more.growth.Unlock()\n", "\t\tmore.growth.Unlock()\n", "TestTrackGrowOrder"},
 	{"a Take that fails forgets what it has found", "track.go", "\t\t\tt.on.mark(in)\n\t\t\treturn err\n", "\t\t\treturn err\n", "TestTrackForeign"},
 	{"a transition does not look for a tracker", "region.go", "} else if t.r.attachment() != nil {", "} else if false {", "TestTrackRefuses"},
 	{"Join does not look for a tracker", "split.go", "left.r.attachment() != nil || right.r.attachment() != nil", "left.r.attachment() != nil", "TestTrackRefuses"},
 	{"new pages count as written when they are read", "resize.go", "\t\terr = r.follow(at, size)\n", "", "TestTrackGrow"},
 	{"the descriptors of a tracker stay open", "region.go", "\tr.detach(true)\n", "", "TestTrackClose"},
+	{"a hole in tracked pages is passed over", "track.go", "if err == unix.ENOMEM {\n\t\terr = errLost", "if err == unix.ENOMEM {\n\t\terr = nil", "TestTrackForeign"},
 	{"what somebody maps over tracked pages is passed over", "track.go", "if err == nil && n > 0 {", "if err != nil && n > 0 {", "TestTrackForeign"},
 }
 
