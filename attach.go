@@ -32,7 +32,7 @@ const uffdWrites = sys.UFFD_FEATURE_PAGEFAULT_FLAG_WP | sys.UFFD_FEATURE_WP_HUGE
 	sys.UFFD_FEATURE_WP_UNPOPULATED | sys.UFFD_FEATURE_WP_ASYNC
 
 func errAttached() error {
-	return fail.Hint(ErrBusy, "it has a Tracker or a pager, or is being locked or given guard pages")
+	return fail.Hint(ErrBusy, "it has a Tracker or a pager, or is growing, being locked or given guard pages")
 }
 
 // attachment returns what keeps transitions out, and Close not; nil if there is nothing.

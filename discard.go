@@ -126,8 +126,8 @@ func (w writer) RemoveGuardPages(off, n int) error { return w.destroy(removeGuar
 // As a [Pin] does, a [Tracker] refuses transitions with ErrBusy; Close of the mapping ends
 // it. While there is one, a second Track returns ErrBusy, and so do Lock and LockOnFault of
 // pages of a file system's file and InstallGuardPages of anything but private anonymous
-// memory, which the kernel would never return from. Track returns ErrBusy beside such calls,
-// and for a mapping that has locked pages of a file. Do not call mlockall(2) meanwhile.
+// memory, which the kernel would never return from. Track returns ErrBusy beside such calls
+// and beside Grow, and for a mapping that has locked pages of a file. Do not call mlockall(2) meanwhile.
 // [Mapping.Collapse] returns ErrBusy, unless all pages count as written.
 //
 // Where a seccomp filter forbids userfaultfd(2), as that of containers can, the error is
@@ -198,8 +198,8 @@ func (u updater) RemoveGuardPages(off, n int) error { return u.destroy(removeGua
 // As a [Pin] does, a [Tracker] refuses transitions with ErrBusy; Close of the mapping ends
 // it. While there is one, a second Track returns ErrBusy, and so do Lock and LockOnFault of
 // pages of a file system's file and InstallGuardPages of anything but private anonymous
-// memory, which the kernel would never return from. Track returns ErrBusy beside such calls,
-// and for a mapping that has locked pages of a file. Do not call mlockall(2) meanwhile.
+// memory, which the kernel would never return from. Track returns ErrBusy beside such calls
+// and beside Grow, and for a mapping that has locked pages of a file. Do not call mlockall(2) meanwhile.
 // [Mapping.Collapse] returns ErrBusy, unless all pages count as written.
 //
 // Where a seccomp filter forbids userfaultfd(2), as that of containers can, the error is

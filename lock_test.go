@@ -212,6 +212,21 @@ func TestNobodyElseWaits(t *testing.T) {
 				t.Errorf("%s: %s waits %v", w.op, what, took)
 			}
 		}
+		if w.op == "grow" {
+			for what, g := range map[string]func() error{
+				"Track":      func() error { return second(m.(ReadWrite).Track()) },
+				"paging.New": func() error { return second(m.(ReadWrite).page(nothingFetched)) },
+			} {
+				refused := make(chan error, 1)
+				go func() { refused <- g() }()
+				select {
+				case err := <-refused:
+					wants(t, what+" beside Grow", err, ErrBusy)
+				case <-time.After(5 * time.Second):
+					t.Errorf("%s waits for a Grow", what)
+				}
+			}
+		}
 		start := time.Now()
 		m.Close()
 		if took := time.Since(start); took > time.Second {

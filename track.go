@@ -56,7 +56,9 @@ func (t ticket) track() (*Tracker, error) {
 	on := &tracking{pagemap: -1}
 	err := t.pinned(func(r *region) (err error) {
 		more := r.has()
-		more.growth.Lock() // or pages that come would be missed
+		if !more.growth.TryLock() { // pages that come would be missed, and Grow may wait for storage
+			return errAttached()
+		}
 		defer more.growth.Unlock()
 		if a := more.attached.Load(); a != nil && a.cause != nil {
 			a.inUse.Lock()
