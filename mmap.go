@@ -318,8 +318,9 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 
 // Probe returns nil if the running kernel offers a feature. Otherwise it returns an error
 // that names the feature and the version of Linux that has it, and matches
-// [errors.ErrUnsupported]. What needs the feature returns the same error. Probe asks the
-// kernel, and not for its version, and asks once.
+// [errors.ErrUnsupported]. What needs the feature returns the same error. If a feature is
+// forbidden, as by the seccomp filter of a container, the error is EPERM. Probe asks the
+// kernel, and not for its version. It remembers whether the kernel has the feature.
 //
 // A feature has the kernel's name, such as mseal or MADV_COLLAPSE; docs/kernels.md lists
 // them. Any other name is a bad argument.

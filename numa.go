@@ -5,6 +5,7 @@ package mmap
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -44,37 +45,54 @@ func (p Policy) String() string { return nameIn(policyNames[:], "Policy", int(p)
 // PolicyPreferred takes the lowest node, and without nodes does what PolicyLocal does. If
 // the kernel refuses a part of the range, the pages before that part have the policy.
 func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
-	if !isInt32(int(p)) {
-		return fail.Bad(fmt.Sprintf("policy of %v at %d", fail.Count(n), off), "%d is no policy", int(p))
+	s, err := m.span(off, n, false)
+	switch {
+	case err == nil && !isInt32(int(p)):
+		err = fail.Bad("", "%d is no policy", int(p))
+	case s.size > 0:
+		err = bindTo(s.addr, s.size, p, nodes)
 	}
+	if err == nil {
+		return s.end(nil, "", off, n)
+	}
+	return s.end(err, fmt.Sprintf("policy %v, nodes %v,", p, slices.Clone(nodes)), off, n)
+}
+
+// bindTo gives pages a policy.
+func bindTo(addr, size uintptr, p Policy, nodes []int) error {
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
-	return m.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
-		for _, node := range nodes {
-			if node < 0 || node >= len(mask)*bits.UintSize {
-				return fail.Bad("", "%d is no node", node)
-			}
-			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
+	for _, node := range nodes {
+		if node < 0 || node >= len(mask)*bits.UintSize {
+			return fail.Bad("", "%d is no node", node)
 		}
-		err := kernel.Blame("mbind", sys.Mbind(addr, size, int(p), mask[:]))
-		return whyNot(err, p.String(), "no such policy, or not with these nodes")
-	})
+		mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
+	}
+	err := kernel.Blame("mbind", sys.Mbind(addr, size, int(p), mask[:]))
+	return whyNot(err, p.String(), "no such policy, or not with these nodes")
 }
 
 // Nodes returns the NUMA node of each of the pages that hold n bytes at off; move_pages(2).
 // It is -1 for a page that is not in memory, that this process has not touched, or that is
-// anonymous and was only read.
+// anonymous and was only read. The result takes 8 bytes for each page, 2 GiB for 1 TiB: ask
+// for parts of a large mapping.
 func (m Mapping) Nodes(off, n int) (nodes []int, err error) {
 	err = m.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
-		pages := make([]uintptr, size/kernel.PageSize)
-		for i := range pages {
-			pages[i] = addr + uintptr(i)*kernel.PageSize
-		}
-		on := make([]int32, len(pages))
-		if err := kernel.Blame("mbind", sys.MovePages(pages, on)); err != nil {
-			return err
-		}
-		for _, node := range on {
-			nodes = append(nodes, max(int(node), -1))
+		nodes = make([]int, 0, size/kernel.PageSize)
+		var pages [512]uintptr
+		var on [len(pages)]int32
+		for end := addr + size; addr < end; {
+			count := min((end-addr)/kernel.PageSize, uintptr(len(pages)))
+			for i := range count {
+				pages[i] = addr
+				addr += kernel.PageSize
+			}
+			if err := sys.MovePages(pages[:count], on[:count]); err != nil {
+				nodes = nil
+				return kernel.Blame("move_pages", err)
+			}
+			for _, node := range on[:count] {
+				nodes = append(nodes, max(int(node), -1))
+			}
 		}
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,4 +142,30 @@ func TestNodes(t *testing.T) {
 		}
 	}
 	t.Logf("with nodes %v", nodes)
+}
+
+// Of a large mapping that is nearly empty, Nodes takes what its result takes.
+func TestNodesSparse(t *testing.T) {
+	nodesOnline(t)
+	m := mapped[ReadWrite](t, Anonymous(1<<30).NoReserve())
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	nodes := must(m.Nodes(0, m.Len()))
+	runtime.ReadMemStats(&after)
+	if len(nodes) != m.Len()/int(pageSize) || slices.Max(nodes) != -1 {
+		t.Errorf("%d pages, up to %d", len(nodes), slices.Max(nodes))
+	}
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(len(nodes)*8+64<<10); got > most {
+		t.Errorf("%d bytes were allocated, for a result of %d", got, 8*len(nodes))
+	}
+}
+
+// An error names the policy and the nodes.
+func TestSetPolicyNames(t *testing.T) {
+	nodesOnline(t)
+	m := mapped[Read](t, Anonymous(100))
+	explained(t, "bind", m.SetPolicy(5, 6, PolicyBind, 7, 2000), unix.EINVAL, "mmap: policy MPOL_BIND, nodes [7 2000], of 6 bytes at 5: 2000 is no node: ")
+	explained(t, "local", m.SetPolicy(5, 6, PolicyLocal, nodesOnline(t)[0]), unix.EINVAL, "MPOL_LOCAL, nodes [", "no such policy, or not with these nodes")
+	check(t, m.Close())
+	explained(t, "closed", m.SetPolicy(5, 6, 77), ErrClosed, "policy Policy(77), nodes [], of 6 bytes at 5: mapping is closed")
 }
