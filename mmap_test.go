@@ -698,9 +698,12 @@ func TestDescriptorZero(t *testing.T) {
 func TestSpecString(t *testing.T) {
 	for want, s := range map[string]Spec{
 		"zero Spec": {}, "7 anonymous bytes, near 0x5000": Anonymous(7).Near(0x5000), "7 secret bytes, at 0x5000": Secret(7).At(0x5000),
-		"file, shared, onto 0x5000, aligned to 4096":    Path("file").Shared().UnsafeOnto(0x5000).Align(4096),
+		"\"file\", shared, onto 0x5000, aligned to 4096": Path("file").Shared().UnsafeOnto(0x5000).Align(4096), "\"\"": Path(""),
 		"7 anonymous bytes, in huge pages, reserving 9": Anonymous(7).HugePages(0).Reserve(9), "7 bytes of descriptor 3 at offset 5": FD(3, 5, 7),
-		"7 bytes of a nil file at offset 5": File(nil, 5, 7),
+		"7 bytes of a nil file at offset 5": File(nil, 5, 7), "\"a\\nb\", shared, synchronous": Path("a\nb").Shared().Synchronous(),
+		"7 anonymous bytes, not charged, below 2 GiB, populated, locked": Anonymous(7).Low().NoReserve().Lock().Populate(),
+		"7 anonymous bytes, droppable, populated from the cache":         Anonymous(7).Droppable().PopulateCached(),
+		"7 secret bytes, reserving 9":                                    Secret(7).Lock().Reserve(9), "7 anonymous bytes, locked on fault": Anonymous(7).LockOnFault(),
 	} {
 		if got := s.String(); got != want {
 			t.Errorf("%q, want %q", got, want)

@@ -3,7 +3,6 @@
 package mmap
 
 import (
-	"fmt"
 	"math/bits"
 	"slices"
 
@@ -52,10 +51,11 @@ func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	case s.size > 0:
 		err = bindTo(s.addr, s.size, p, nodes)
 	}
-	if err == nil {
-		return s.end(nil, "", off, n)
+	s.end(nil, "", off, n)
+	if err != nil {
+		return named(err, "policy of %v at %d as %v, nodes %v", fail.Count(n), off, p, slices.Clone(nodes))
 	}
-	return s.end(err, fmt.Sprintf("policy %v, nodes %v,", p, slices.Clone(nodes)), off, n)
+	return nil
 }
 
 // bindTo gives pages a policy.

@@ -164,8 +164,8 @@ func TestNodesSparse(t *testing.T) {
 func TestSetPolicyNames(t *testing.T) {
 	nodesOnline(t)
 	m := mapped[Read](t, Anonymous(100))
-	explained(t, "bind", m.SetPolicy(5, 6, PolicyBind, 7, 2000), unix.EINVAL, "mmap: policy MPOL_BIND, nodes [7 2000], of 6 bytes at 5: 2000 is no node: ")
-	explained(t, "local", m.SetPolicy(5, 6, PolicyLocal, nodesOnline(t)[0]), unix.EINVAL, "MPOL_LOCAL, nodes [", "no such policy, or not with these nodes")
+	explained(t, "bind", m.SetPolicy(5, 6, PolicyBind, 7, 2000), unix.EINVAL, "mmap: policy of 6 bytes at 5 as MPOL_BIND, nodes [7 2000]: 2000 is no node: ")
+	explained(t, "local", m.SetPolicy(5, 6, PolicyLocal, nodesOnline(t)[0]), unix.EINVAL, "as MPOL_LOCAL, nodes [", "no such policy, or not with these nodes")
 	check(t, m.Close())
-	explained(t, "closed", m.SetPolicy(5, 6, 77), ErrClosed, "policy Policy(77), nodes [], of 6 bytes at 5: mapping is closed")
+	explained(t, "closed", m.SetPolicy(5, 6, 77), ErrClosed, "policy of 6 bytes at 5 as Policy(77), nodes []: mapping is closed")
 }

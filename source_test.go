@@ -3,6 +3,7 @@
 package mmap
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -108,7 +109,7 @@ func TestWhole(t *testing.T) {
 	check(t, err)
 	defer dir.Close()
 	_, err = Map[Read](Whole(dir))
-	explained(t, "directory", err, unix.EISDIR, "use the path of a file in it", "map all of "+dir.Name()+" as r--")
+	explained(t, "directory", err, unix.EISDIR, "use the path of a file in it", fmt.Sprintf("map all of %q as r--", dir.Name()))
 	zero, err := os.Open("/dev/zero")
 	check(t, err)
 	defer zero.Close()

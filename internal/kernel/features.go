@@ -91,12 +91,24 @@ func feature(names, since string, lacks func() error) Feature {
 // errors.ErrUnsupported. One that is forbidden is EPERM, and one that is not listed a bad
 // argument.
 func Probe(feature string) error {
-	for i := range Features {
-		if f := &Features[i]; slices.Contains(strings.Fields(f.Names), feature) {
-			return f.probe(feature)
+	if f := named(feature); f != nil {
+		err := f.probe(feature)
+		if no, ok := err.(*fail.Error); ok {
+			return fail.Named(no, "probe "+feature)
 		}
+		return err
 	}
 	return fail.Bad("probe "+feature, "no such feature")
+}
+
+// named returns the feature of a name, nil if there is none.
+func named(name string) *Feature {
+	for i := range Features {
+		if f := &Features[i]; slices.Contains(strings.Fields(f.Names), name) {
+			return f
+		}
+	}
+	return nil
 }
 
 // probe is Probe by one of the feature's names.
@@ -131,8 +143,11 @@ func (f *Feature) Forget() (restore func()) {
 // Blame returns err, or in its place that the kernel lacks the feature, or that it is
 // forbidden.
 func Blame(feature string, err error) error {
-	if err != nil {
-		why := Probe(feature)
+	if f := named(feature); f != nil && err != nil {
+		if err == unix.EPERM {
+			f.known.Store(unasked) // a filter may have come since
+		}
+		why := f.probe(feature)
 		if errors.Is(why, errors.ErrUnsupported) || err == unix.EPERM && errors.Is(why, err) {
 			return why
 		}
