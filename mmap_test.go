@@ -710,3 +710,23 @@ func TestSpecString(t *testing.T) {
 		}
 	}
 }
+
+// What does not fit is explained, also below 2 GiB and at the largest numbers.
+func TestNoRoom(t *testing.T) {
+	if runtime.GOARCH == "amd64" {
+		const below = "below 2 GiB"
+		explained(t, "reserve", second(Map[Read](Anonymous(1).Low().Reserve(3<<30))), unix.ENOMEM, "there is no room for 3221225472 bytes below 2 GiB")
+		explained(t, "align", second(Map[Read](Anonymous(1).Low().Align(2<<30))), unix.ENOMEM, "bytes "+below)
+	}
+	const none = "the address space has no room for "
+	explained(t, "size", second(Map[Read](Anonymous(math.MaxInt))), unix.ENOMEM, none)
+	explained(t, "capacity", second(Map[Read](Anonymous(1).Reserve(math.MaxInt))), unix.ENOMEM, none)
+	m := mapped[Read](t, Anonymous(1))
+	explained(t, "resize", second(Resize(m, math.MaxInt)), unix.ENOMEM, none)
+	for _, s := range []Spec{Anonymous(1).At(^(pageSize - 1)), Anonymous(1).UnsafeOnto(^(pageSize - 1))} {
+		explained(t, "end", second(Map[Read](s)), unix.ENOMEM, "past the end of the address space")
+	}
+	near := must(Map[Read](Anonymous(1).Near(^uintptr(0))))
+	check(t, near.Close())
+	explained(t, "over", second(Over[Read](m, Anonymous(2))), unix.EINVAL, fmt.Sprintf("map 2 anonymous bytes over the mapping at %#x as r--: the size is 2", m.Addr()))
+}

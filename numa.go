@@ -3,6 +3,7 @@
 package mmap
 
 import (
+	"fmt"
 	"math/bits"
 	"slices"
 
@@ -44,31 +45,24 @@ func (p Policy) String() string { return nameIn(policyNames[:], "Policy", int(p)
 // PolicyPreferred takes the lowest node, and without nodes does what PolicyLocal does. If
 // the kernel refuses a part of the range, the pages before that part have the policy.
 func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
-	s, err := m.span(off, n, false)
-	switch {
-	case err == nil && !isInt32(int(p)):
-		err = fail.Bad("", "%d is no policy", int(p))
-	case s.size > 0:
-		err = bindTo(s.addr, s.size, p, nodes)
+	if !isInt32(int(p)) {
+		return fail.Bad(fmt.Sprintf("policy of %v at %d", fail.Count(n), off), "%d is no policy", int(p))
 	}
-	s.end(nil, "", off, n)
-	if err != nil {
-		return named(err, "policy of %v at %d as %v, nodes %v", fail.Count(n), off, p, slices.Clone(nodes))
-	}
-	return nil
-}
-
-// bindTo gives pages a policy.
-func bindTo(addr, size uintptr, p Policy, nodes []int) error {
 	var mask [1024 / bits.UintSize]uintptr // the largest configuration of Linux has 1024 nodes
-	for _, node := range nodes {
-		if node < 0 || node >= len(mask)*bits.UintSize {
-			return fail.Bad("", "%d is no node", node)
+	return m.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
+		for _, node := range nodes {
+			if node < 0 || node >= len(mask)*bits.UintSize {
+				return fail.Bad("", "%v: %d is no node", p, node)
+			}
+			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
 		}
-		mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
-	}
-	err := kernel.Blame("mbind", sys.Mbind(addr, size, int(p), mask[:]))
-	return whyNot(err, p.String(), "no such policy, or not with these nodes")
+		err := sys.Mbind(addr, size, int(p), mask[:])
+		if err == nil {
+			return nil
+		}
+		hint := fmt.Sprintf("no policy %v, or not with the nodes %v", p, slices.Clone(nodes))
+		return whyNot(kernel.Blame("mbind", err), p.String(), hint)
+	})
 }
 
 // Nodes returns the NUMA node of each of the pages that hold n bytes at off; move_pages(2).

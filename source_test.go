@@ -171,3 +171,16 @@ func TestFilePageSize(t *testing.T) {
 	look("hugetlbfs", f, offsets, 1)
 	look("hugetlbfs", f, offsets, huge-1)
 }
+
+// What has no pages is named, with what to map instead.
+func TestNoPages(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	check(t, err)
+	defer dir.Close()
+	explained(t, "directory", second(Map[Read](File(dir, 0, 10))), unix.ENODEV, "it is a directory: map a file in it")
+	r, w, err := os.Pipe()
+	check(t, err)
+	defer r.Close()
+	defer w.Close()
+	explained(t, "pipe", second(Map[Read](File(r, 0, 10))), unix.ENODEV, "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd")
+}
