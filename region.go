@@ -227,7 +227,8 @@ func (t ticket) acquire(besides latch.State) error {
 }
 
 func errTracked() error {
-	return fail.Hint(ErrBusy, "it has a Tracker, which must be closed first, or a pager, which lasts as long as the mapping")
+	const hint = "it has a Tracker, which must be closed first, or a pager, which lasts as long as the mapping"
+	return fail.Hint(ErrBusy, hint)
 }
 
 // acquireToChange is acquire for a transition that changes pages.
