@@ -309,7 +309,7 @@ func TestAddSeals(t *testing.T) {
 	m := mapped[ReadWrite](t, File(f, 0, pg).Shared())
 	check(t, second(m.WriteAt([]byte("final"), 0)))
 	err = AddSeals(f, SealWrite)
-	if wants(t, "while it can be written", err, unix.EBUSY); !strings.Contains(fmt.Sprint(err), "add seals F_SEAL_WRITE: ") {
+	if wants(t, "while it can be written", err, unix.EBUSY); !strings.Contains(fmt.Sprint(err), "add seals F_SEAL_WRITE to \"memfd:contents\": ") {
 		t.Error(err)
 	}
 	check(t, m.Close())
@@ -382,7 +382,7 @@ func TestMemfdNoexec(t *testing.T) {
 		return
 	}
 	if err := os.WriteFile("/proc/sys/vm/memfd_noexec", []byte("2"), 0); err != nil {
-		t.Skip("vm.memfd_noexec needs Linux 6.3: ", err)
+		t.Skip("setting vm.memfd_noexec needs Linux 6.3 and root: ", err)
 	}
 	explained(t, "memfd", second(Memfd("x", 10, 0)), unix.EACCES, "vm.memfd_noexec is 2: use SealExec")
 	f, err := Memfd("x", 10, SealExec)
