@@ -143,7 +143,10 @@ func (f *Feature) Forget() (restore func()) {
 // Blame returns err, or in its place that the kernel lacks the feature, or that it is
 // forbidden.
 func Blame(feature string, err error) error {
-	if f := named(feature); f != nil && err != nil {
+	if err == nil {
+		return nil
+	}
+	if f := named(feature); f != nil {
 		if err == unix.EPERM {
 			f.known.Store(unasked) // a filter may have come since
 		}
