@@ -69,10 +69,8 @@ func (r *region) attach(a *attachment, features uint64, name string, begin func(
 		if err != nil {
 			unix.Close(a.fd)
 		}
-	} else if err = kernel.Blame(name, err); err == unix.EPERM {
-		const hint = "userfaultfd(2) is forbidden here, as by the seccomp filter of a container, " +
-			"or before Linux 5.11 by vm.unprivileged_userfaultfd"
-		err = fail.Hint(err, hint)
+	} else {
+		err = kernel.Blame(name, err)
 	}
 	if err == nil {
 		more.attached.Store(a)

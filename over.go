@@ -29,7 +29,8 @@ func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 }
 
 func (t ticket) over(s Spec, p Prot, known bool) (next ticket, err error) {
-	name := func(err error) error { return named(err, "map %v over as %v", s, p) }
+	addr := Mapping{t}.Addr()
+	name := func(err error) error { return named(err, "map %v over the mapping at %#x as %v", s, addr, p) }
 	err = t.exchange(s, p, Mapping{t}.Cap(), (*region).allPages, func(f func(r *region) error) error {
 		next, err = t.transit(known, f, name)
 		return err

@@ -31,7 +31,7 @@ func (t ticket) protect(p Prot, known bool) (ticket, error) {
 	// mispredicted branch.
 	if size := r.Data(); size > 0 {
 		if err = sys.Mprotect(r.Base, size, int(p)); err != nil {
-			return ticket{}, t.fallBack(named(r.revert(0, size, err), "protect as %v", p), known)
+			return ticket{}, t.fallBack(named(r.revert(0, size, p, err), "protect as %v", p), known)
 		}
 	}
 	r.setProt(0, r.Data(), p) // also of no pages: Grow will add some
@@ -95,15 +95,16 @@ func (t ticket) assert(p Prot) (ticket, error) {
 	return t.pass(), nil
 }
 
-// revert undoes what an mprotect(2) of the pages [start, end) did that failed with
+// revert undoes what an mprotect(2) of the pages [start, end) as p did that failed with
 // err, and returns the error.
-func (r *region) revert(start, end uintptr, err error) error {
+func (r *region) revert(start, end uintptr, p Prot, err error) error {
 	// Over several kernel areas it can fail with the first ones changed. There is a
 	// way back, unless the kernel has run out of areas or, with PR_SET_MDWE, does
 	// not give execute permission again.
 	if back := r.restore(start, end); back != nil {
 		return r.stopped(err, back)
 	}
+	err = kernel.DeniedChange(r.Base+start, end-start, perms.Prot(p), err)
 	err = kernel.Undivided(r.Base+start, end-start, err)
 	return kernel.Scarce(err, kernel.Demand{Data: end - start, Charged: end - start})
 }

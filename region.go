@@ -228,7 +228,10 @@ func (t ticket) acquire(besides latch.State) error {
 	return err
 }
 
-func errTracked() error { return fail.Hint(ErrBusy, "its Tracker or pager must be closed first") }
+func errTracked() error {
+	const hint = "it has a Tracker, which must be closed first, or a pager, which lasts as long as the mapping"
+	return fail.Hint(ErrBusy, hint)
+}
 
 // acquireToChange is acquire for a transition that changes pages.
 func (t ticket) acquireToChange() error {
@@ -287,8 +290,8 @@ func (m Mapping) Close() error {
 }
 
 // Release gives the page range up without unmapping it, and returns it: whole pages, the
-// reserve included. It is a transition: m then returns ErrMoved. The pages belong to
-// whoever has the address, such as [UnsafeAdopt].
+// reserve included. It is a transition: m then returns ErrMoved. From then on
+// the caller has to see to it that they are unmapped, by munmap(2) or after [UnsafeAdopt].
 func (m Mapping) Release() (addr uintptr, size int, err error) {
 	if err := m.acquire(0); err != nil {
 		return 0, 0, named(err, "release")

@@ -500,7 +500,7 @@ func operations(t testing.TB) (ops []operation) {
 	for i := range kernel.Features {
 		f := &kernel.Features[i]
 		name := strings.Fields(f.Names)[0]
-		add("probe "+name, "", func(b *bed) func() error {
+		add("probe "+name, "probe "+name, func(b *bed) func() error {
 			b.after = append(b.after, f.Forget())
 			return func() error {
 				if err := Probe(name); !errors.Is(err, errors.ErrUnsupported) {

@@ -83,7 +83,7 @@ func (r *region) open(start, end uintptr, l place.Locking) error {
 		if err == unix.EPERM && Prot(k.Prot)&ProtExec == 0 {
 			return ErrSealed // by Seal meanwhile, or by somebody else; what is executable filters refuse, too
 		}
-		return kernel.Scarce(err, kernel.Demand{Data: size, Charged: size})
+		return kernel.Scarce(kernel.DeniedExec(k.Prot, err), kernel.Demand{Data: size, Charged: size})
 	}
 	err := faulted(l.Of(k).Apply(place.Stretch{Addr: at, Size: size, Kind: k}), 0, r.addr.Load())
 	if err == nil {
@@ -115,8 +115,8 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) err
 	return faulted(kernel.Scarce(err, kernel.Demand{}), 0, r.addr.Load())
 }
 
-// Resize makes the mapping size bytes long, and may move it; mremap(2). It is a transition:
-// it consumes m and returns the new handle. On failure it returns m, so that
+// Resize makes the mapping size bytes long, and may move it; MREMAP_MAYMOVE of mremap(2). It
+// is a transition: it consumes m and returns the new handle. On failure it returns m, so that
 //
 //	m, err = mmap.Resize(m, n)
 //
@@ -172,7 +172,7 @@ func (r *region) resize(size int) error {
 		want = min(r.PageEnd(off), data) // the last page holds more than its bytes
 	default:
 		if _, fits := kernel.Round(off+r.Largest(), r.Largest()); !fits {
-			return unix.ENOMEM
+			return fail.Hint(unix.ENOMEM, "the address space has no room for %d bytes", off)
 		}
 		if want = max(r.Rounded(off, grown.Granule), data); want > data && r.Rounded(off, r.Plain().Granule) <= r.Size {
 			grown = r.At(data) // from the reserve
@@ -265,9 +265,9 @@ func (r *region) relocate(size, to, want uintptr) (uintptr, error) {
 	return to, err
 }
 
-// Move moves the mapping, and its reserve, so that its first byte is at addr; mremap(2). It
-// is a transition: it consumes m and returns the new handle. On failure it returns m, as
-// [Resize] does.
+// Move moves the mapping, and its reserve, so that its first byte is at addr; MREMAP_FIXED of
+// mremap(2), which here replaces nothing. It is a transition: it consumes m and returns the
+// new handle. On failure it returns m, as [Resize] does.
 //
 // Nothing may be mapped in the new range: otherwise the error matches EEXIST and
 // [os.ErrExist], as with [Spec.At]. addr must equal the old address modulo the page size.

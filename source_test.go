@@ -3,6 +3,7 @@
 package mmap
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -108,7 +109,7 @@ func TestWhole(t *testing.T) {
 	check(t, err)
 	defer dir.Close()
 	_, err = Map[Read](Whole(dir))
-	explained(t, "directory", err, unix.EISDIR, "use the path of a file in it", "map all of "+dir.Name()+" as r--")
+	explained(t, "directory", err, unix.EISDIR, "use the path of a file in it", fmt.Sprintf("map all of %q as r--", dir.Name()))
 	zero, err := os.Open("/dev/zero")
 	check(t, err)
 	defer zero.Close()
@@ -191,4 +192,17 @@ func TestPathBecomesFIFO(t *testing.T) {
 	if wants(t, "a pipe", err, unix.ENODEV); <-waits {
 		t.Error("it waits")
 	}
+}
+
+// What has no pages is named, with what to map instead.
+func TestNoPages(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	check(t, err)
+	defer dir.Close()
+	explained(t, "directory", second(Map[Read](File(dir, 0, 10))), unix.ENODEV, "it is a directory: map a file in it")
+	r, w, err := os.Pipe()
+	check(t, err)
+	defer r.Close()
+	defer w.Close()
+	explained(t, "pipe", second(Map[Read](File(r, 0, 10))), unix.ENODEV, "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd")
 }

@@ -32,7 +32,8 @@ func (u Unknown) ReadAt(p []byte, off int64) (int, error) { return u.transfer(p,
 // WriteAt copies p into the mapping at off, as [io.WriterAt] says. The copy stops at the
 // first page that cannot be written, with the count and ErrPermission. What does not fit
 // in the mapping is left out, and the error matches [io.ErrShortWrite]. A fault is a
-// [*FaultError] with the offset where the copy stopped; no byte beyond it was changed.
+// [*FaultError] with the offset where the copy stopped; no byte beyond it was changed. A
+// negative offset is a bad argument.
 func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
 	return u.transfer(p, off, ProtWrite, true)
 }
@@ -137,7 +138,7 @@ func (r *region) protect(off, n int, p Prot) error {
 	}
 	if start != end {
 		if err = sys.Mprotect(r.Base+start, end-start, int(p)); err != nil {
-			return r.revert(start, end, err)
+			return r.revert(start, end, p, err)
 		}
 	}
 	r.setProt(start, end, p)

@@ -38,6 +38,10 @@ func (f *Fault) Error() string { return fmt.Sprintf("the page of %#x cannot be b
 
 func errDroppable() error { return fail.Bad("", "droppable memory cannot be locked") }
 
+func errSecret() error {
+	return fail.Hint(fail.Unsupported(unix.EINVAL), "secret memory is locked already")
+}
+
 // Accessible are the permissions of which a page needs one to be faulted in.
 const Accessible = perms.Read | perms.Write
 
@@ -108,7 +112,7 @@ func (l Locking) mark(parts []Stretch, later bool) error {
 		for _, part := range parts { // a page of each tells
 			e := Stretch{part.Addr, min(part.Size, part.Granule), part.Kind}.Populate(part.populating())
 			if why == nil && errors.Is(e, errors.ErrUnsupported) {
-				why = e // of devices mlock(2) does not fail, so this is secret memory
+				why = errSecret() // of devices mlock(2) does not fail
 			}
 		}
 		return cmp.Or(why, err)
@@ -208,8 +212,10 @@ func FaultIn(parts []Stretch) error {
 			err = nil
 			unread := kernel.Survey(part.Addr, part.Addr+part.Size, func(a kernel.Area) bool {
 				err = Stretch{a.Start, a.End - a.Start, part.Kind}.Populate(part.populating())
-				if errors.Is(err, errors.ErrUnsupported) && !IsLocked(a.Start, a.End-a.Start) {
-					err = nil // a device; secret memory is locked
+				if errors.Is(err, errors.ErrUnsupported) {
+					if err = nil; IsLocked(a.Start, a.End-a.Start) { // or it is a device
+						err = errSecret()
+					}
 				}
 				return err == nil
 			})
