@@ -130,7 +130,7 @@ func newRegion(addr, length, capacity uintptr, pages perms.Pages) ticket {
 	if w := birth.Watching.Load(); w != nil {
 		r.mark(w.Born() << birthShift)
 	}
-	r.track()
+	r.enroll()
 	return ticket{r: r}
 }
 
@@ -179,7 +179,7 @@ func (r *region) Unmap() bool {
 		return false
 	}
 	r.detach(true)
-	r.untrack(false)
+	r.dismiss(false)
 	return true
 }
 
@@ -253,7 +253,7 @@ func (t ticket) pass() ticket { return ticket{t.r, t.r.Pass(t.state)} }
 // resign ends a transition that gave the range away: the ticket is consumed,
 // and the region owns nothing.
 func (t ticket) resign() {
-	t.r.untrack(false)
+	t.r.dismiss(false)
 	t.r.Resign(t.state)
 }
 

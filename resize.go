@@ -46,7 +46,7 @@ func (r *region) grow(size int) error {
 	data, end := r.Data(), r.Rounded(r.offset(size), r.Plain().Granule)
 	if end <= data {
 		end = data
-	} else if err := r.open(data, end, r.lock()); err != nil {
+	} else if err := r.openRoom(data, end, r.lock()); err != nil {
 		return err
 	}
 	// Only this is in the way of those who ask which pages there are.
@@ -70,14 +70,14 @@ func (t ticket) pinned(f func(r *region) error) error {
 	return f(t.r)
 }
 
-// open makes pages [start, end) of the reserve accessible, and locks them.
-func (r *region) open(start, end uintptr, l place.Locking) error {
+// openRoom makes pages [start, end) of the reserve accessible, and locks them.
+func (r *region) openRoom(start, end uintptr, l place.Locking) error {
 	if r.is(isSealed) {
 		return ErrSealed
 	}
 	k, at, size := r.At(start), r.Base+start, end-start
 	if k.Flags&unix.MAP_HUGETLB != 0 {
-		return r.openHuge(start, end, k, l)
+		return r.openHugeRoom(start, end, k, l)
 	}
 	if err := sys.Mprotect(at, size, int(k.Prot)); err != nil {
 		if err == unix.EPERM && Prot(k.Prot)&ProtExec == 0 {
@@ -98,9 +98,9 @@ func (r *region) open(start, end uintptr, l place.Locking) error {
 	return err
 }
 
-// openHuge puts huge pages in the place of reserve, which is ordinary address
+// openHugeRoom puts huge pages in the place of reserve, which is ordinary address
 // space.
-func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) error {
+func (r *region) openHugeRoom(start, end uintptr, k perms.Kind, l place.Locking) error {
 	b := place.Backing{FD: -1, Granule: k.Granule, Flags: int(k.Flags)}
 	err := place.Wish{Lock: l}.Stage(b, end-start, r.Base+start, k.Prot)
 	if err != nil {
@@ -127,7 +127,7 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) err
 // source, such as the empty side of a Split. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
 	old := m.Len()
-	m, err := change(m, func(r *region) error { return r.resize(size) },
+	m, err := transitAs(m, func(r *region) error { return r.resize(size) },
 		func(err error) error { return named(err, "resize to %v", fail.Count(size)) })
 	if err == nil && size > old {
 		m.inside().faultInLocked(old, size)
@@ -146,8 +146,8 @@ func (t ticket) faultInLocked(off, end int) {
 	})
 }
 
-// change runs a transition that keeps the type, and the handle if it fails.
-func change[M Handle](m M, f func(r *region) error, name func(err error) error) (M, error) {
+// transitAs runs a transition that keeps the type, and the handle if it fails.
+func transitAs[M Handle](m M, f func(r *region) error, name func(err error) error) (M, error) {
 	_, known := m.known()
 	t, err := m.inside().transit(known, f, name)
 	if err != nil {
@@ -204,7 +204,7 @@ func (r *region) repage(data, want uintptr) error {
 			return kernel.Undivided(r.Base+want, r.Size-want, kernel.Scarce(err, kernel.Demand{}))
 		}
 	case want <= r.Size:
-		if err := r.open(data, want, r.lock().Later()); err != nil {
+		if err := r.openRoom(data, want, r.lock().Later()); err != nil {
 			return err
 		}
 		leftover.Abandon(r.Base+want, r.Size-want)
@@ -272,7 +272,7 @@ func (r *region) relocate(size, to, want uintptr) (uintptr, error) {
 // Nothing may be mapped in the new range: otherwise the error matches EEXIST and
 // [os.ErrExist], as with [Spec.At]. addr must equal the old address modulo the page size.
 func Move[M Handle](m M, addr uintptr) (M, error) {
-	return change(m, func(r *region) error { return r.moveTo(addr) },
+	return transitAs(m, func(r *region) error { return r.moveTo(addr) },
 		func(err error) error { return named(err, "move to %#x", addr) })
 }
 
