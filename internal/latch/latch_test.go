@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A counted memory counts how often it is taken down.
@@ -232,6 +233,36 @@ func TestGoroutinesHaveLinesOfTheirOwn(t *testing.T) {
 			t.Errorf("the stack at %#x has two lines", hint)
 		}
 	}
+}
+
+// Readers that always overlap are drained by a round that is longer than they are.
+func TestRoundsBecomeLonger(t *testing.T) {
+	l, m := new(Latch), new(counted)
+	var readers sync.WaitGroup
+	for i := range 2 {
+		readers.Go(func() {
+			time.Sleep(time.Duration(i) * 10 * time.Millisecond)
+			for {
+				line, a := l.Pin(0, 0, uintptr(i)<<11, m)
+				if a != OK {
+					return
+				}
+				time.Sleep(20 * time.Millisecond)
+				l.Unpin(line, m)
+			}
+		})
+	}
+	time.Sleep(30 * time.Millisecond)
+	late := func(cancel func()) (stop func() bool) { return time.AfterFunc(20*time.Second, cancel).Stop }
+	a := l.Drain(0, late, func() (again bool) {
+		is(t, "acquire", l.Acquire(0, 0), OK)
+		l.Pass(0)
+		return false
+	})
+	if is(t, "drain", a, OK); a != OK {
+		l.Close(0, m)
+	}
+	readers.Wait()
 }
 
 // There are lines enough for the processors, up to a limit.
