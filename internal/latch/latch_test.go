@@ -4,6 +4,7 @@ package latch
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os/exec"
 	"runtime"
 	"sync"
@@ -239,15 +240,14 @@ func TestGoroutinesHaveLinesOfTheirOwn(t *testing.T) {
 func TestRoundsBecomeLonger(t *testing.T) {
 	l, m := new(Latch), new(counted)
 	var readers sync.WaitGroup
-	for i := range 2 {
+	for i := range 10 {
 		readers.Go(func() {
-			time.Sleep(time.Duration(i) * 10 * time.Millisecond)
 			for {
 				line, a := l.Pin(0, 0, uintptr(i)<<11, m)
 				if a != OK {
 					return
 				}
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(time.Duration(10+rand.IntN(20)) * time.Millisecond)
 				l.Unpin(line, m)
 			}
 		})
