@@ -240,7 +240,7 @@ func TestGoroutinesHaveLinesOfTheirOwn(t *testing.T) {
 func TestRoundsBecomeLonger(t *testing.T) {
 	l, m := new(Latch), new(counted)
 	var readers sync.WaitGroup
-	for i := range 10 {
+	for i := range 20 {
 		readers.Go(func() {
 			for {
 				line, a := l.Pin(0, 0, uintptr(i)<<11, m)
@@ -253,7 +253,7 @@ func TestRoundsBecomeLonger(t *testing.T) {
 		})
 	}
 	time.Sleep(30 * time.Millisecond)
-	late := func(cancel func()) (stop func() bool) { return time.AfterFunc(20*time.Second, cancel).Stop }
+	late := func(cancel func()) (stop func() bool) { return time.AfterFunc(10*time.Second, cancel).Stop }
 	a := l.Drain(0, late, func() (again bool) {
 		is(t, "acquire", l.Acquire(0, 0), OK)
 		l.Pass(0)
