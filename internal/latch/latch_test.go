@@ -247,7 +247,7 @@ func TestRoundsBecomeLonger(t *testing.T) {
 				if a != OK {
 					return
 				}
-				time.Sleep(time.Duration(10+rand.IntN(20)) * time.Millisecond)
+				time.Sleep(time.Duration(50+rand.IntN(100)) * time.Millisecond)
 				l.Unpin(line, m)
 			}
 		})
