@@ -2,7 +2,6 @@ package mmapvet_test
 
 import (
 	"maps"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -84,16 +83,6 @@ func TestComments(t *testing.T) {
 // transition in a method of the lender, the other a pin in a struct that another function made.
 func TestSecondSet(t *testing.T) {
 	analysistest.Run(t, data(t), reporter(t), "./second/store", "./second/app")
-}
-
-// TestProofs: what is reported in the data happens at run time. The error or the fault is that
-// which the message predicts.
-func TestProofs(t *testing.T) {
-	cmd := exec.Command("go", "test", "-count=1", "./...")
-	cmd.Dir = data(t)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
 }
 
 // TestBlindSpots: what docs/mmapvet.md says is not seen is not reported.
