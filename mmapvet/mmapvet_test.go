@@ -2,8 +2,10 @@ package mmapvet_test
 
 import (
 	"maps"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -88,4 +90,20 @@ func TestSecondSet(t *testing.T) {
 // TestBlindSpots: what docs/mmapvet.md says is not seen is not reported.
 func TestBlindSpots(t *testing.T) {
 	analysistest.Run(t, data(t), reporter(t), "./blind")
+}
+
+// TestBehindC is that of cgo.
+func TestBehindC(t *testing.T) {
+	out, err := exec.Command("go", "env", "CGO_ENABLED", "CC").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	enabled, compiler, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if enabled != "1" {
+		t.Skip("cgo is not enabled")
+	}
+	if _, err := exec.LookPath(compiler); err != nil {
+		t.Skip("cgo needs a C compiler: ", err)
+	}
+	analysistest.Run(t, data(t), reporter(t), "./blind/cgo")
 }

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap"
+
+	"data/blind/others"
 )
 
 type viewer interface {
@@ -38,6 +40,21 @@ func byFunctionValue(m mmap.Read, use func(mmap.Read) error) error {
 	}
 	defer none.Close()
 	return use(m)
+}
+
+var settings = map[string]any{}
+
+func set(name string, v any) { settings[name] = v }
+
+// A handle behind any.
+func behindAny(m mmap.Read) error {
+	set("m", m)
+	none, err := mmap.Protect[mmap.None](m)
+	if err != nil {
+		return err
+	}
+	defer none.Close()
+	return settings["m"].(mmap.Read).Sync(0, 1)
 }
 
 // Reflection.
@@ -125,4 +142,38 @@ func (h *holder) freeze() error {
 // A transition in a method, within a view by another method.
 func byMethods(h *holder) error {
 	return h.View(func(b []byte) error { return h.freeze() })
+}
+
+// Code of others that keeps the memory of a view.
+func keptByOthers(m mmap.Read) (byte, error) {
+	err := m.View(func(b []byte) error {
+		others.Keep(b[:1])
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	m.Close()
+	return others.Last()[0], nil
+}
+
+// The same with the bytes of a pin.
+func pinnedForOthers(m mmap.Read) (byte, error) {
+	pin, err := m.Pin()
+	if err != nil {
+		return 0, err
+	}
+	others.Keep(pin.Bytes())
+	pin.Unpin()
+	return others.Last()[0], nil
+}
+
+// Code of others that keeps a mapping, and closes it never.
+func heldByOthers(name string) error {
+	m, err := mmap.Map[mmap.Read](mmap.Path(name))
+	if err != nil {
+		return err
+	}
+	others.Hold(m)
+	return m.Prefault(0, m.Len())
 }

@@ -28,12 +28,11 @@ func TestProof(t *testing.T) {
 			return func() { sink = (<-ch)[0] }
 		},
 	} {
-		m := proof.Text(t, 0, "a line\n")
-		touch := f(m)
-		m.Close()
-		if !proof.Faults(touch) {
-			t.Errorf("%s: no fault", name)
-		}
+		proof.Gone(t, name, func() func() {
+			m := proof.Text(t, 0, "a line\n")
+			defer m.Close()
+			return f(m)
+		})
 	}
 	rw := proof.Mapped[mmap.ReadWrite](t, os.Getpagesize())
 	if more := proof.Left(func() { oldHandle(rw, 3*os.Getpagesize()) }); more != 0 || rw.Len() != 0 {

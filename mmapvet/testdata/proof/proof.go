@@ -97,9 +97,23 @@ func Faults(f func()) (is bool) {
 	return false
 }
 
-// Left returns how many more mappings there are after f. None is collected meanwhile.
+// Gone looks whether it is a fault to touch what f returns, whose mapping f has closed. Now and
+// then something else is mapped at that place before it is touched, so it is tried again.
+func Gone(t *testing.T, name string, f func() (touch func())) {
+	t.Helper()
+	for range 20 {
+		if Faults(f()) {
+			return
+		}
+	}
+	t.Errorf("%s: no fault", name)
+}
+
+// The proofs count mappings that nobody closes, so none may be collected meanwhile.
+func init() { debug.SetGCPercent(-1) }
+
+// Left returns how many more mappings there are after f.
 func Left(f func()) int {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	before := mmap.ReadStats().Mappings
 	f()
 	return mmap.ReadStats().Mappings - before

@@ -28,12 +28,12 @@ func TestIndex(t *testing.T) {
 		"CacheHead":    {(*Index).CacheHead, func(ix *Index) { sink = cached(ix, "head")[0] }},
 		"CacheAll":     {(*Index).CacheAll, func(ix *Index) { sink = cached(ix, "")[0] }},
 	} {
-		ix := &Index{m: proof.Text(t, 0, content), raw: map[string][]byte{}}
-		f.load(ix) // LoadRaw fails at the end of the text
-		ix.Close()
-		if !proof.Faults(func() { f.touch(ix) }) {
-			t.Errorf("%s: no fault", name)
-		}
+		proof.Gone(t, name, func() func() {
+			ix := &Index{m: proof.Text(t, 0, content), raw: map[string][]byte{}}
+			defer ix.Close()
+			f.load(ix) // LoadRaw fails at the end of the text
+			return func() { f.touch(ix) }
+		})
 	}
 }
 
@@ -63,12 +63,11 @@ func TestKept(t *testing.T) {
 			return func() { v, _ := shared.Load("m"); sink = v.([]byte)[0] }
 		},
 	} {
-		m := proof.Text(t, 0, content)
-		touch := f(m)
-		m.Close()
-		if !proof.Faults(touch) {
-			t.Errorf("%s: no fault", name)
-		}
+		proof.Gone(t, name, func() func() {
+			m := proof.Text(t, 0, content)
+			defer m.Close()
+			return f(m)
+		})
 	}
 }
 
@@ -86,15 +85,14 @@ func TestRecords(t *testing.T) {
 			return func() { sink = all[0][0] }
 		},
 	} {
-		db, err := store.OpenDB(proof.File(t, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		touch := f(db)
-		db.Close()
-		if !proof.Faults(touch) {
-			t.Errorf("%s: no fault", name)
-		}
+		proof.Gone(t, name, func() func() {
+			db, err := store.OpenDB(proof.File(t, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer db.Close()
+			return f(db)
+		})
 	}
 }
 

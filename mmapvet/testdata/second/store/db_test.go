@@ -31,14 +31,15 @@ func TestBytes(t *testing.T) {
 	} {
 		text := []byte(record)
 		text[0] = byte(len(record))
-		db := database(t, string(text))
-		b, err := get(db)
-		if err != nil || db.Close() != nil || len(b) == 0 {
-			t.Fatal(name, b, err)
-		}
-		if !proof.Faults(func() { sink = b[0] }) {
-			t.Errorf("%s: no fault", name)
-		}
+		proof.Gone(t, name, func() func() {
+			db := database(t, string(text))
+			defer db.Close()
+			b, err := get(db)
+			if err != nil || len(b) == 0 {
+				t.Fatal(name, b, err)
+			}
+			return func() { sink = b[0] }
+		})
 	}
 }
 

@@ -30,26 +30,27 @@ func TestKept(t *testing.T) {
 			return func() { LastHeader() }
 		},
 	} {
-		m := proof.Text(t, 0, "a text that is no record, for its length is not")
-		touch := f(m)
-		m.Close()
-		if !proof.Faults(touch) {
-			t.Errorf("%s: no fault", name)
-		}
+		proof.Gone(t, name, func() func() {
+			m := proof.Text(t, 0, "a text that is no record, for its length is not")
+			defer m.Close()
+			return f(m)
+		})
 	}
-	b, err := Contents(proof.File(t, record))
-	if err != nil || !proof.Faults(func() { sink = b[0] }) {
-		t.Error("Contents: no fault", err)
-	}
+	file := proof.File(t, record)
+	proof.Gone(t, "Contents", func() func() {
+		b, _ := Contents(file)
+		return func() { sink = b[0] }
+	})
 }
 
 // TestExpires: the timer's goroutine ends the program.
 func TestExpires(t *testing.T) {
 	proof.Crashes(t, "ExpireLater", func() {
-		m := proof.Text(t, 0, "key")
-		if new(LRU).ExpireLater(m, 0, 3, 100*time.Millisecond) == nil {
+		for range 1000 {
+			m := proof.Text(t, 0, "key")
+			new(LRU).ExpireLater(m, 0, 3, time.Millisecond)
 			m.Close()
 		}
-		time.Sleep(10 * time.Second)
+		time.Sleep(2 * time.Second)
 	})
 }
