@@ -3,7 +3,6 @@ package mmapvet
 import (
 	"go/token"
 	"go/types"
-	"maps"
 	"slices"
 	"strings"
 
@@ -172,7 +171,7 @@ func (w *walk) call(st *state, c *site) []outcome {
 			c.args[0] = unwrapped(c.args[0])
 			return w.library(st, c, e, obj.Name())
 		}
-		if _, pinned := st.pins[unwrapped(c.args[0])]; pinned && obj.Name() == "Unpin" {
+		if _, pinned := st.pins.lookup(unwrapped(c.args[0])); pinned && obj.Name() == "Unpin" {
 			c.args[0] = unwrapped(c.args[0])
 			return w.library(st, c, library["Pin.Unpin"], "Unpin")
 		}
@@ -229,10 +228,10 @@ func (w *walk) callLiteral(st *state, c *site, f *term, args []*term) []outcome 
 		if i < len(args) {
 			v = args[i]
 		}
-		st.regs[p] = v
+		st.regs.set(w.register(p), v)
 	}
 	for i, p := range fn.FreeVars {
-		st.regs[p] = f.args[i]
+		st.regs.set(w.register(p), f.args[i])
 	}
 	return w.run(fn, st, func(st *state, in *ssa.Return, v *term) {
 		w.returnAt[v] = in.Pos()
@@ -258,7 +257,7 @@ func (w *walk) callUnknown(st *state, c *site, obj *types.Func) []outcome {
 	}
 	for i, a := range c.args {
 		if isErrorType(c.argType(i)) {
-			if f, ok := st.facts[w.isNil(a)]; ok && !f.truth {
+			if f, ok := st.facts.lookup(w.isNil(a)); ok && !f.truth {
 				if _, asked := f.by.(*ssa.If); !asked && obj != nil {
 					return nil // as far as anybody knows it does not return with an error
 				}
@@ -299,7 +298,6 @@ func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {
 		var again []*state
 		for _, s := range states {
 			for _, o := range w.callLiteral(s, c, c.args[0], element(s)) {
-				o.st.regs = maps.Clone(o.st.regs)
 				if more, known := o.result.truth(); known && !more {
 					ends = append(ends, outcome{o.st, w.zero})
 					continue

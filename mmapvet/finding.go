@@ -83,7 +83,7 @@ func (w *walk) comparesArgs(st *state, c *site) {
 		case v.op == opResult || v.op == opStruct:
 			errs = append(errs, v)
 		case v.op == opAlloc && depth < 2:
-			for a, cl := range st.mem {
+			for a, cl := range st.mem.all() {
 				if a.base() == v {
 					look(cl.v, depth+1)
 				}

@@ -20,8 +20,10 @@ func (w *walk) value(st *state, v ssa.Value) *term {
 		return w.make(term{op: opGlobal, site: v})
 	case *ssa.Function:
 		return w.make(term{op: opFunc, site: v})
+	case *ssa.Builtin:
+		return w.none
 	}
-	if t := st.regs[v]; t != nil {
+	if t := st.regs.get(w.register(v)); t != nil {
 		return t
 	}
 	if p, ok := v.(*ssa.FreeVar); ok {
@@ -43,43 +45,37 @@ func (w *walk) zeroOf(t types.Type) *term {
 	return w.zero
 }
 
-// instruction runs one instruction, which can split the path, or end it.
-func (w *walk) instruction(f *frame, st *state, in ssa.Instruction) []*state {
-	only := []*state{st}
+// instruction runs one instruction, which can split the path, or end it: it adds to after the
+// states in which the path goes on.
+func (w *walk) instruction(f *frame, st *state, in ssa.Instruction, after []*state) []*state {
 	switch in := in.(type) {
 	case *ssa.Call:
-		var after []*state
 		for _, o := range w.call(st, w.siteOf(st, in)) {
-			o.st.regs[in] = w.typed(o.result, in.Type())
+			o.st.regs.set(w.register(in), w.typed(o.result, in.Type()))
 			after = append(after, o.st)
 		}
 		return after
 	case *ssa.Defer:
 		c := w.siteOf(st, in)
 		st.postpone(deferred{owner: ownerOf(f.fn), call: in, args: c.args, fn: c.fn})
-		return only
 	case *ssa.RunDefers:
-		return w.runDefers(f, st)
+		return append(after, w.runDefers(f, st)...)
 	case *ssa.Go:
 		w.goes(st, w.siteOf(st, in))
-		return only
 	case *ssa.Select:
-		return w.choose(st, in)
+		return append(after, w.choose(st, in)...)
 	case *ssa.Store:
 		w.store(st, w.value(st, in.Addr), w.value(st, in.Val), in.Pos(), in.Val.Type())
-		return only
 	case *ssa.MapUpdate:
 		at := w.index(w.value(st, in.Map), w.make(term{op: opResult, site: in}))
 		w.intoMap(st, at, in.Value, in.Pos())
 		w.intoMap(st, w.make(term{op: opIndex, n: 1, args: at.args}), in.Key, in.Pos())
-		return only
 	case *ssa.Send:
 		w.send(st, w.value(st, in.Chan), w.value(st, in.X), in.Pos(), in.X.Type())
-		return only
 	case ssa.Value:
-		st.regs[in] = w.typed(w.compute(st, in), in.Type())
+		st.regs.set(w.register(in), w.typed(w.compute(st, in), in.Type()))
 	}
-	return only
+	return append(after, st)
 }
 
 // intoMap puts a value into a map. Of what leads to no memory it is enough that the map has it.
@@ -222,7 +218,7 @@ func (w *walk) contents(st *state, x *term, in ssa.Value) *term {
 		return w.part(x)
 	}
 	var leads []*term
-	for a, c := range st.mem {
+	for a, c := range st.mem.all() {
 		if a.op == opIndex && a.args[0] == x && len(c.v.loans) > 0 {
 			leads = append(leads, c.v)
 		}
@@ -284,7 +280,7 @@ func (w *walk) choose(st *state, in *ssa.Select) []*state {
 			c := in.States[i]
 			w.send(s, w.value(s, c.Chan), w.value(s, c.Send), c.Pos, c.Send.Type())
 		}
-		s.regs[in] = w.tuple(values)
+		s.regs.set(w.register(in), w.tuple(values))
 		after = append(after, s)
 	}
 	return after

@@ -182,7 +182,7 @@ func (w *walk) standardResults(st *state, c *site, obj *types.Func, name string)
 		return w.boolCall(st, c, obj, v)
 	}
 	if certain[name] {
-		st.facts[w.isNil(v)] = fact{truth: false, by: c.instr}
+		st.facts.set(w.isNil(v), fact{truth: false, by: c.instr})
 	}
 	if !leading[name] {
 		return v
@@ -223,8 +223,8 @@ func (w *walk) boolCall(st *state, c *site, obj *types.Func, unknown *term) *ter
 	if v.op == opUnknown {
 		return unknown
 	}
-	if f, ok := st.facts[v]; ok && f.by == c.instr {
-		delete(st.facts, v)
+	if f, ok := st.facts.lookup(v); ok && f.by == c.instr {
+		st.facts.delete(v)
 	}
 	return v
 }

@@ -87,7 +87,7 @@ func (w *walk) lendsTo(st *state, c *site) bool {
 			lent = true
 			continue
 		}
-		for at, cl := range st.mem {
+		for at, cl := range st.mem.all() {
 			if at.op == opField && at.args[0] == a && w.lentNow(st, cl.v.loans) {
 				w.noteLender(c.fn, i, at.n)
 				lent = true
@@ -102,7 +102,7 @@ func (w *walk) lendsTo(st *state, c *site) bool {
 
 func (w *walk) lentNow(st *state, loans []*term) bool {
 	for _, m := range loans {
-		if l := st.loans[m]; l.by == byView && !l.ended {
+		if l := st.loans.get(m); l.by == byView && !l.ended {
 			return true
 		}
 	}
