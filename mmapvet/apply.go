@@ -107,7 +107,11 @@ func allUse(s *Summary, param int) bool {
 // exit takes one way out of a function. It is false if what is known contradicts it.
 func (w *walk) exit(st *state, c *site, s *Summary, e Exit, args []*term) (outcome, bool) {
 	for i, p := range e.Params {
-		if i < len(args) && p.Nil != 0 && !w.assume(st, w.isNil(args[i]), p.Nil > 0, c.instr) {
+		if i < len(args) && p.Nil == presumablyNil {
+			if !w.presume(st, args[i], c) {
+				return outcome{}, false
+			}
+		} else if i < len(args) && p.Nil != 0 && !w.assume(st, w.isNil(args[i]), p.Nil > 0, c.instr) {
 			return outcome{}, false
 		}
 		if i < len(args) && (p.Was == "moved" || p.Was == "closed") && p.Used {

@@ -19,7 +19,7 @@ func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
 		if ok && hasPointers(t.Elem()) && len(w.loansOf(st, c.args[1])) > 0 {
 			st.ran.add(w.siteNumber(c.key))
 			at := w.index(c.args[0], w.result(c.key, 1))
-			w.store(st, at, w.part(c.args[1]), c.pos, t.Elem())
+			w.store(st, at, w.part(c.args[1]), c.pos, t.Elem(), c.instr)
 		}
 	case "len", "cap":
 		if n, ok := arrayLength(c.args[0]); ok {

@@ -256,12 +256,8 @@ func (w *walk) callUnknown(st *state, c *site, obj *types.Func) []outcome {
 		return o
 	}
 	for i, a := range c.args {
-		if isErrorType(c.argType(i)) {
-			if f, ok := st.facts.lookup(w.isNil(a)); ok && !f.truth {
-				if _, asked := f.by.(*ssa.If); !asked && obj != nil {
-					return nil // as far as anybody knows it does not return with an error
-				}
-			}
+		if isErrorType(c.argType(i)) && obj != nil && !w.presume(st, a, c) {
+			return nil
 		}
 		w.giveAway(st, a)
 	}
@@ -269,6 +265,28 @@ func (w *walk) callUnknown(st *state, c *site, obj *types.Func) []outcome {
 	st.pending = nil
 	return []outcome{{st, w.unknownResults(st, c)}}
 }
+
+// presume is for a function of which nothing is known and that gets an error. As far as anybody
+// knows it does not return with one, unless the program has asked whether it is one. It is false
+// if the path ends there.
+func (w *walk) presume(st *state, err *term, c *site) bool {
+	if f, ok := st.facts.lookup(w.isNil(err)); ok && !f.truth {
+		if _, asked := f.by.(*ssa.If); !asked {
+			return false
+		}
+	} else if _, param := w.params[err]; param && !ok {
+		st.facts.set(w.presumedNil(err), fact{true, c.instr})
+	}
+	return true
+}
+
+// presumedNil is the condition that a parameter is nil as far as anybody knows: a function of
+// which nothing is known has got it, and has returned.
+func (w *walk) presumedNil(err *term) *term {
+	return w.make(term{op: opCall, site: presumed, args: []*term{err}})
+}
+
+const presumed = "presumed"
 
 // iterate runs the body of a loop over an iterator that is not known: not at all, once, twice.
 func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {

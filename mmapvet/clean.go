@@ -120,6 +120,8 @@ func (w *walk) dull(st *state, v *term) bool {
 // matters reports whether a fact can still decide a branch.
 func (w *walk) matters(v *term, f fact) bool {
 	switch {
+	case v.site == presumed:
+		return true
 	case v.op == opBinary && v.args[1].op == opZero:
 		if w.isReached(v.args[0]) || w.isParam(v.args[0]) && isErrorType(v.args[0].site.(*ssa.Parameter).Type()) {
 			return true

@@ -65,11 +65,11 @@ func (w *walk) instruction(f *frame, st *state, in ssa.Instruction, after []*sta
 	case *ssa.Select:
 		return append(after, w.choose(st, in)...)
 	case *ssa.Store:
-		w.store(st, w.value(st, in.Addr), w.value(st, in.Val), in.Pos(), in.Val.Type())
+		w.store(st, w.value(st, in.Addr), w.value(st, in.Val), in.Pos(), in.Val.Type(), in)
 	case *ssa.MapUpdate:
 		at := w.index(w.value(st, in.Map), w.make(term{op: opResult, site: in}))
-		w.intoMap(st, at, in.Value, in.Pos())
-		w.intoMap(st, w.make(term{op: opIndex, n: 1, args: at.args}), in.Key, in.Pos())
+		w.intoMap(st, at, in.Value, in)
+		w.intoMap(st, w.make(term{op: opIndex, n: 1, args: at.args}), in.Key, in)
 	case *ssa.Send:
 		w.send(st, w.value(st, in.Chan), w.value(st, in.X), in.Pos(), in.X.Type())
 	case ssa.Value:
@@ -79,13 +79,13 @@ func (w *walk) instruction(f *frame, st *state, in ssa.Instruction, after []*sta
 }
 
 // intoMap puts a value into a map. Of what leads to no memory it is enough that the map has it.
-func (w *walk) intoMap(st *state, at *term, from ssa.Value, pos token.Pos) {
+func (w *walk) intoMap(st *state, at *term, from ssa.Value, by ssa.Instruction) {
 	v := w.typed(w.value(st, from), from.Type())
 	if len(w.loansOf(st, v)) == 0 {
 		w.giveAway(st, v)
 		return
 	}
-	w.store(st, at, v, pos, from.Type())
+	w.store(st, at, v, by.Pos(), from.Type(), by)
 }
 
 // typed drops the memory from what can lead to none by its type.

@@ -7,6 +7,35 @@ type layout struct {
 	index map[ssa.Value]int
 	phis  []*ssa.BasicBlock // by register: the block that it is a phi of
 	live  []bitSet          // by block: the registers that it, or what follows, still reads
+	flows []flow            // by block
+	last  []map[int]int     // by block: which instruction reads a register last; nil if nobody has asked
+}
+
+// liveAfter returns what tells whether a register is still read after an instruction of a block.
+func (l *layout) liveAfter(b *ssa.BasicBlock, at int) func(register int) bool {
+	if l.last[b.Index] == nil {
+		last := map[int]int{}
+		var operands [8]*ssa.Value
+		for i, in := range b.Instrs {
+			for _, o := range in.Operands(operands[:0]) {
+				if *o != nil && isRegister(*o) {
+					last[l.numberOf(*o)] = i
+				}
+			}
+		}
+		l.last[b.Index] = last
+	}
+	return func(register int) bool {
+		if l.last[b.Index][register] > at {
+			return true
+		}
+		for i, s := range b.Succs {
+			if l.live[s.Index].has(register) || l.flows[b.Index].edges[i].has(register) {
+				return true
+			}
+		}
+		return false
+	}
 }
 
 // phiOf returns the block that a register is a phi of, nil if it is none.
@@ -51,18 +80,18 @@ type flow struct {
 }
 
 func layoutOf(fn *ssa.Function) *layout {
-	l := &layout{index: map[ssa.Value]int{}, live: make([]bitSet, len(fn.Blocks))}
-	flows := make([]flow, len(fn.Blocks))
+	n := len(fn.Blocks)
+	l := &layout{index: map[ssa.Value]int{}, live: make([]bitSet, n), flows: make([]flow, n), last: make([]map[int]int, n)}
 	for i, b := range fn.Blocks {
-		flows[i] = l.flowOf(b)
+		l.flows[i] = l.flowOf(b)
 	}
 	for i := range l.live {
 		l.live[i] = make(bitSet, len(l.index)/64+1)
 	}
 	for changed := true; changed; {
 		changed = false
-		for i := len(fn.Blocks) - 1; i >= 0; i-- {
-			changed = l.spread(fn.Blocks[i], flows[i]) || changed
+		for i := n - 1; i >= 0; i-- {
+			changed = l.spread(fn.Blocks[i], l.flows[i]) || changed
 		}
 	}
 	return l

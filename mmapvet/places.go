@@ -135,7 +135,7 @@ func (w *walk) scattered(st *state, addr *term) bool {
 }
 
 // store puts a value at an address.
-func (w *walk) store(st *state, addr, v *term, pos token.Pos, t types.Type) {
+func (w *walk) store(st *state, addr, v *term, pos token.Pos, t types.Type, by ssa.Instruction) {
 	w.touch(st, addr, pos)
 	w.unguarded(st, addr, pos)
 	if addr.op == opUnknown {
@@ -143,6 +143,9 @@ func (w *walk) store(st *state, addr, v *term, pos token.Pos, t types.Type) {
 		return
 	}
 	v = w.typed(v, t)
+	if v.op == opBinary && v.grows(st.mem.get(addr).v) {
+		v = w.anew(st, by, 0) // a counter
+	}
 	st.mem.keep(func(a *term, _ cell) bool { return a == addr || !a.within(addr) && !w.mayBe(st, a, addr) })
 	if !st.private(addr) || addr.op == opIndex && addr.args[1].op != opConst {
 		w.touchDeep(st, v, pos)

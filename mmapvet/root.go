@@ -179,6 +179,8 @@ func (s *Summary) exit(w *walk, st *state, values []*term, in *ssa.Return) {
 			if f.truth {
 				p.Nil = 1
 			}
+		} else if st.facts.has(w.presumedNil(v)) {
+			p.Nil = presumablyNil
 		}
 		if _, ok := st.loans.lookup(v); ok {
 			if st.shared.get(v) {

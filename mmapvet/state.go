@@ -214,6 +214,9 @@ func (s *state) rerun(t *terms, site any) {
 		s.defers[i].args, s.defers[i].fn = changed(d.args, old), old(d.fn)
 	}
 	s.pending = changed(s.pending, func(p pending) pending { p.v = old(p.v); return p })
+	if gone := func(p pending) bool { return p.v.op == opUnknown }; slices.ContainsFunc(s.pending, gone) {
+		s.pending = slices.DeleteFunc(slices.Clone(s.pending), gone)
+	}
 	s.views = changed(s.views, old)
 }
 

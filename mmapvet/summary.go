@@ -30,10 +30,12 @@ type Exit struct {
 type Effect struct {
 	Was   string // "moved", "closed", "unpinned", "kept", "sealed"; "" is nothing
 	Used  bool   // it was used before anything else, and must be good
-	Nil   int8   // 1: it is nil on this way out, -1: it is not
+	Nil   int8   // 1: it is nil on this way out, -1: it is not, 2: presumably nil
 	Into  int    // memory that it leads to is kept: 0 no, -1 for ever, n in parameter n-1
 	While bool   // kept only as long as a goroutine runs
 }
+
+const presumablyNil = 2
 
 // A Result is what a function returns.
 type Result struct {

@@ -254,6 +254,15 @@ func (v *term) madeBy(site int) bool {
 	return false
 }
 
+// grows reports whether a value is made of an older one, as a loop makes it.
+func (v *term) grows(old *term) bool {
+	return old != nil && v != old && len(v.loans) == 0 && v.contains(old)
+}
+
+func (v *term) contains(part *term) bool {
+	return v == part || slices.ContainsFunc(v.args, func(a *term) bool { return a.contains(part) })
+}
+
 // base is where an address begins: a variable, or an unknown pointer.
 func (v *term) base() *term {
 	for v.op == opField || v.op == opIndex {

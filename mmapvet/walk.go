@@ -4,6 +4,7 @@ import (
 	"go/constant"
 	"go/token"
 	"go/types"
+	"slices"
 
 	"golang.org/x/tools/go/ssa"
 )
@@ -22,7 +23,8 @@ type walk struct {
 	summary   *Summary
 	params    map[*term]int
 	found     map[findingKey]*finding
-	expected  map[*term]bool // errors that the program compares with one of a misuse
+	expected  map[*term]bool    // errors that the program compares with one of a misuse
+	causes    map[*term][]*term // of which errors one may be made
 	keptAt    map[*term]token.Pos
 	names     map[token.Pos]string // what was called there
 	inGuard   int
@@ -34,7 +36,7 @@ func newWalk(k *checker, fn *ssa.Function) *walk {
 	return &walk{
 		checker: k, terms: newTerms(), root: fn, budget: mostWork,
 		numbers: map[any]int{}, registers: map[ssa.Value]*register{}, handleOf: map[*term]bool{},
-		twice: map[string]int{}, summary: &Summary{}, params: map[*term]int{}, expected: map[*term]bool{},
+		twice: map[string]int{}, summary: &Summary{}, params: map[*term]int{}, expected: map[*term]bool{}, causes: map[*term][]*term{},
 		keptAt: map[*term]token.Pos{}, names: map[token.Pos]string{}, found: map[findingKey]*finding{},
 		returnAt: map[*term]token.Pos{}, lenders: map[*term][]Lend{},
 	}
@@ -152,6 +154,9 @@ func (w *walk) enter(f *frame, s step) {
 			!w.countsFew(s.st, phi) {
 			v = nil // a number that the loop has changed
 		}
+		if v != nil && v.grows(s.st.regs.get(w.register(phi))) {
+			v = nil // the next one of a list
+		}
 		phis, values = append(phis, phi), append(values, v)
 	}
 	for i, phi := range phis {
@@ -167,7 +172,7 @@ func (w *walk) enter(f *frame, s step) {
 // block runs the instructions of a block on every path that they split into.
 func (w *walk) block(f *frame, s step, atReturn func(*state, *ssa.Return, *term)) (next []step, done []outcome) {
 	states, after := []*state{s.st}, []*state(nil)
-	for _, in := range s.block.Instrs {
+	for i, in := range s.block.Instrs {
 		w.spend(len(states))
 		switch in := in.(type) {
 		case *ssa.Phi:
@@ -199,9 +204,26 @@ func (w *walk) block(f *frame, s step, atReturn func(*state, *ssa.Return, *term)
 			if states, after = after, states[:0]; len(states) == 0 {
 				return next, done
 			}
+			if _, ok := in.(*ssa.Call); ok && len(states) > 2 {
+				states = w.meet(f, s.block, i, states)
+			}
 		}
 	}
 	return next, done
+}
+
+// meet drops the states that no longer differ after an instruction of a block.
+func (w *walk) meet(f *frame, b *ssa.BasicBlock, at int, states []*state) []*state {
+	live := f.layout.liveAfter(b, at)
+	seen := map[digest]bool{}
+	return slices.DeleteFunc(states, func(st *state) bool {
+		st.regs.drop(f.fn, live)
+		w.sweep(st)
+		key := st.digest(w.ident)
+		there := seen[key]
+		seen[key] = true
+		return there
+	})
 }
 
 func (w *walk) tuple(values []*term) *term {
