@@ -12,7 +12,7 @@ import (
 )
 
 // How much work a function may take. What takes more is left alone.
-const mostWork = 20_000
+const mostWork = 40_000
 
 // summarize walks through a function once, reports what it finds there, and returns what
 // callers should know. It is nil while the function is being walked through, and for one that

@@ -213,9 +213,12 @@ func (s *state) rerun(t *terms, site any) {
 	for i, d := range s.defers {
 		s.defers[i].args, s.defers[i].fn = changed(d.args, old), old(d.fn)
 	}
-	s.pending = changed(s.pending, func(p pending) pending { p.v = old(p.v); return p })
-	if gone := func(p pending) bool { return p.v.op == opUnknown }; slices.ContainsFunc(s.pending, gone) {
-		s.pending = slices.DeleteFunc(slices.Clone(s.pending), gone)
+	all := s.pending
+	s.pending = nil
+	for _, p := range all { // what a loop suspends is the same two turns ago and three
+		if p.v = old(p.v); p.v.op != opUnknown {
+			s.suspend(p)
+		}
 	}
 	s.views = changed(s.views, old)
 }

@@ -53,6 +53,8 @@ func TestProof(t *testing.T) {
 		"loop":        {func() { loop([]string{none, some}) }, 1},
 		"flag":        {func() { flag(none) }, 1},
 		"adopted":     {func() { adopted(given) }, 1},
+		"workers":     {func() { workers(some, nil, 3) }, 1},
+		"row":         {func() { row(rw(), some, 10) }, 2}, // what it gets stays, too
 		"inLiteral":   {func() { inLiteral([]string{some})() }, 1},
 	} {
 		if more := proof.Left(c.f); more != c.more {

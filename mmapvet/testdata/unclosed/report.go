@@ -213,3 +213,50 @@ func inLiteral(names []string) func() error {
 		return m.View(check)
 	}
 }
+
+// A loop that starts goroutines ends here, too.
+func workers(name string, all []byte, n int) (int, error) {
+	m, err := mmap.Map[mmap.Read](mmap.Path(name)) // want `unclosed: the mapping that Map makes`
+	if err != nil {
+		return 0, err
+	}
+	for i := range n {
+		go func() { fmt.Fprintln(os.Stderr, i, len(all)) }()
+	}
+	return m.Len(), nil
+}
+
+// A call in a long row of calls, each of which can fail.
+func row(m mmap.ReadWrite, name string, n int) error {
+	mapped, err := mmap.Map[mmap.Read](mmap.Path(name)) // want `unclosed: the mapping that Map makes`
+	if err != nil {
+		return err
+	}
+	note(m.Sync(0, 1))
+	note(m.Advise(0, 1, mmap.AdviceNormal))
+	note(m.Prefault(0, 1))
+	note(m.Lock(0, 1))
+	note(m.Unlock(0, 1))
+	note(m.SetName("row"))
+	note(m.View(check))
+	note(m.ViewRange(0, 1, check))
+	note(m.Update(check))
+	note(m.UpdateRange(0, 1, check))
+	note(mmap.Grow(m, n))
+	note(m.Discard(0, 1))
+	note(m.Sync(0, 2))
+	note(m.View(check))
+	note(m.ViewRange(0, 2, check))
+	note(m.Update(check))
+	note(m.UpdateRange(0, 2, check))
+	fmt.Println(mapped.Len())
+	return nil
+}
+
+var failures int
+
+func note(err error) {
+	if err != nil {
+		failures++
+	}
+}
