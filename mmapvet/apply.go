@@ -138,7 +138,7 @@ func (w *walk) exit(st *state, c *site, s *Summary, e Exit, args []*term) (outco
 		v := w.result(c.key, i)
 		t := sig.Results().At(i).Type()
 		if i < len(e.Results) {
-			v = w.returned(st, c, e.Results[i], v, t, args)
+			v = w.returned(st, c, e.Results[i], v, i, t, args)
 		}
 		values[i] = v
 	}
@@ -222,7 +222,7 @@ func deref(a *term, c *site, args []*term) types.Type {
 }
 
 // returned is a result of a function.
-func (w *walk) returned(st *state, c *site, r Result, v *term, t types.Type, args []*term) *term {
+func (w *walk) returned(st *state, c *site, r Result, v *term, n int, t types.Type, args []*term) *term {
 	switch {
 	case r.Same > 0 && r.Same <= len(args):
 		return args[r.Same-1]
@@ -261,7 +261,7 @@ func (w *walk) returned(st *state, c *site, r Result, v *term, t types.Type, arg
 		}
 	}
 	if len(leads) > 0 {
-		return w.part(w.make(term{op: opStruct, args: leads}))
+		return w.make(term{op: opPart, site: c.key, n: n, args: []*term{w.make(term{op: opStruct, args: leads})}})
 	}
 	return v
 }

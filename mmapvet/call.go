@@ -305,7 +305,7 @@ func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {
 		for i, p := range body.Params {
 			args[i] = w.anew(st, p, 0)
 			if c.fn != nil && len(c.fn.loans) > 0 && hasPointers(p.Type()) {
-				args[i] = w.part(c.fn)
+				args[i] = w.element(st, c.fn, p)
 			}
 		}
 		return args

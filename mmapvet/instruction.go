@@ -205,9 +205,20 @@ func (w *walk) anew(st *state, site any, n int) *term {
 	return w.result(site, n)
 }
 
+// element returns an element of something that leads to memory, or a result that leads there:
+// that which a site yields, for another site can yield another one.
+func (w *walk) element(st *state, of *term, site any) *term {
+	st.rerun(w.terms, site)
+	args := []*term{w.older(of, site)}
+	if args[0].op == opPart {
+		args = args[0].args
+	}
+	return w.make(term{op: opPart, site: site, args: args})
+}
+
 func (w *walk) partOr(st *state, x *term, in ssa.Value) *term {
 	if len(x.loans) > 0 {
-		return w.part(x)
+		return w.element(st, x, in)
 	}
 	return w.anew(st, in, 0)
 }
@@ -215,7 +226,7 @@ func (w *walk) partOr(st *state, x *term, in ssa.Value) *term {
 // contents returns some element of a map, a slice or a channel.
 func (w *walk) contents(st *state, x *term, in ssa.Value) *term {
 	if len(x.loans) > 0 {
-		return w.part(x)
+		return w.element(st, x, in)
 	}
 	var leads []*term
 	for a, c := range st.mem.all() {
@@ -224,7 +235,7 @@ func (w *walk) contents(st *state, x *term, in ssa.Value) *term {
 		}
 	}
 	if len(leads) > 0 {
-		return w.part(w.make(term{op: opStruct, args: leads}))
+		return w.element(st, w.make(term{op: opStruct, args: leads}), in)
 	}
 	return w.anew(st, in, 0)
 }

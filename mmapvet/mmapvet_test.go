@@ -65,7 +65,7 @@ func reporter(t *testing.T, flags ...string) *analysis.Analyzer {
 }
 
 func TestReports(t *testing.T) {
-	patterns := []string{"./moved", "./escape", "./unclosed", "./busy", "./pins", "./unsafebytes", "./ignored"}
+	patterns := []string{"./moved", "./escape", "./unclosed", "./busy", "./pins", "./unsafebytes", "./ignored", "./tables", "./users"}
 	analysistest.Run(t, data(t), reporter(t), patterns...)
 }
 

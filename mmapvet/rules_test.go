@@ -19,6 +19,8 @@ var ruleEdits = []struct{ rule, file, old, new string }{
 	{"moved: by a helper", "apply.go", "h.status, h.by, h.owned = isMoved, c.pos, false", "h.owned = false"},
 	{"moved: the failure keeps it", "handles.go", "failed := st.clone()\n\tends := w.fails(failed, c, others)", "ends := []outcome{}"},
 	{"moved: a bool says whether", "apply.go", `if p.Was == "" && !failed && s.takes(i) {`, `if false && (p.Was == "" && !failed && s.takes(i)) {`},
+	{"moved: elements are told apart", "instruction.go", "op: opPart, site: site, args: args}", "op: opPart, args: args}"},
+	{"moved: results are told apart", "apply.go", "op: opPart, site: c.key, n: n, args:", "op: opPart, args:"},
 	{"intended", "finding.go", "if f.fails != nil && w.expected[f.fails] {", "if false {"},
 	{"intended: by a helper", "finding.go", "for _, e := range errs {\n\t\tw.expect(e)", "for range errs {"},
 	{"intended: the error is wrapped", "finding.go", "for _, e := range w.causes[err] {", "for _, e := range w.causes[nil] {"},

@@ -136,7 +136,7 @@ func (t *terms) make(v term) *term {
 	switch v.op {
 	case opAlloc, opResult, opLent:
 		made.roots = []*term{made}
-	case opLoad:
+	case opLoad, opPart:
 		if v.site != nil {
 			made.roots = union(made.roots, []*term{made})
 		}
@@ -236,7 +236,7 @@ func (t *terms) olderBy(v *term, site int) *term {
 	for i, a := range v.args {
 		w.args[i] = t.olderBy(a, site)
 	}
-	if v.by == site && (v.op == opAlloc || v.op == opResult || v.op == opLent || v.op == opLoad) {
+	if v.by == site && (v.op == opAlloc || v.op == opResult || v.op == opLent || v.op == opLoad || v.op == opPart) {
 		if w.gen++; w.gen > 1 {
 			return t.none
 		}
