@@ -21,6 +21,7 @@ func TestMistakes(t *testing.T) {
 		"byFunctionValue": byFunctionValue(m, func(m mmap.Read) error { return m.Sync(0, 1) }),
 		"behindAny":       behindAny(ro()),
 		"computed":        computed([]mmap.Read{ro()}, 0),
+		"ofMap":           ofMap(map[string]mmap.Read{"m": ro()}, "m"),
 		"twoNames":        twoNames(same, same),
 	} {
 		if !errors.Is(err, mmap.ErrMoved) {

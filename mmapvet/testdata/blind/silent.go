@@ -77,6 +77,16 @@ func computed(ms []mmap.Read, i int) error {
 	return ms[len(ms)-1].Sync(0, 1)
 }
 
+// An element of a map.
+func ofMap(ms map[string]mmap.Read, name string) error {
+	none, err := mmap.Protect[mmap.None](ms[name])
+	if err != nil {
+		return err
+	}
+	defer none.Close()
+	return ms[name].Sync(0, 1)
+}
+
 type holder struct{ m mmap.Read }
 
 // Two names of one struct.
