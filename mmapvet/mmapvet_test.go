@@ -65,7 +65,10 @@ func reporter(t *testing.T, flags ...string) *analysis.Analyzer {
 }
 
 func TestReports(t *testing.T) {
-	patterns := []string{"./moved", "./escape", "./unclosed", "./busy", "./pins", "./unsafebytes", "./ignored", "./tables", "./users"}
+	patterns := []string{
+		"./moved", "./escape", "./unclosed", "./busy", "./pins", "./unsafebytes", "./ignored",
+		"./tables", "./users", "./mistakes",
+	}
 	analysistest.Run(t, data(t), reporter(t), patterns...)
 }
 

@@ -36,7 +36,8 @@ func newWalk(k *checker, fn *ssa.Function) *walk {
 	return &walk{
 		checker: k, terms: newTerms(), root: fn, budget: mostWork,
 		numbers: map[any]int{}, registers: map[ssa.Value]*register{}, handleOf: map[*term]bool{},
-		twice: map[string]int{}, summary: &Summary{}, params: map[*term]int{}, expected: map[*term]bool{}, causes: map[*term][]*term{},
+		twice: map[string]int{}, summary: &Summary{}, params: map[*term]int{}, expected: map[*term]bool{},
+		causes: map[*term][]*term{},
 		keptAt: map[*term]token.Pos{}, names: map[token.Pos]string{}, found: map[findingKey]*finding{},
 		returnAt: map[*term]token.Pos{}, lenders: map[*term][]Lend{},
 	}
