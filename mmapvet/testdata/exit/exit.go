@@ -28,3 +28,10 @@ func Serve(work <-chan func()) {
 		}
 	}
 }
+
+// Check does not return with an error.
+func Check(err error) {
+	if err != nil {
+		With(err)
+	}
+}

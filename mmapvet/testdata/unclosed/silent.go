@@ -355,3 +355,14 @@ func serves(name string, work chan func()) error {
 	exit.Serve(work)
 	return nil
 }
+
+func ensure(err error) { exit.Check(err) }
+
+// An error is handed on to a function of which nothing is known, as far as anybody knows for good.
+func ensured(m mmap.ReadWrite) {
+	left, right, err := mmap.Split(m, 4096)
+	ensure(err)
+	whole, err := mmap.Join(left, right)
+	ensure(err)
+	whole.Close()
+}
