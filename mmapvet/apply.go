@@ -91,7 +91,7 @@ func (w *walk) drops(st *state, c *site, s *Summary, name string) bool {
 }
 
 func isGone(st *state, v *term) bool {
-	h, ok := st.handles[v]
+	h, ok := st.handles.lookup(v)
 	return ok && (h.status == isMoved || h.status == isClosed)
 }
 
@@ -107,11 +107,15 @@ func allUse(s *Summary, param int) bool {
 // exit takes one way out of a function. It is false if what is known contradicts it.
 func (w *walk) exit(st *state, c *site, s *Summary, e Exit, args []*term) (outcome, bool) {
 	for i, p := range e.Params {
-		if i < len(args) && p.Nil != 0 && !w.assume(st, w.isNil(args[i]), p.Nil > 0, c.instr) {
+		if i < len(args) && p.Nil == presumablyNil {
+			if !w.presume(st, args[i], c) {
+				return outcome{}, false
+			}
+		} else if i < len(args) && p.Nil != 0 && !w.assume(st, w.isNil(args[i]), p.Nil > 0, c.instr) {
 			return outcome{}, false
 		}
 		if i < len(args) && (p.Was == "moved" || p.Was == "closed") && p.Used {
-			if h := st.handles[args[i]]; h.status == isMoved || h.status == isClosed {
+			if h := st.handles.get(args[i]); h.status == isMoved || h.status == isClosed {
 				return outcome{}, false
 			}
 		}
@@ -134,7 +138,7 @@ func (w *walk) exit(st *state, c *site, s *Summary, e Exit, args []*term) (outco
 		v := w.result(c.key, i)
 		t := sig.Results().At(i).Type()
 		if i < len(e.Results) {
-			v = w.returned(st, c, e.Results[i], v, t, args)
+			v = w.returned(st, c, e.Results[i], v, i, t, args)
 		}
 		values[i] = v
 	}
@@ -148,7 +152,7 @@ func (s *Summary) takes(param int) bool {
 
 // affect does to an argument what a function does to its parameter.
 func (w *walk) affect(st *state, c *site, a *term, p Effect, args []*term) {
-	if h, ok := st.handles[a]; ok || tracked(a) && p.Was != "" && (w.handleOf[a] || isHandle(deref(a, c, args))) {
+	if h, ok := st.handles.lookup(a); ok || tracked(a) && p.Was != "" && (w.handleOf[a] || isHandle(deref(a, c, args))) {
 		switch p.Was {
 		case "moved":
 			h.status, h.by, h.owned = isMoved, c.pos, false
@@ -163,24 +167,24 @@ func (w *walk) affect(st *state, c *site, a *term, p Effect, args []*term) {
 		if p.Used && a.op == opParam && h.status == isLive {
 			h.used = true
 		}
-		st.handles[a] = h
+		st.handles.set(a, h)
 	} else if p.Was == "kept" {
 		w.giveAway(st, a)
 	}
-	if q, ok := st.pins[a]; ok {
+	if q, ok := st.pins.lookup(a); ok {
 		switch p.Was {
 		case "unpinned":
 			q.ended, q.by = true, c.pos
-			for l, lent := range st.loans {
+			for l, lent := range st.loans.each() {
 				if lent.by == byPin && lent.of == a {
 					lent.ended, lent.end, lent.how = true, c.pos, "Unpin"
-					st.loans[l] = lent
+					st.loans.set(l, lent)
 				}
 			}
 		case "kept":
 			q.owned = false
 		}
-		st.pins[a] = q
+		st.pins.set(a, q)
 	}
 	if p.Into == 0 || len(w.loansOf(st, a)) == 0 {
 		return
@@ -204,7 +208,8 @@ func (w *walk) keep(st *state, within, v *term, c *site) {
 	if !st.private(at) {
 		w.giveAway(st, v)
 	}
-	st.mem[at] = cell{v, c.pos}
+	st.ran.add(w.siteNumber(c.key))
+	st.mem.set(at, cell{v, c.pos})
 }
 
 func deref(a *term, c *site, args []*term) types.Type {
@@ -217,7 +222,7 @@ func deref(a *term, c *site, args []*term) types.Type {
 }
 
 // returned is a result of a function.
-func (w *walk) returned(st *state, c *site, r Result, v *term, t types.Type, args []*term) *term {
+func (w *walk) returned(st *state, c *site, r Result, v *term, n int, t types.Type, args []*term) *term {
 	switch {
 	case r.Same > 0 && r.Same <= len(args):
 		return args[r.Same-1]
@@ -226,14 +231,14 @@ func (w *walk) returned(st *state, c *site, r Result, v *term, t types.Type, arg
 	case r.Bool != "":
 		return w.bool(r.Bool == "true")
 	case r.New == "handle":
-		st.handles[v] = mapping{owned: true, at: c.pos}
+		st.handles.set(v, mapping{owned: true, at: c.pos})
 	case r.New == "pin":
-		st.pins[v] = pin{of: w.none, owned: true, at: c.pos}
+		st.pins.set(v, pin{of: w.none, owned: true, at: c.pos})
 	case r.Bytes > 0 && r.Bytes <= len(args):
 		return w.bytesBy(st, c, args[r.Bytes-1], v)
 	}
 	if r.Nil < 0 {
-		st.facts[w.isNil(v)] = fact{truth: false, by: c.instr}
+		st.facts.set(w.isNil(v), fact{truth: false, by: c.instr})
 	}
 	if len(r.Lends) > 0 {
 		w.lenders[v] = r.Lends
@@ -256,21 +261,21 @@ func (w *walk) returned(st *state, c *site, r Result, v *term, t types.Type, arg
 		}
 	}
 	if len(leads) > 0 {
-		return w.part(w.make(term{op: opStruct, args: leads}))
+		return w.make(term{op: opPart, site: c.key, n: n, args: []*term{w.make(term{op: opStruct, args: leads})}})
 	}
 	return v
 }
 
 // bytesBy is the memory of a handle or a pin that a function has asked for.
 func (w *walk) bytesBy(st *state, c *site, of, v *term) *term {
-	if h, ok := st.handles[of]; ok && h.status == isLive {
+	if h, ok := st.handles.lookup(of); ok && h.status == isLive {
 		m := w.make(term{op: opLent, site: c.key, n: 1})
-		st.loans[m] = loan{by: byUnsafe, of: of, at: c.pos}
+		st.loans.set(m, loan{by: byUnsafe, of: of, at: c.pos})
 		return m
 	}
-	if p, ok := st.pins[of]; ok && !p.ended {
+	if p, ok := st.pins.lookup(of); ok && !p.ended {
 		m := w.make(term{op: opLent, site: c.key, n: 1})
-		st.loans[m] = loan{by: byPin, of: of, at: c.pos}
+		st.loans.set(m, loan{by: byPin, of: of, at: c.pos})
 		return m
 	}
 	return v
@@ -278,7 +283,7 @@ func (w *walk) bytesBy(st *state, c *site, of, v *term) *term {
 
 // fieldNumber finds the address of a field of which only the number is known.
 func (w *walk) fieldNumber(st *state, of *term, n int) *term {
-	for a := range st.mem {
+	for a := range st.mem.all() {
 		if a.op == opField && a.n == n && a.args[0] == of {
 			return a
 		}
@@ -294,9 +299,5 @@ func (w *walk) wrote(st *state, fields []string) {
 			return
 		}
 	}
-	for a := range st.mem {
-		if !st.private(a) && slices.Contains(fields, placeName(a)) {
-			delete(st.mem, a)
-		}
-	}
+	st.mem.keep(func(a *term, _ cell) bool { return st.private(a) || !slices.Contains(fields, placeName(a)) })
 }

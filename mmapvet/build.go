@@ -4,7 +4,6 @@ import (
 	"go/ast"
 	"go/types"
 
-	"golang.org/x/tools/go/analysis/passes/ctrlflow"
 	"golang.org/x/tools/go/ssa"
 )
 
@@ -13,7 +12,7 @@ import (
 // program, and of the standard library.
 func (k *checker) build() []*ssa.Function {
 	prog := ssa.NewProgram(k.pass.Fset, 0)
-	prog.SetNoReturn(k.pass.ResultOf[ctrlflow.Analyzer].(*ctrlflow.CFGs).NoReturn)
+	prog.SetNoReturn(k.neverReturns)
 	created := map[*types.Package]bool{}
 	for _, p := range k.pass.Pkg.Imports() {
 		if !created[p] {

@@ -17,8 +17,9 @@ func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
 		w.unguardedDeep(st, c.args[1], c.pos)
 		t, ok := c.argType(1).Underlying().(*types.Slice)
 		if ok && hasPointers(t.Elem()) && len(w.loansOf(st, c.args[1])) > 0 {
+			st.ran.add(w.siteNumber(c.key))
 			at := w.index(c.args[0], w.result(c.key, 1))
-			w.store(st, at, w.part(c.args[1]), c.pos, t.Elem())
+			w.store(st, at, w.part(c.args[1]), c.pos, t.Elem(), c.instr)
 		}
 	case "len", "cap":
 		if n, ok := arrayLength(c.args[0]); ok {
@@ -28,11 +29,7 @@ func (w *walk) builtin(st *state, c *site, b *ssa.Builtin) *term {
 	case "delete", "clear":
 		w.touchDeep(st, c.args[0], c.pos)
 		w.unguardedDeep(st, c.args[0], c.pos)
-		for a := range st.mem {
-			if a.op == opIndex && a.args[0] == c.args[0] {
-				delete(st.mem, a)
-			}
-		}
+		st.mem.keep(func(a *term, _ cell) bool { return a.op != opIndex || a.args[0] != c.args[0] })
 	case "String", "StringData", "Slice", "SliceData", "Add":
 		if len(c.args[0].loans) > 0 {
 			return w.part(c.args[0])

@@ -3,7 +3,6 @@ package mmapvet
 import (
 	"go/token"
 	"go/types"
-	"maps"
 	"slices"
 	"strings"
 
@@ -172,7 +171,7 @@ func (w *walk) call(st *state, c *site) []outcome {
 			c.args[0] = unwrapped(c.args[0])
 			return w.library(st, c, e, obj.Name())
 		}
-		if _, pinned := st.pins[unwrapped(c.args[0])]; pinned && obj.Name() == "Unpin" {
+		if _, pinned := st.pins.lookup(unwrapped(c.args[0])); pinned && obj.Name() == "Unpin" {
 			c.args[0] = unwrapped(c.args[0])
 			return w.library(st, c, library["Pin.Unpin"], "Unpin")
 		}
@@ -229,10 +228,10 @@ func (w *walk) callLiteral(st *state, c *site, f *term, args []*term) []outcome 
 		if i < len(args) {
 			v = args[i]
 		}
-		st.regs[p] = v
+		st.regs.set(w.register(p), v)
 	}
 	for i, p := range fn.FreeVars {
-		st.regs[p] = f.args[i]
+		st.regs.set(w.register(p), f.args[i])
 	}
 	return w.run(fn, st, func(st *state, in *ssa.Return, v *term) {
 		w.returnAt[v] = in.Pos()
@@ -257,12 +256,8 @@ func (w *walk) callUnknown(st *state, c *site, obj *types.Func) []outcome {
 		return o
 	}
 	for i, a := range c.args {
-		if isErrorType(c.argType(i)) {
-			if f, ok := st.facts[w.isNil(a)]; ok && !f.truth {
-				if _, asked := f.by.(*ssa.If); !asked && obj != nil {
-					return nil // as far as anybody knows it does not return with an error
-				}
-			}
+		if isErrorType(c.argType(i)) && obj != nil && !w.presume(st, a, c) {
+			return nil
 		}
 		w.giveAway(st, a)
 	}
@@ -270,6 +265,28 @@ func (w *walk) callUnknown(st *state, c *site, obj *types.Func) []outcome {
 	st.pending = nil
 	return []outcome{{st, w.unknownResults(st, c)}}
 }
+
+// presume is for a function of which nothing is known and that gets an error. As far as anybody
+// knows it does not return with one, unless the program has asked whether it is one. It is false
+// if the path ends there.
+func (w *walk) presume(st *state, err *term, c *site) bool {
+	if f, ok := st.facts.lookup(w.isNil(err)); ok && !f.truth {
+		if _, asked := f.by.(*ssa.If); !asked {
+			return false
+		}
+	} else if _, param := w.params[err]; param && !ok {
+		st.facts.set(w.presumedNil(err), fact{true, c.instr})
+	}
+	return true
+}
+
+// presumedNil is the condition that a parameter is nil as far as anybody knows: a function of
+// which nothing is known has got it, and has returned.
+func (w *walk) presumedNil(err *term) *term {
+	return w.make(term{op: opCall, site: presumed, args: []*term{err}})
+}
+
+const presumed = "presumed"
 
 // iterate runs the body of a loop over an iterator that is not known: not at all, once, twice.
 func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {
@@ -288,7 +305,7 @@ func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {
 		for i, p := range body.Params {
 			args[i] = w.anew(st, p, 0)
 			if c.fn != nil && len(c.fn.loans) > 0 && hasPointers(p.Type()) {
-				args[i] = w.part(c.fn)
+				args[i] = w.element(st, c.fn, p)
 			}
 		}
 		return args
@@ -299,7 +316,6 @@ func (w *walk) iterate(st *state, c *site) ([]outcome, bool) {
 		var again []*state
 		for _, s := range states {
 			for _, o := range w.callLiteral(s, c, c.args[0], element(s)) {
-				o.st.regs = maps.Clone(o.st.regs)
 				if more, known := o.result.truth(); known && !more {
 					ends = append(ends, outcome{o.st, w.zero})
 					continue

@@ -7,155 +7,132 @@ import (
 // clean drops what nothing can reach any more, so that paths meet again.
 func (w *walk) clean(f *frame, s step) {
 	live := f.layout.live[s.block.Index]
-	for r := range s.st.regs {
-		if r.Parent() == f.fn && !live[r] {
-			if phi, ok := r.(*ssa.Phi); ok && phi.Block() == s.block {
-				continue
-			}
-			delete(s.st.regs, r)
-		}
-	}
+	s.st.regs.drop(f.fn, func(index int) bool { return live.has(index) || f.layout.phiOf(index) == s.block })
 	w.sweep(s.st)
 }
 
 // forget drops the registers of a function that has returned.
 func (w *walk) forget(f *frame, st *state) {
-	for r := range st.regs {
-		if r.Parent() == f.fn {
-			delete(st.regs, r)
+	st.regs.drop(f.fn, func(int) bool { return false })
+}
+
+// reach marks a term and its parts as reachable.
+func (w *walk) reach(v *term) {
+	if v == nil || v.reached == w.reachable {
+		return
+	}
+	v.reached = w.reachable
+	for _, a := range v.args {
+		w.reach(a)
+	}
+}
+
+func (w *walk) isReached(v *term) bool { return v.reached == w.reachable }
+
+// sweep drops what is known of things that nothing can reach.
+func (w *walk) sweep(st *state) {
+	w.reachable++
+	w.reachRoots(st)
+	for w.reachMore(st) {
+	}
+	st.mem.keep(func(a *term, c cell) bool { return w.isReached(a) && w.isReached(c.v) })
+	st.handles.keep(func(v *term, _ mapping) bool { return w.isReached(v) || v.op == opParam })
+	st.pins.keep(func(v *term, _ pin) bool { return w.isReached(v) || w.isParam(v) })
+	st.loans.keep(func(v *term, _ loan) bool { return w.isReached(v) || w.isParam(v) })
+	st.shared.keep(func(v *term, _ bool) bool { return w.isReached(v) || w.isParam(v) })
+	st.facts.keep(w.matters)
+}
+
+func (w *walk) reachRoots(st *state) {
+	for _, r := range st.regs.rows {
+		w.reach(r.value)
+	}
+	for _, d := range st.defers {
+		w.reach(d.fn)
+		for _, a := range d.args {
+			w.reach(a)
+		}
+	}
+	for _, v := range st.views {
+		w.reach(v)
+	}
+	for _, p := range st.pending {
+		w.reach(p.v)
+	}
+	for _, r := range st.handles.rows {
+		if r.value.owned {
+			w.reach(r.key)
+		}
+	}
+	for _, r := range st.pins.rows {
+		if r.value.owned && !r.value.ended {
+			w.reach(r.key)
+			w.reach(r.value.of)
+		}
+	}
+	for _, r := range st.loans.rows {
+		if r.value.by == byView && !r.value.ended {
+			w.reach(r.key)
 		}
 	}
 }
 
-func (w *walk) sweep(st *state) {
-	reached := map[*term]bool{}
-	var mark func(v *term)
-	mark = func(v *term) {
-		if v == nil || reached[v] {
-			return
+// reachMore marks what is reachable from what is marked, and reports whether there was any.
+func (w *walk) reachMore(st *state) (more bool) {
+	for _, r := range st.mem.rows {
+		a, v := r.key, r.value.v
+		if w.isReached(v) && w.isReached(a) {
+			continue
 		}
-		reached[v] = true
-		for _, a := range v.args {
-			mark(a)
-		}
-	}
-	for _, v := range st.regs {
-		mark(v)
-	}
-	for _, d := range st.defers {
-		mark(d.fn)
-		for _, a := range d.args {
-			mark(a)
-		}
-	}
-	for _, v := range st.views {
-		mark(v)
-	}
-	for _, p := range st.pending {
-		mark(p.v)
-	}
-	for v, h := range st.handles {
-		if h.owned {
-			mark(v)
-		}
-	}
-	for v, p := range st.pins {
-		if p.owned && !p.ended {
-			mark(v)
-			mark(p.of)
-		}
-	}
-	for v, l := range st.loans {
-		if l.by == byView && !l.ended {
-			mark(v)
-		}
-	}
-	for again := true; again; {
-		again = false
-		for a, c := range st.mem {
-			if reached[c.v] && reached[a] {
-				continue
+		b := a.base()
+		if w.isReached(b) || b.op == opGlobal || w.outlives(st, b, v) || b.op == opFree || b.op == opLent && w.isParam(b) {
+			if isLoadOf(v, a) && !w.isReached(v) && w.dull(st, v) {
+				continue // it would be loaded again as the same
 			}
-			b := a.base()
-			if reached[b] || b.op == opGlobal || w.outlives(st, b, c.v) || b.op == opFree || b.op == opLent && w.isParam(b) {
-				if plain := isLoadOf(c.v, a) && !reached[c.v]; plain && w.dull(st, c.v) {
-					continue // it would be loaded again as the same
-				}
-				mark(a)
-				mark(c.v)
-				again = true
-			}
-		}
-		for v := range reached {
-			if l, ok := st.loans[v]; ok && l.of != nil && !reached[l.of] {
-				mark(l.of)
-				again = true
-			}
-			if p, ok := st.pins[v]; ok && !reached[p.of] {
-				mark(p.of)
-				again = true
-			}
-			if h, ok := st.handles[v]; ok && h.was != nil && !reached[h.was] {
-				mark(h.was)
-				again = true
-			}
+			w.reach(a)
+			w.reach(v)
+			more = true
 		}
 	}
-	for a := range st.mem {
-		if !reached[a] || !reached[st.mem[a].v] {
-			delete(st.mem, a)
+	with := func(v, other *term) {
+		if w.isReached(v) && other != nil && !w.isReached(other) {
+			w.reach(other)
+			more = true
 		}
 	}
-	for v := range st.handles {
-		if !reached[v] && v.op != opParam {
-			delete(st.handles, v)
-		}
+	for _, r := range st.loans.rows {
+		with(r.key, r.value.of)
 	}
-	for v := range st.pins {
-		if !reached[v] && !w.isParam(v) {
-			delete(st.pins, v)
-		}
+	for _, r := range st.pins.rows {
+		with(r.key, r.value.of)
 	}
-	for v := range st.loans {
-		if !reached[v] && !w.isParam(v) {
-			delete(st.loans, v)
-		}
+	for _, r := range st.handles.rows {
+		with(r.key, r.value.was)
 	}
-	for v := range st.shared {
-		if !reached[v] && !w.isParam(v) {
-			delete(st.shared, v)
-		}
-	}
-	for v, f := range st.facts {
-		if !w.matters(v, f, reached) {
-			delete(st.facts, v)
-		}
-	}
+	return more
 }
 
 // dull reports whether nothing is known of a value.
 func (w *walk) dull(st *state, v *term) bool {
-	if h, ok := st.handles[v]; ok && (h != mapping{}) {
-		return false
-	}
-	_, pinned := st.pins[v]
-	return !pinned
+	return st.handles.get(v) == mapping{} && !st.pins.has(v)
 }
 
 // matters reports whether a fact can still decide a branch.
-func (w *walk) matters(v *term, f fact, reached map[*term]bool) bool {
+func (w *walk) matters(v *term, f fact) bool {
 	switch {
+	case v.site == presumed:
+		return true
 	case v.op == opBinary && v.args[1].op == opZero:
-		if reached[v.args[0]] || w.isParam(v.args[0]) && isErrorType(v.args[0].site.(*ssa.Parameter).Type()) {
+		if w.isReached(v.args[0]) || w.isParam(v.args[0]) && isErrorType(v.args[0].site.(*ssa.Parameter).Type()) {
 			return true
 		}
 	case v.op != opBinary && v.op != opCall:
-		if reached[v] {
+		if w.isReached(v) {
 			return true
 		}
 	}
 	for _, r := range v.roots {
-		if !reached[r] {
+		if !w.isReached(r) {
 			return false
 		}
 	}

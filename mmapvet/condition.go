@@ -30,7 +30,8 @@ func (w *walk) compare(st *state, op token.Token, x, y *term) *term {
 	}
 	var v *term
 	switch a, b := number(x), number(y); {
-	case op == token.EQL && x != y && (st.handles[x].was == y || st.handles[y].was == x) && tracked(x) && tracked(y):
+	case op == token.EQL && x != y && tracked(x) && tracked(y) &&
+		(st.handles.get(x).was == y || st.handles.get(y).was == x):
 		v = w.bool(false) // a handle and its successor
 	case a != nil && b != nil && a.Kind() == b.Kind():
 		v = w.bool(constant.Compare(a, op, b))
@@ -94,7 +95,7 @@ func (w *walk) holds(st *state, v *term) (truth, known bool) {
 	if truth, known = v.truth(); known {
 		return truth, true
 	}
-	if f, ok := st.facts[v]; ok {
+	if f, ok := st.facts.lookup(v); ok {
 		return f.truth, true
 	}
 	switch {
@@ -105,7 +106,7 @@ func (w *walk) holds(st *state, v *term) (truth, known bool) {
 		return w.nilness(v.args[0])
 	case v.op == opBinary && v.tok == token.EQL && v.args[1].op == opConst:
 		// It equals one constant only.
-		for other, f := range st.facts {
+		for other, f := range st.facts.all() {
 			if f.truth && other.op == opBinary && other.tok == token.EQL && other.args[0] == v.args[0] &&
 				other.args[1].op == opConst && other.args[1] != v.args[1] {
 				return false, true
@@ -140,7 +141,7 @@ func (w *walk) assume(st *state, v *term, truth bool, by ssa.Instruction) bool {
 			return false
 		}
 	}
-	st.facts[v] = fact{truth, by}
+	st.facts.set(v, fact{truth, by})
 	return true
 }
 
@@ -156,7 +157,7 @@ func (w *walk) decided(st *state, v *term) bool {
 	if v.op == opNot {
 		v = v.args[0]
 	}
-	f, ok := st.facts[v]
+	f, ok := st.facts.lookup(v)
 	if !ok {
 		return false
 	}

@@ -66,11 +66,23 @@ func (w *walk) compared(st *state, x, y *term) {
 		x, y = y, x
 	}
 	if w.isSentinel(y) {
-		w.expected[unwrapped(x)] = true
+		w.expect(unwrapped(x))
 	}
 }
 
-// comparesArgs notes a call that gets both an error and one of the misuse errors.
+// expect notes that an error is expected, and so are those that it was made of.
+func (w *walk) expect(err *term) {
+	if w.expected[err] {
+		return
+	}
+	w.expected[err] = true
+	for _, e := range w.causes[err] {
+		w.expect(e)
+	}
+}
+
+// comparesArgs notes a call that gets both an error and one of the misuse errors, and of which
+// errors that which it returns can be made.
 func (w *walk) comparesArgs(st *state, c *site) {
 	sentinel := false
 	var errs []*term
@@ -83,7 +95,7 @@ func (w *walk) comparesArgs(st *state, c *site) {
 		case v.op == opResult || v.op == opStruct:
 			errs = append(errs, v)
 		case v.op == opAlloc && depth < 2:
-			for a, cl := range st.mem {
+			for a, cl := range st.mem.all() {
 				if a.base() == v {
 					look(cl.v, depth+1)
 				}
@@ -93,11 +105,15 @@ func (w *walk) comparesArgs(st *state, c *site) {
 	for _, a := range c.args {
 		look(a, 0)
 	}
+	if at := errorAt(c.common.Signature()); at >= 0 && len(errs) > 0 {
+		made := w.result(c.key, at)
+		w.causes[made] = union(w.causes[made], errs)
+	}
 	if !sentinel {
 		return
 	}
 	for _, e := range errs {
-		w.expected[e] = true
+		w.expect(e)
 	}
 }
 

@@ -82,10 +82,10 @@ func (w *walk) use(st *state, v *term) {
 	if !tracked(v) {
 		return
 	}
-	h := st.handles[v]
+	h := st.handles.get(v)
 	if h.status == isLive && !h.used && v.op == opParam {
 		h.used = true
-		st.handles[v] = h
+		st.handles.set(v, h)
 	}
 }
 
@@ -103,7 +103,7 @@ func (w *walk) failure(st *state, c *site, others *term) *term {
 	}
 	if at >= 0 {
 		values[at] = w.result(c.key, at)
-		st.facts[w.isNil(values[at])] = fact{truth: false, by: c.instr}
+		st.facts.set(w.isNil(values[at]), fact{truth: false, by: c.instr})
 	}
 	return w.tuple(values)
 }
@@ -159,7 +159,7 @@ func (w *walk) makes(st *state, c *site, e entry, name string, onSuccess func(*s
 	for i := range e.results {
 		v := w.result(c.key, i)
 		values = append(values, v)
-		st.handles[v] = mapping{owned: !all, at: c.pos}
+		st.handles.set(v, mapping{owned: !all, at: c.pos})
 	}
 	if onSuccess != nil {
 		onSuccess(st, values)
@@ -203,18 +203,18 @@ func (w *walk) consumes(st *state, c *site, e entry, name string) []outcome {
 			if !tracked(v) {
 				continue
 			}
-			h := st.handles[v]
+			h := st.handles.get(v)
 			if i == 0 {
-				n := st.handles[made[0]]
+				n := st.handles.get(made[0])
 				n.was = v
 				n.sealed = h.sealed
 				n.owned = n.owned && !h.sealed
-				st.handles[made[0]] = n
+				st.handles.set(made[0], n)
 			}
 			gone := e.moves || name == "Protect" && ofLibrary(resultType(c, 0)) == "None"
 			w.follow(st, v, made[0], gone, c.pos, name)
 			h.status, h.by, h.owned = isMoved, c.pos, false
-			st.handles[v] = h
+			st.handles.set(v, h)
 		}
 	})
 }
@@ -228,7 +228,7 @@ func resultType(c *site, n int) types.Type {
 
 // follow takes the memory of UnsafeBytes along to the next handle, or ends it.
 func (w *walk) follow(st *state, old, next *term, gone bool, pos token.Pos, name string) {
-	for v, l := range st.loans {
+	for v, l := range st.loans.each() {
 		if l.by != byUnsafe || l.of != old || l.ended {
 			continue
 		}
@@ -237,7 +237,7 @@ func (w *walk) follow(st *state, old, next *term, gone bool, pos token.Pos, name
 		} else {
 			l.of = next
 		}
-		st.loans[v] = l
+		st.loans.set(v, l)
 	}
 }
 
@@ -253,14 +253,14 @@ func (w *walk) releases(st *state, c *site, name string) []outcome {
 	ends := w.fails(failed, c, nil)
 	if all, pages := w.dropped(c, 2); pages && !all {
 		// It is expected to fail, or to let go for good.
-		h := st.handles[v]
+		h := st.handles.get(v)
 		h.owned, h.kept = false, true
-		failed.handles[v] = h
+		failed.handles.set(v, h)
 		return ends
 	}
-	h := st.handles[v]
+	h := st.handles.get(v)
 	h.status, h.by, h.owned = isMoved, c.pos, false
-	st.handles[v] = h
+	st.handles.set(v, h)
 	result := w.unknownResults(st, c)
 	result = w.tuple([]*term{result.args[0], result.args[1], w.zero})
 	return append(ends, outcome{st, result})
@@ -275,13 +275,13 @@ func (w *walk) closes(st *state, c *site) []outcome {
 		}
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}
-	h := st.handles[v]
+	h := st.handles.get(v)
 	if h.status == isMoved {
 		w.lateClose(st, c, v)
 	}
 	if h.status == isMoved || h.status == isClosed || h.sealed {
 		h.owned = false
-		st.handles[v] = h
+		st.handles.set(v, h)
 		return w.fails(st, c, nil)
 	}
 	var ends []outcome
@@ -289,13 +289,13 @@ func (w *walk) closes(st *state, c *site) []outcome {
 		failed := st.clone()
 		f := h
 		f.owned, f.kept = false, true // it may be impossible to close
-		failed.handles[v] = f
+		failed.handles.set(v, f)
 		ends = w.fails(failed, c, nil)
 	}
 	h.status, h.by, h.owned = isClosed, c.pos, false
-	st.handles[v] = h
+	st.handles.set(v, h)
 	held := false
-	for _, p := range st.pins {
+	for _, p := range st.pins.all() {
 		held = held || p.of == v && !p.ended
 	}
 	for _, viewed := range st.views {
@@ -312,10 +312,10 @@ func (w *walk) lateClose(st *state, c *site, old *term) {
 	if !c.deferred {
 		return
 	}
-	for v, h := range st.handles {
+	for v, h := range st.handles.each() {
 		if h.was == old && h.owned {
 			h.lateOld = c.pos
-			st.handles[v] = h
+			st.handles.set(v, h)
 		}
 	}
 }
@@ -332,8 +332,8 @@ func (w *walk) seals(st *state, c *site) []outcome {
 	if c.used(0) {
 		ends = w.fails(st.clone(), c, nil)
 	}
-	h := st.handles[v]
+	h := st.handles.get(v)
 	h.sealed, h.owned = true, false
-	st.handles[v] = h
+	st.handles.set(v, h)
 	return append(ends, outcome{st, w.zero})
 }

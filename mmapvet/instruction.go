@@ -20,8 +20,10 @@ func (w *walk) value(st *state, v ssa.Value) *term {
 		return w.make(term{op: opGlobal, site: v})
 	case *ssa.Function:
 		return w.make(term{op: opFunc, site: v})
+	case *ssa.Builtin:
+		return w.none
 	}
-	if t := st.regs[v]; t != nil {
+	if t := st.regs.get(w.register(v)); t != nil {
 		return t
 	}
 	if p, ok := v.(*ssa.FreeVar); ok {
@@ -43,53 +45,47 @@ func (w *walk) zeroOf(t types.Type) *term {
 	return w.zero
 }
 
-// instruction runs one instruction, which can split the path, or end it.
-func (w *walk) instruction(f *frame, st *state, in ssa.Instruction) []*state {
-	only := []*state{st}
+// instruction runs one instruction, which can split the path, or end it: it adds to after the
+// states in which the path goes on.
+func (w *walk) instruction(f *frame, st *state, in ssa.Instruction, after []*state) []*state {
 	switch in := in.(type) {
 	case *ssa.Call:
-		var after []*state
 		for _, o := range w.call(st, w.siteOf(st, in)) {
-			o.st.regs[in] = w.typed(o.result, in.Type())
+			o.st.regs.set(w.register(in), w.typed(o.result, in.Type()))
 			after = append(after, o.st)
 		}
 		return after
 	case *ssa.Defer:
 		c := w.siteOf(st, in)
 		st.postpone(deferred{owner: ownerOf(f.fn), call: in, args: c.args, fn: c.fn})
-		return only
 	case *ssa.RunDefers:
-		return w.runDefers(f, st)
+		return append(after, w.runDefers(f, st)...)
 	case *ssa.Go:
 		w.goes(st, w.siteOf(st, in))
-		return only
 	case *ssa.Select:
-		return w.choose(st, in)
+		return append(after, w.choose(st, in)...)
 	case *ssa.Store:
-		w.store(st, w.value(st, in.Addr), w.value(st, in.Val), in.Pos(), in.Val.Type())
-		return only
+		w.store(st, w.value(st, in.Addr), w.value(st, in.Val), in.Pos(), in.Val.Type(), in)
 	case *ssa.MapUpdate:
 		at := w.index(w.value(st, in.Map), w.make(term{op: opResult, site: in}))
-		w.intoMap(st, at, in.Value, in.Pos())
-		w.intoMap(st, w.make(term{op: opIndex, n: 1, args: at.args}), in.Key, in.Pos())
-		return only
+		w.intoMap(st, at, in.Value, in)
+		w.intoMap(st, w.make(term{op: opIndex, n: 1, args: at.args}), in.Key, in)
 	case *ssa.Send:
 		w.send(st, w.value(st, in.Chan), w.value(st, in.X), in.Pos(), in.X.Type())
-		return only
 	case ssa.Value:
-		st.regs[in] = w.typed(w.compute(st, in), in.Type())
+		st.regs.set(w.register(in), w.typed(w.compute(st, in), in.Type()))
 	}
-	return only
+	return append(after, st)
 }
 
 // intoMap puts a value into a map. Of what leads to no memory it is enough that the map has it.
-func (w *walk) intoMap(st *state, at *term, from ssa.Value, pos token.Pos) {
+func (w *walk) intoMap(st *state, at *term, from ssa.Value, by ssa.Instruction) {
 	v := w.typed(w.value(st, from), from.Type())
 	if len(w.loansOf(st, v)) == 0 {
 		w.giveAway(st, v)
 		return
 	}
-	w.store(st, at, v, pos, from.Type())
+	w.store(st, at, v, by.Pos(), from.Type(), by)
 }
 
 // typed drops the memory from what can lead to none by its type.
@@ -209,9 +205,20 @@ func (w *walk) anew(st *state, site any, n int) *term {
 	return w.result(site, n)
 }
 
+// element returns an element of something that leads to memory, or a result that leads there:
+// that which a site yields, for another site can yield another one.
+func (w *walk) element(st *state, of *term, site any) *term {
+	st.rerun(w.terms, site)
+	args := []*term{w.older(of, site)}
+	if args[0].op == opPart {
+		args = args[0].args
+	}
+	return w.make(term{op: opPart, site: site, args: args})
+}
+
 func (w *walk) partOr(st *state, x *term, in ssa.Value) *term {
 	if len(x.loans) > 0 {
-		return w.part(x)
+		return w.element(st, x, in)
 	}
 	return w.anew(st, in, 0)
 }
@@ -219,16 +226,16 @@ func (w *walk) partOr(st *state, x *term, in ssa.Value) *term {
 // contents returns some element of a map, a slice or a channel.
 func (w *walk) contents(st *state, x *term, in ssa.Value) *term {
 	if len(x.loans) > 0 {
-		return w.part(x)
+		return w.element(st, x, in)
 	}
 	var leads []*term
-	for a, c := range st.mem {
+	for a, c := range st.mem.all() {
 		if a.op == opIndex && a.args[0] == x && len(c.v.loans) > 0 {
 			leads = append(leads, c.v)
 		}
 	}
 	if len(leads) > 0 {
-		return w.part(w.make(term{op: opStruct, args: leads}))
+		return w.element(st, w.make(term{op: opStruct, args: leads}), in)
 	}
 	return w.anew(st, in, 0)
 }
@@ -284,7 +291,7 @@ func (w *walk) choose(st *state, in *ssa.Select) []*state {
 			c := in.States[i]
 			w.send(s, w.value(s, c.Chan), w.value(s, c.Send), c.Pos, c.Send.Type())
 		}
-		s.regs[in] = w.tuple(values)
+		s.regs.set(w.register(in), w.tuple(values))
 		after = append(after, s)
 	}
 	return after

@@ -3,7 +3,6 @@ package mmapvet
 import (
 	"go/token"
 	"go/types"
-	"maps"
 
 	"golang.org/x/tools/go/ssa"
 )
@@ -24,10 +23,10 @@ func (w *walk) lends(st *state, c *site, e entry, name string) []outcome {
 	}
 	return w.calls(st, c, f, []*term{m}, func(st *state, begin bool) {
 		if begin {
-			st.loans[m] = loan{by: byView, of: h, at: c.pos}
+			st.loans.set(m, loan{by: byView, of: h, at: c.pos})
 			st.views = append(st.views, h)
 		} else {
-			st.views = st.views[:len(st.views)-1]
+			st.views = st.views[: len(st.views)-1 : len(st.views)-1]
 		}
 	})
 }
@@ -45,7 +44,7 @@ func (w *walk) skipped(f *term) {
 // calls runs a callback, and with around what holds as long as it runs.
 func (w *walk) calls(st *state, c *site, f *term, args []*term, around func(*state, bool)) []outcome {
 	around(st, true)
-	before := maps.Clone(st.mem)
+	before := st.mem.clone()
 	var ends []outcome
 	if f.op == opFunc {
 		ends = w.invoke(st, c, f, args)
@@ -70,11 +69,12 @@ func (w *walk) calls(st *state, c *site, f *term, args []*term, around func(*sta
 }
 
 // faulted is how a callback ends by a fault: what it has set is unknown.
-func (w *walk) faulted(st *state, c *site, before map[*term]cell) outcome {
-	for a, now := range st.mem {
-		if then, ok := before[a]; !ok || then != now {
+func (w *walk) faulted(st *state, c *site, before dict[cell]) outcome {
+	for a, now := range st.mem.each() {
+		if then, ok := before.lookup(a); !ok || then != now {
 			w.giveAway(st, now.v)
-			st.mem[a] = cell{w.make(term{op: opResult, site: c.key, n: 1000 + a.id}), now.pos}
+			st.ran.add(w.siteNumber(c.key))
+			st.mem.set(a, cell{w.make(term{op: opResult, site: c.key, n: 1000 + a.id}), now.pos})
 		}
 	}
 	return outcome{st, w.failure(st, c, nil)}
@@ -104,7 +104,7 @@ func (w *walk) invoke(st *state, c *site, f *term, args []*term) []outcome {
 
 // loanEnds looks for what still leads to the memory when a callback has returned.
 func (w *walk) loanEnds(st *state, c *site, f, m, result *term) {
-	for a, cl := range st.mem {
+	for a, cl := range st.mem.all() {
 		if !w.leadsTo(st, cl.v, m) {
 			continue
 		}
@@ -134,9 +134,9 @@ func (w *walk) loanEnds(st *state, c *site, f, m, result *term) {
 			w.escapes(st, p.pos, "outlives the callback: "+p.how)
 		}
 	}
-	l := st.loans[m]
+	l := st.loans.get(m)
 	l.ended, l.end = true, c.pos
-	st.loans[m] = l
+	st.loans.set(m, l)
 }
 
 func (w *walk) leadsTo(st *state, v, m *term) bool {

@@ -2,7 +2,6 @@ package mmapvet
 
 import (
 	"go/types"
-	"maps"
 	"strings"
 
 	"golang.org/x/tools/go/ssa"
@@ -32,11 +31,11 @@ func (w *walk) lentCallback(st *state, c *site, f *term, l Lend) []outcome {
 		args[l.Arg] = w.make(term{op: opResult, site: lentAt{c.key}})
 	}
 	all := []outcome{}
-	st.loans[m] = loan{by: byView, of: w.none, at: c.pos}
+	st.loans.set(m, loan{by: byView, of: w.none, at: c.pos})
 	if l.Field >= 0 {
-		st.mem[w.fieldFor(f, l)(args[l.Arg])] = cell{m, c.pos}
+		st.mem.set(w.fieldFor(f, l)(args[l.Arg]), cell{m, c.pos})
 	}
-	before := maps.Clone(st.mem)
+	before := st.mem.clone()
 	if f.op != opFunc {
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}
@@ -49,7 +48,7 @@ func (w *walk) lentCallback(st *state, c *site, f *term, l Lend) []outcome {
 			result = w.zero
 		}
 		w.loanEnds(o.st, c, f, m, result)
-		o.st.views = o.st.views[:len(o.st.views)-1]
+		o.st.views = o.st.views[: len(o.st.views)-1 : len(o.st.views)-1]
 		sig := c.common.Signature()
 		switch at := errorAt(sig); {
 		case sig.Results().Len() == 0:

@@ -2,40 +2,104 @@ package mmapvet
 
 import "golang.org/x/tools/go/ssa"
 
-// A layout is what the walk needs to know of a function's blocks.
+// A layout is what the walk needs to know of a function's blocks. Registers have numbers there.
 type layout struct {
-	live  []map[ssa.Value]bool // by block: the registers that it, or what follows, still reads
-	loops []bool               // by block: something jumps back to it
+	index map[ssa.Value]int
+	phis  []*ssa.BasicBlock // by register: the block that it is a phi of
+	live  []bitSet          // by block: the registers that it, or what follows, still reads
+	flows []flow            // by block
+	last  []map[int]int     // by block: which instruction reads a register last; nil if nobody has asked
+}
+
+// liveAfter returns what tells whether a register is still read after an instruction of a block.
+func (l *layout) liveAfter(b *ssa.BasicBlock, at int) func(register int) bool {
+	if l.last[b.Index] == nil {
+		last := map[int]int{}
+		var operands [8]*ssa.Value
+		for i, in := range b.Instrs {
+			for _, o := range in.Operands(operands[:0]) {
+				if *o != nil && isRegister(*o) {
+					last[l.numberOf(*o)] = i
+				}
+			}
+		}
+		l.last[b.Index] = last
+	}
+	return func(register int) bool {
+		if l.last[b.Index][register] > at {
+			return true
+		}
+		for i, s := range b.Succs {
+			if l.live[s.Index].has(register) || l.flows[b.Index].edges[i].has(register) {
+				return true
+			}
+		}
+		return false
+	}
+}
+
+// phiOf returns the block that a register is a phi of, nil if it is none.
+func (l *layout) phiOf(register int) *ssa.BasicBlock {
+	if register < len(l.phis) {
+		return l.phis[register]
+	}
+	return nil
+}
+
+// numberOf returns the number of a register.
+func (l *layout) numberOf(v ssa.Value) int {
+	n, ok := l.index[v]
+	if !ok {
+		n = len(l.index)
+		l.index[v] = n
+		for len(l.phis) <= n {
+			l.phis = append(l.phis, nil)
+		}
+		if phi, ok := v.(*ssa.Phi); ok {
+			l.phis[n] = phi.Block()
+		}
+	}
+	return n
+}
+
+type bitSet []uint64
+
+func (b *bitSet) add(n int) {
+	for len(*b) <= n/64 {
+		*b = append(*b, 0)
+	}
+	(*b)[n/64] |= 1 << (n % 64)
+}
+
+func (b bitSet) has(n int) bool { return n/64 < len(b) && b[n/64]&(1<<(n%64)) != 0 }
+
+// A flow is what a block reads of what others have set, and what it sets.
+type flow struct {
+	reads, sets bitSet
+	edges       []bitSet // by successor: what its phis read
 }
 
 func layoutOf(fn *ssa.Function) *layout {
-	l := &layout{live: make([]map[ssa.Value]bool, len(fn.Blocks)), loops: make([]bool, len(fn.Blocks))}
+	n := len(fn.Blocks)
+	l := &layout{index: map[ssa.Value]int{}, live: make([]bitSet, n), flows: make([]flow, n), last: make([]map[int]int, n)}
+	for i, b := range fn.Blocks {
+		l.flows[i] = l.flowOf(b)
+	}
 	for i := range l.live {
-		l.live[i] = map[ssa.Value]bool{}
+		l.live[i] = make(bitSet, len(l.index)/64+1)
 	}
 	for changed := true; changed; {
 		changed = false
-		for i := len(fn.Blocks) - 1; i >= 0; i-- {
-			changed = l.flow(fn.Blocks[i]) || changed
-		}
-	}
-	for _, b := range fn.Blocks {
-		for _, s := range b.Succs {
-			if s.Dominates(b) {
-				l.loops[s.Index] = true
-			}
+		for i := n - 1; i >= 0; i-- {
+			changed = l.spread(fn.Blocks[i], l.flows[i]) || changed
 		}
 	}
 	return l
 }
 
-// flow brings what is live at the end of a block to its beginning.
-func (l *layout) flow(b *ssa.BasicBlock) (changed bool) {
-	live := map[ssa.Value]bool{}
+func (l *layout) flowOf(b *ssa.BasicBlock) (f flow) {
 	for _, s := range b.Succs {
-		for v := range l.live[s.Index] {
-			live[v] = true
-		}
+		var edge bitSet
 		for i, p := range s.Preds {
 			if p != b {
 				continue
@@ -46,32 +110,49 @@ func (l *layout) flow(b *ssa.BasicBlock) (changed bool) {
 					break
 				}
 				if isRegister(phi.Edges[i]) {
-					live[phi.Edges[i]] = true
+					edge.add(l.numberOf(phi.Edges[i]))
 				}
 			}
 		}
+		f.edges = append(f.edges, edge)
 	}
 	var operands [8]*ssa.Value
-	for i := len(b.Instrs) - 1; i >= 0; i-- {
-		in := b.Instrs[i]
-		if v, ok := in.(ssa.Value); ok {
-			delete(live, v)
-		}
-		if _, ok := in.(*ssa.Phi); ok {
-			continue
-		}
-		for _, o := range in.Operands(operands[:0]) {
-			if *o != nil && isRegister(*o) {
-				live[*o] = true
+	for _, in := range b.Instrs {
+		if _, ok := in.(*ssa.Phi); !ok {
+			for _, o := range in.Operands(operands[:0]) {
+				if *o != nil && isRegister(*o) {
+					if n := l.numberOf(*o); !f.sets.has(n) {
+						f.reads.add(n)
+					}
+				}
 			}
 		}
-	}
-	known := l.live[b.Index]
-	for v := range live {
-		if !known[v] {
-			known[v] = true
-			changed = true
+		if v, ok := in.(ssa.Value); ok {
+			f.sets.add(l.numberOf(v))
 		}
+	}
+	return f
+}
+
+// spread brings what is live at the end of a block to its beginning.
+func (l *layout) spread(b *ssa.BasicBlock, f flow) (changed bool) {
+	live := l.live[b.Index]
+	for word := range live {
+		var w uint64
+		for i, s := range b.Succs {
+			w |= l.live[s.Index][word]
+			if word < len(f.edges[i]) {
+				w |= f.edges[i][word]
+			}
+		}
+		if word < len(f.sets) {
+			w &^= f.sets[word]
+		}
+		if word < len(f.reads) {
+			w |= f.reads[word]
+		}
+		changed = changed || w&^live[word] != 0
+		live[word] |= w
 	}
 	return changed
 }

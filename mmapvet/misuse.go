@@ -9,7 +9,7 @@ func (w *walk) misused(st *state, c *site, name string) bool {
 }
 
 func (w *walk) gone(st *state, c *site, v *term, name string) bool {
-	h := st.handles[v]
+	h := st.handles.get(v)
 	switch h.status {
 	case isMoved:
 		w.findMoved(st, c, h, name, "ErrMoved")
@@ -36,7 +36,7 @@ func (w *walk) findMoved(st *state, c *site, h mapping, name, returns string) {
 
 // asked reports a question to a handle that is moved, which returns nothing.
 func (w *walk) asked(st *state, c *site, name string) {
-	if h := st.handles[c.args[0]]; tracked(c.args[0]) && h.status == isMoved {
+	if h := st.handles.get(c.args[0]); tracked(c.args[0]) && h.status == isMoved {
 		w.findMoved(st, c, h, name, nothing(name))
 	}
 }
@@ -56,7 +56,7 @@ func nothing(name string) string {
 func (w *walk) isBusy(st *state, c *site, name string) bool {
 	busyOne := false
 	for i, v := range c.args {
-		if i > 1 || i > 0 && name != "Join" || !tracked(v) || st.drains > 0 || st.handles[v].status != isLive {
+		if i > 1 || i > 0 && name != "Join" || !tracked(v) || st.drains > 0 || st.handles.get(v).status != isLive {
 			continue
 		}
 		for _, viewed := range st.views {
@@ -68,7 +68,7 @@ func (w *walk) isBusy(st *state, c *site, name string) bool {
 				})
 			}
 		}
-		for _, p := range st.pins {
+		for _, p := range st.pins.all() {
 			if p.of == v && p.owned && !p.ended {
 				busyOne = true
 				w.find(st, &finding{

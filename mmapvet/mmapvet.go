@@ -9,13 +9,13 @@ package mmapvet
 import (
 	"flag"
 	"fmt"
+	"go/ast"
 	"go/types"
 	"os"
 	"reflect"
 	"slices"
 
 	"golang.org/x/tools/go/analysis"
-	"golang.org/x/tools/go/analysis/passes/ctrlflow"
 	"golang.org/x/tools/go/ssa"
 )
 
@@ -35,8 +35,7 @@ func New() *analysis.Analyzer {
 		Doc:        "check the use of memory mappings of github.com/mmarinus/mmap",
 		URL:        "https://github.com/mmarinus/mmap/blob/main/docs/mmapvet.md",
 		Flags:      *flags,
-		Requires:   []*analysis.Analyzer{ctrlflow.Analyzer},
-		FactTypes:  []analysis.Fact{new(Summary), new(uses)},
+		FactTypes:  []analysis.Fact{new(Summary), new(uses), new(noReturn)},
 		ResultType: reflect.TypeFor[*Stats](),
 		Run:        func(pass *analysis.Pass) (any, error) { return run(pass, o) },
 	}
@@ -76,6 +75,8 @@ type checker struct {
 	prog      *ssa.Program
 	pkg       *ssa.Package
 	uses      map[string]bool // the packages that import the library
+	bodies    map[*types.Func]*ast.BlockStmt
+	never     map[*types.Func]bool // which functions never return, as far as it was asked
 	summaries map[*ssa.Function]*Summary
 	layouts   map[*ssa.Function]*layout
 	inlined   map[*ssa.Function]bool // literals that were run where they are called
@@ -89,9 +90,14 @@ type checker struct {
 
 func run(pass *analysis.Pass, o *options) (any, error) {
 	k := &checker{
-		pass: pass, options: o, uses: map[string]bool{}, summaries: map[*ssa.Function]*Summary{},
+		pass: pass, options: o, uses: map[string]bool{},
+		bodies: map[*types.Func]*ast.BlockStmt{}, never: map[*types.Func]bool{}, summaries: map[*ssa.Function]*Summary{},
 		layouts: map[*ssa.Function]*layout{}, inlined: map[*ssa.Function]bool{}, found: map[findingKey]*finding{},
 	}
+	if m := pass.Module; isStandard(pass.Pkg) && (m == nil || m.Path == "" || m.Path == "std") {
+		return new(Stats), nil
+	}
+	k.returning()
 	if !k.relevant() {
 		return new(Stats), nil
 	}

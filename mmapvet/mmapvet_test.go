@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -64,7 +65,10 @@ func reporter(t *testing.T, flags ...string) *analysis.Analyzer {
 }
 
 func TestReports(t *testing.T) {
-	patterns := []string{"./moved", "./escape", "./unclosed", "./busy", "./pins", "./unsafebytes", "./ignored"}
+	patterns := []string{
+		"./moved", "./escape", "./unclosed", "./busy", "./pins", "./unsafebytes", "./ignored",
+		"./tables", "./users", "./mistakes",
+	}
 	analysistest.Run(t, data(t), reporter(t), patterns...)
 }
 
@@ -86,17 +90,23 @@ func TestSecondSet(t *testing.T) {
 	analysistest.Run(t, data(t), reporter(t), "./second/store", "./second/app")
 }
 
-// TestProofs: what is reported in the data happens at run time. The error or the fault is that
-// which the message predicts.
-func TestProofs(t *testing.T) {
-	cmd := exec.Command("go", "test", "-count=1", "./...")
-	cmd.Dir = data(t)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
-}
-
 // TestBlindSpots: what docs/mmapvet.md says is not seen is not reported.
 func TestBlindSpots(t *testing.T) {
 	analysistest.Run(t, data(t), reporter(t), "./blind")
+}
+
+// TestBehindC is that of cgo.
+func TestBehindC(t *testing.T) {
+	out, err := exec.Command("go", "env", "CGO_ENABLED", "CC").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	enabled, compiler, _ := strings.Cut(strings.TrimSpace(string(out)), "\n")
+	if enabled != "1" {
+		t.Skip("cgo is not enabled")
+	}
+	if _, err := exec.LookPath(compiler); err != nil {
+		t.Skip("cgo needs a C compiler: ", err)
+	}
+	analysistest.Run(t, data(t), reporter(t), "./blind/cgo")
 }

@@ -24,24 +24,24 @@ func (w *walk) pinned(st *state, c *site) []outcome {
 		return ends // it is expected to fail
 	}
 	v := w.result(c.key, 0)
-	st.pins[v] = pin{of: w.older(c.args[0], c.key), owned: true, at: c.pos}
-	st.facts[w.isNil(v)] = fact{truth: false, by: c.instr}
+	st.pins.set(v, pin{of: w.older(c.args[0], c.key), owned: true, at: c.pos})
+	st.facts.set(w.isNil(v), fact{truth: false, by: c.instr})
 	return append(ends, outcome{st, w.tuple([]*term{v, w.zero})})
 }
 
 func (w *walk) unpins(st *state, c *site) []outcome {
 	v := c.args[0]
-	p, ok := st.pins[v]
+	p, ok := st.pins.lookup(v)
 	if !ok && tracked(v) {
-		st.pins[v] = pin{ended: true, by: c.pos, at: token.NoPos, of: w.none}
+		st.pins.set(v, pin{ended: true, by: c.pos, at: token.NoPos, of: w.none})
 	}
 	if ok && !p.ended {
 		p.ended, p.by = true, c.pos
-		st.pins[v] = p
-		for l, lent := range st.loans {
+		st.pins.set(v, p)
+		for l, lent := range st.loans.each() {
 			if lent.by == byPin && lent.of == v {
 				lent.ended, lent.end, lent.how = true, c.pos, "Unpin"
-				st.loans[l] = lent
+				st.loans.set(l, lent)
 			}
 		}
 	}
@@ -50,31 +50,31 @@ func (w *walk) unpins(st *state, c *site) []outcome {
 
 func (w *walk) bytesOf(st *state, c *site) []outcome {
 	v := c.args[0]
-	if st.pins[v].ended && st.pins[v].at.IsValid() {
+	if st.pins.get(v).ended && st.pins.get(v).at.IsValid() {
 		return []outcome{{st, w.zero}}
 	}
 	if !tracked(v) || v.op == opZero {
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}
-	if _, known := st.pins[v]; !known {
-		st.pins[v] = pin{of: w.none}
+	if _, known := st.pins.lookup(v); !known {
+		st.pins.set(v, pin{of: w.none})
 	}
 	st.rerun(w.terms, c.key)
 	m := w.make(term{op: opLent, site: c.key})
-	st.loans[m] = loan{by: byPin, of: w.older(v, c.key), at: c.pos}
+	st.loans.set(m, loan{by: byPin, of: w.older(v, c.key), at: c.pos})
 	return []outcome{{st, m}}
 }
 
 func (w *walk) unsafely(st *state, c *site) []outcome {
 	v := c.args[0]
-	h := st.handles[v]
+	h := st.handles.get(v)
 	if !tracked(v) || h.status != isLive {
 		w.asked(st, c, "UnsafeBytes")
 		return []outcome{{st, w.unknownResults(st, c)}}
 	}
 	st.rerun(w.terms, c.key)
 	m := w.make(term{op: opLent, site: c.key})
-	st.loans[m] = loan{by: byUnsafe, of: w.older(v, c.key), at: c.pos}
+	st.loans.set(m, loan{by: byUnsafe, of: w.older(v, c.key), at: c.pos})
 	return []outcome{{st, m}}
 }
 
@@ -90,7 +90,7 @@ func (w *walk) touchDeep(st *state, v *term, pos token.Pos) {
 
 func (w *walk) touched(st *state, loans []*term, pos token.Pos, returned bool) {
 	for _, m := range loans {
-		l := st.loans[m]
+		l := st.loans.get(m)
 		if !l.ended {
 			continue
 		}
@@ -145,7 +145,7 @@ func (w *walk) outside(st *state, loans []*term, pos token.Pos) {
 		return
 	}
 	for _, m := range loans {
-		if l := st.loans[m]; l.by == byPin && !l.ended && l.at.IsValid() {
+		if l := st.loans.get(m); l.by == byPin && !l.ended && l.at.IsValid() {
 			w.find(st, &finding{
 				category: unguarded, pos: pos,
 				message: fmt.Sprintf("the bytes of the pin of line %d are touched outside of Guard: "+

@@ -35,12 +35,12 @@ func (w *walk) fieldIn(x *term, n int, t types.Type) *term {
 // private reports whether an address is in a variable that only this path knows.
 func (st *state) private(addr *term) bool {
 	b := addr.base()
-	return b.op == opAlloc && !st.shared[b]
+	return b.op == opAlloc && !st.shared.get(b)
 }
 
 // lookup returns what is known of what lies at an address, nil if nothing is.
 func (w *walk) lookup(st *state, addr *term, t types.Type) *term {
-	if c, ok := st.mem[addr]; ok {
+	if c, ok := st.mem.lookup(addr); ok {
 		return c.v
 	}
 	if addr.op != opField {
@@ -85,7 +85,7 @@ func (w *walk) load(st *state, addr *term, t types.Type, site ssa.Instruction) *
 	}
 	made := w.typed(w.make(v), t)
 	if made.op != opUnknown {
-		st.mem[addr] = cell{v: made}
+		st.mem.set(addr, cell{v: made})
 	}
 	return made
 }
@@ -97,7 +97,7 @@ func (w *walk) anyElement(st *state, addr *term) {
 		if addr.op != opIndex || addr.args[1].op == opConst {
 			continue
 		}
-		for a, c := range st.mem {
+		for a, c := range st.mem.all() {
 			if a.op == opIndex && a.args[0] == addr.args[0] && len(c.v.loans) == 0 {
 				w.giveAway(st, c.v)
 			}
@@ -107,7 +107,7 @@ func (w *walk) anyElement(st *state, addr *term) {
 
 // divided reports whether more is known of parts of what lies at an address.
 func (w *walk) divided(st *state, addr *term) bool {
-	for a := range st.mem {
+	for a := range st.mem.all() {
 		if a.op == opField && a.args[0] == addr {
 			return true
 		}
@@ -122,7 +122,7 @@ func (w *walk) scattered(st *state, addr *term) bool {
 		if addr.op != opIndex {
 			continue
 		}
-		for a := range st.mem {
+		for a := range st.mem.all() {
 			if a.op == opIndex && a.args[0] == addr.args[0] && (a.args[1].op != opConst || addr.args[1].op != opConst) {
 				return true
 			}
@@ -135,7 +135,7 @@ func (w *walk) scattered(st *state, addr *term) bool {
 }
 
 // store puts a value at an address.
-func (w *walk) store(st *state, addr, v *term, pos token.Pos, t types.Type) {
+func (w *walk) store(st *state, addr, v *term, pos token.Pos, t types.Type, by ssa.Instruction) {
 	w.touch(st, addr, pos)
 	w.unguarded(st, addr, pos)
 	if addr.op == opUnknown {
@@ -143,16 +143,15 @@ func (w *walk) store(st *state, addr, v *term, pos token.Pos, t types.Type) {
 		return
 	}
 	v = w.typed(v, t)
-	for a := range st.mem {
-		if a != addr && (a.within(addr) || w.mayBe(st, a, addr)) {
-			delete(st.mem, a)
-		}
+	if v.op == opBinary && v.grows(st.mem.get(addr).v) {
+		v = w.anew(st, by, 0) // a counter
 	}
+	st.mem.keep(func(a *term, _ cell) bool { return a == addr || !a.within(addr) && !w.mayBe(st, a, addr) })
 	if !st.private(addr) || addr.op == opIndex && addr.args[1].op != opConst {
 		w.touchDeep(st, v, pos)
 		w.giveAway(st, v)
 	}
-	st.mem[addr] = cell{v, pos}
+	st.mem.set(addr, cell{v, pos})
 }
 
 // mayBe reports whether two addresses that read differently can be the same.
@@ -176,11 +175,7 @@ func mapPlace(a *term) bool { _, ok := a.args[1].site.(*ssa.MapUpdate); return o
 
 // havoc forgets what others can have changed.
 func (w *walk) havoc(st *state) {
-	for a := range st.mem {
-		if !st.private(a) {
-			delete(st.mem, a)
-		}
-	}
+	st.mem.keep(func(a *term, _ cell) bool { return st.private(a) })
 }
 
 // waits is a point at which other goroutines can have done something.
@@ -190,88 +185,77 @@ func (w *walk) waits(st *state) {
 }
 
 // giveAway notes that somebody else has a value, too, and all that it leads to.
-func (w *walk) giveAway(st *state, v *term) { w.give(st, v, map[*term]bool{}) }
+func (w *walk) giveAway(st *state, v *term) {
+	w.search++
+	w.give(st, v)
+}
 
-func (w *walk) give(st *state, v *term, seen map[*term]bool) {
-	if v == nil || seen[v] {
+func (w *walk) give(st *state, v *term) {
+	if v == nil || v.seen == w.search {
 		return
 	}
-	seen[v] = true
-	if h, ok := st.handles[v]; ok {
+	v.seen = w.search
+	if h, ok := st.handles.lookup(v); ok {
 		h.owned, h.kept = false, true
-		st.handles[v] = h
+		st.handles.set(v, h)
 		return
 	}
-	if p, ok := st.pins[v]; ok {
+	if p, ok := st.pins.lookup(v); ok {
 		p.owned = false
-		st.pins[v] = p
+		st.pins.set(v, p)
 		return
 	}
 	switch v.op {
 	case opStruct, opFunc, opIface, opPart:
 		for _, a := range v.args {
-			w.give(st, a, seen)
+			w.give(st, a)
 		}
 	case opField, opIndex:
-		w.give(st, v.base(), seen)
+		w.give(st, v.base())
 	case opLent:
 		if w.isParam(v) {
-			st.shared[v] = true
+			st.shared.set(v, true)
 		}
-	case opAlloc:
-		st.shared[v] = true
-		for a, c := range st.mem {
+	case opAlloc, opResult:
+		if v.op == opAlloc {
+			st.shared.set(v, true)
+		}
+		for a, c := range st.mem.all() {
 			if a.base() == v {
-				w.give(st, c.v, seen)
+				w.give(st, c.v)
 			}
 		}
 	}
-	if p, ok := w.places(st, v); ok {
-		for _, c := range p {
-			w.give(st, c, seen)
-		}
-	}
-}
-
-// places returns what is known to be stored in something that is no variable of this path.
-func (w *walk) places(st *state, v *term) (values []*term, ok bool) {
-	if v.op != opResult {
-		return nil, false
-	}
-	for a, c := range st.mem {
-		if a.base() == v {
-			values = append(values, c.v)
-		}
-	}
-	return values, true
 }
 
 // loansOf returns the memory that a value leads to, also through variables.
 func (w *walk) loansOf(st *state, v *term) []*term {
-	var loans []*term
-	seen := map[*term]bool{}
-	var look func(v *term)
-	look = func(v *term) {
-		if v == nil || seen[v] {
-			return
+	if len(st.loans.rows) == 0 && (v == nil || len(v.loans) == 0) {
+		return nil // there is no memory at all
+	}
+	w.search++
+	return w.loansIn(st, v, nil)
+}
+
+func (w *walk) loansIn(st *state, v *term, found []*term) []*term {
+	if v == nil || v.seen == w.search {
+		return found
+	}
+	v.seen = w.search
+	found = union(found, v.loans)
+	switch v.op {
+	case opStruct, opFunc, opIface, opPart:
+		for _, a := range v.args {
+			found = w.loansIn(st, a, found)
 		}
-		seen[v] = true
-		loans = union(loans, v.loans)
-		switch v.op {
-		case opStruct, opFunc, opIface, opPart:
-			for _, a := range v.args {
-				look(a)
-			}
-		case opField, opIndex:
-			look(v.base())
-		case opAlloc, opResult:
-			for a, c := range st.mem {
-				if a.base() == v {
-					look(c.v)
-				}
+	case opField, opIndex:
+		found = w.loansIn(st, v.base(), found)
+	case opAlloc, opResult:
+		for a, c := range st.mem.all() {
+			if a.base() == v {
+				found = w.loansIn(st, c.v, found)
 			}
 		}
 	}
-	look(v)
-	return loans
+	return found
 }

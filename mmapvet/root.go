@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"go/token"
 	"go/types"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // How much work a function may take. What takes more is left alone.
-const mostWork = 20_000
+const mostWork = 40_000
 
 // summarize walks through a function once, reports what it finds there, and returns what
 // callers should know. It is nil while the function is being walked through, and for one that
@@ -26,13 +27,7 @@ func (k *checker) summarize(fn *ssa.Function) *Summary {
 	}
 	k.depth++
 	defer func() { k.depth-- }()
-	w := &walk{
-		checker: k, terms: newTerms(), root: fn, budget: mostWork,
-		numbers: map[any]int{}, handleOf: map[*term]bool{}, twice: map[string]int{}, summary: &Summary{},
-		params: map[*term]int{}, expected: map[*term]bool{}, keptAt: map[*term]token.Pos{},
-		names: map[token.Pos]string{}, found: map[findingKey]*finding{}, returnAt: map[*term]token.Pos{},
-		lenders: map[*term][]Lend{},
-	}
+	w := newWalk(k, fn)
 	conditions(fn, w.twice)
 	if !w.start() {
 		k.stats.abandoned = append(k.stats.abandoned, fn.String())
@@ -60,20 +55,20 @@ func (w *walk) start() (done bool) {
 			done = false
 		}
 	}()
-	st := newState()
+	st := new(state)
 	for i, p := range w.root.Params {
 		v := w.make(term{op: opParam, site: p})
 		switch t := p.Type(); {
 		case isHandle(t):
-			st.handles[v] = mapping{}
+			st.handles.set(v, mapping{})
 		case isPin(t):
-			st.pins[v] = pin{of: w.none}
+			st.pins.set(v, pin{of: w.none})
 		case hasPointers(t):
 			v = w.make(term{op: opLent, site: p})
-			st.loans[v] = loan{by: byCaller}
+			st.loans.set(v, loan{by: byCaller})
 		}
 		w.params[v] = i
-		st.regs[p] = v
+		st.regs.set(w.register(p), v)
 	}
 	w.run(w.root, st, w.ends)
 	return true
@@ -105,12 +100,12 @@ func (w *walk) ends(st *state, in *ssa.Return, result *term) {
 	if w.root.Name() == "main" && w.root.Pkg != nil && w.root.Pkg.Pkg.Name() == "main" {
 		return
 	}
-	for v, h := range st.handles {
+	for v, h := range st.handles.all() {
 		if h.owned && h.status == isLive {
 			w.unclosed(v, h, pos)
 		}
 	}
-	for _, p := range st.pins {
+	for _, p := range st.pins.all() {
 		if p.owned && !p.ended && p.at.IsValid() {
 			w.find(st, &finding{
 				category: pins, pos: p.at,
@@ -163,7 +158,7 @@ func (s *Summary) exit(w *walk, st *state, values []*term, in *ssa.Return) {
 	e := Exit{Params: make([]Effect, len(w.root.Params)), Results: make([]Result, len(values))}
 	for v, i := range w.params {
 		p := &e.Params[i]
-		if h, ok := st.handles[v]; ok {
+		if h, ok := st.handles.lookup(v); ok {
 			p.Used = h.used
 			switch {
 			case h.status == isMoved:
@@ -176,17 +171,19 @@ func (s *Summary) exit(w *walk, st *state, values []*term, in *ssa.Return) {
 				p.Was = "kept"
 			}
 		}
-		if q, ok := st.pins[v]; ok && q.ended {
+		if q, ok := st.pins.lookup(v); ok && q.ended {
 			p.Was = "unpinned"
 		}
-		if f, ok := st.facts[w.isNil(v)]; ok {
+		if f, ok := st.facts.lookup(w.isNil(v)); ok {
 			p.Nil = -1
 			if f.truth {
 				p.Nil = 1
 			}
+		} else if st.facts.has(w.presumedNil(v)) {
+			p.Nil = presumablyNil
 		}
-		if _, ok := st.loans[v]; ok {
-			if st.shared[v] {
+		if _, ok := st.loans.lookup(v); ok {
+			if st.shared.get(v) {
 				p.Was = "kept"
 			}
 			w.keptParam(st, v, p)
@@ -200,14 +197,14 @@ func (s *Summary) exit(w *walk, st *state, values []*term, in *ssa.Return) {
 			}
 		}
 	}
-	if !slices.ContainsFunc(s.Exits, func(o Exit) bool { return fmt.Sprint(o) == fmt.Sprint(e) }) {
+	if !slices.ContainsFunc(s.Exits, func(o Exit) bool { return reflect.DeepEqual(o, e) }) {
 		s.Exits = append(s.Exits, e)
 	}
 }
 
 // keptParam finds where memory that a parameter leads to is kept when the function returns.
 func (w *walk) keptParam(st *state, v *term, p *Effect) {
-	for a, c := range st.mem {
+	for a, c := range st.mem.all() {
 		if isLoadOf(c.v, a) || !c.pos.IsValid() || !w.leadsTo(st, c.v, v) {
 			continue
 		}
@@ -242,10 +239,10 @@ func (w *walk) resultOf(st *state, v *term, t types.Type) Result {
 		r.Bool = fmt.Sprint(truth)
 		return r
 	}
-	if h, ok := st.handles[v]; ok && h.owned && h.status == isLive {
+	if h, ok := st.handles.lookup(v); ok && h.owned && h.status == isLive {
 		r.New = "handle"
 	}
-	if p, ok := st.pins[v]; ok && p.owned && !p.ended {
+	if p, ok := st.pins.lookup(v); ok && p.owned && !p.ended {
 		r.New = "pin"
 	}
 	if isNil, known := w.holds(st, w.isNil(v)); known {
@@ -267,7 +264,7 @@ func (w *walk) resultOf(st *state, v *term, t types.Type) Result {
 		slices.SortFunc(r.Leads, func(a, b Lead) int { return a.Param*1000 + a.Field - b.Param*1000 - b.Field })
 	}
 	for _, m := range w.loansOf(st, v) {
-		if l := st.loans[m]; l.of != nil && !l.ended && (l.by == byUnsafe || l.by == byPin) {
+		if l := st.loans.get(m); l.of != nil && !l.ended && (l.by == byUnsafe || l.by == byPin) {
 			if n, ok := w.params[l.of]; ok {
 				r.Bytes = n + 1
 			}
@@ -283,10 +280,11 @@ func (w *walk) holdsIt(st *state, v, other *term) bool {
 		return false
 	}
 	probe := st.clone()
-	probe.handles = map[*term]mapping{other: {owned: true}}
-	probe.pins = map[*term]pin{other: {owned: true}}
+	probe.handles, probe.pins = dict[mapping]{}, dict[pin]{}
+	probe.handles.set(other, mapping{owned: true})
+	probe.pins.set(other, pin{owned: true})
 	w.giveAway(probe, v)
-	return !probe.handles[other].owned
+	return !probe.handles.get(other).owned
 }
 
 // fieldOfParam returns which field of what a parameter points to a value comes from, -1 if

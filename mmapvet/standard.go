@@ -143,7 +143,7 @@ func (w *walk) callStandard(st *state, c *site, obj *types.Func) []outcome {
 			for n, p := range fn.Params {
 				params[n] = w.none
 				if len(c.args[0].loans) > 0 && hasPointers(p.Type()) {
-					params[n] = w.part(c.args[0])
+					params[n] = w.element(st, c.args[0], p)
 				}
 			}
 			for _, o := range w.callLiteral(st, c, a, params) {
@@ -182,7 +182,7 @@ func (w *walk) standardResults(st *state, c *site, obj *types.Func, name string)
 		return w.boolCall(st, c, obj, v)
 	}
 	if certain[name] {
-		st.facts[w.isNil(v)] = fact{truth: false, by: c.instr}
+		st.facts.set(w.isNil(v), fact{truth: false, by: c.instr})
 	}
 	if !leading[name] {
 		return v
@@ -197,7 +197,7 @@ func (w *walk) standardResults(st *state, c *site, obj *types.Func, name string)
 	if len(leads) == 0 {
 		return v
 	}
-	led := w.part(w.make(term{op: opStruct, args: leads}))
+	led := w.make(term{op: opPart, site: c.key, args: []*term{w.make(term{op: opStruct, args: leads})}})
 	if v.op != opStruct {
 		return led
 	}
@@ -223,8 +223,8 @@ func (w *walk) boolCall(st *state, c *site, obj *types.Func, unknown *term) *ter
 	if v.op == opUnknown {
 		return unknown
 	}
-	if f, ok := st.facts[v]; ok && f.by == c.instr {
-		delete(st.facts, v)
+	if f, ok := st.facts.lookup(v); ok && f.by == c.instr {
+		st.facts.delete(v)
 	}
 	return v
 }

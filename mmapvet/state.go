@@ -2,7 +2,6 @@ package mmapvet
 
 import (
 	"go/token"
-	"maps"
 	"math/bits"
 	"slices"
 
@@ -11,15 +10,16 @@ import (
 
 // A state is what is known at a point of one path.
 type state struct {
-	regs    map[ssa.Value]*term
-	mem     map[*term]cell    // by address
-	handles map[*term]mapping // what is known of handles
-	pins    map[*term]pin
-	loans   map[*term]loan
-	facts   map[*term]fact // which conditions hold
-	shared  map[*term]bool // variables that others can change
-	defers  []deferred
-	views   []*term // the handles of the views that run
+	regs    registers
+	mem     dict[cell]    // by address
+	handles dict[mapping] // what is known of handles
+	pins    dict[pin]
+	loans   dict[loan]
+	facts   dict[fact] // which conditions hold
+	shared  dict[bool] // variables that others can change
+	ran     numberSet  // the sites that have made something, by their numbers
+	defers  []deferred // this and what follows is never changed in place
+	views   []*term    // the handles of the views that run
 	pending []pending
 	guards  int // how many guards run
 	drains  int
@@ -98,24 +98,17 @@ type pending struct {
 	how string
 }
 
-func newState() *state {
-	return &state{
-		regs: map[ssa.Value]*term{}, mem: map[*term]cell{}, handles: map[*term]mapping{},
-		pins: map[*term]pin{}, loans: map[*term]loan{}, facts: map[*term]fact{}, shared: map[*term]bool{},
-	}
-}
-
 func (s *state) clone() *state {
+	s.defers, s.views, s.pending = slices.Clip(s.defers), slices.Clip(s.views), slices.Clip(s.pending)
 	c := *s
-	c.regs, c.mem, c.handles = maps.Clone(s.regs), maps.Clone(s.mem), maps.Clone(s.handles)
-	c.pins, c.loans = maps.Clone(s.pins), maps.Clone(s.loans)
-	c.facts, c.shared = maps.Clone(s.facts), maps.Clone(s.shared)
-	c.defers, c.views, c.pending = slices.Clone(s.defers), slices.Clone(s.views), slices.Clone(s.pending)
+	c.regs, c.mem, c.handles, c.pins = s.regs.clone(), s.mem.clone(), s.handles.clone(), s.pins.clone()
+	c.loans, c.facts, c.shared, c.ran = s.loans.clone(), s.facts.clone(), s.shared.clone(), s.ran.clone()
 	return &c
 }
 
 func (s *state) size() int {
-	return len(s.regs) + len(s.mem) + len(s.handles) + len(s.pins) + len(s.loans) + len(s.facts) + len(s.defers)
+	return len(s.regs.rows) + len(s.mem.rows) + len(s.handles.rows) + len(s.pins.rows) + len(s.loans.rows) +
+		len(s.facts.rows) + len(s.defers)
 }
 
 // A digest is the same for equal states, and as good as never for others.
@@ -152,27 +145,29 @@ func (v *term) number() int {
 
 func (s *state) digest(number func(any) int) digest {
 	var d digest
-	for r, v := range s.regs {
-		d.row(1, number(r), v.id)
+	for _, r := range s.regs.rows {
+		d.row(1, r.id, r.value.id)
 	}
-	for a, c := range s.mem {
-		d.row(2, a.id, c.v.id, int(c.pos))
+	for _, r := range s.mem.rows {
+		d.row(2, r.key.id, r.value.v.id, int(r.value.pos))
 	}
-	for v, h := range s.handles {
-		d.row(3, v.id, int(h.status), flags(h.owned, h.used, h.kept, h.sealed), int(h.at), int(h.by),
+	for _, r := range s.handles.rows {
+		h := r.value
+		d.row(3, r.key.id, int(h.status), flags(h.owned, h.used, h.kept, h.sealed), int(h.at), int(h.by),
 			h.was.number(), int(h.lateOld))
 	}
-	for v, p := range s.pins {
-		d.row(4, v.id, p.of.number(), flags(p.ended, p.owned), int(p.at), int(p.by))
+	for _, r := range s.pins.rows {
+		p := r.value
+		d.row(4, r.key.id, p.of.number(), flags(p.ended, p.owned), int(p.at), int(p.by))
 	}
-	for v, l := range s.loans {
-		d.row(5, v.id, l.of.number(), flags(l.ended), int(l.end))
+	for _, r := range s.loans.rows {
+		d.row(5, r.key.id, r.value.of.number(), flags(r.value.ended), int(r.value.end))
 	}
-	for v, f := range s.facts {
-		d.row(6, v.id, flags(f.truth))
+	for _, r := range s.facts.rows {
+		d.row(6, r.key.id, flags(r.value.truth))
 	}
-	for v := range s.shared {
-		d.row(7, v.id)
+	for _, r := range s.shared.rows {
+		d.row(7, r.key.id)
 	}
 	for i, call := range s.defers {
 		d.row(8, i, number(call.owner), number(call.call), call.fn.number())
@@ -192,79 +187,97 @@ func (s *state) digest(number func(any) int) digest {
 
 // rerun makes room for what site makes anew: what it made before gets its older name.
 func (s *state) rerun(t *terms, site any) {
+	id := t.siteNumber(site)
+	if !s.ran.add(id) || !s.has(id) {
+		return
+	}
 	old := func(v *term) *term {
 		if v == nil {
 			return nil
 		}
-		return t.older(v, site)
+		return t.olderBy(v, id)
 	}
-	used := false
-	check := func(v *term) bool {
-		return v != nil && slices.ContainsFunc(v.roots, func(r *term) bool { return r.site == site })
+	for i, r := range s.regs.rows {
+		if v := old(r.value); v != r.value {
+			s.regs.own()
+			s.regs.rows[i].value = v
+		}
 	}
-	for _, v := range s.regs {
-		used = used || check(v)
+	s.mem = renamed(&s.mem, old, func(c cell) cell { c.v = old(c.v); return c })
+	s.handles = renamed(&s.handles, old, func(h mapping) mapping { h.was = old(h.was); return h })
+	s.pins = renamed(&s.pins, old, func(p pin) pin { p.of = old(p.of); return p })
+	s.loans = renamed(&s.loans, old, func(l loan) loan { l.of = old(l.of); return l })
+	s.facts = renamed(&s.facts, old, func(f fact) fact { return f })
+	s.shared = renamed(&s.shared, old, func(b bool) bool { return b })
+	s.defers = slices.Clone(s.defers)
+	for i, d := range s.defers {
+		s.defers[i].args, s.defers[i].fn = changed(d.args, old), old(d.fn)
 	}
-	for a, c := range s.mem {
-		used = used || check(a) || check(c.v)
+	all := s.pending
+	s.pending = nil
+	for _, p := range all { // what a loop suspends is the same two turns ago and three
+		if p.v = old(p.v); p.v.op != opUnknown {
+			s.suspend(p)
+		}
 	}
-	for v, h := range s.handles {
-		used = used || check(v) || check(h.was)
-	}
-	for v, p := range s.pins {
-		used = used || check(v) || check(p.of)
-	}
-	for v, l := range s.loans {
-		used = used || check(v) || check(l.of)
-	}
-	for v := range s.facts {
-		used = used || check(v)
-	}
-	for v := range s.shared {
-		used = used || check(v)
+	s.views = changed(s.views, old)
+}
+
+// has reports whether something in a state was made by a site.
+func (s *state) has(site int) bool {
+	by := func(v *term) bool { return v != nil && v.madeBy(site) }
+	for _, r := range s.regs.rows {
+		if by(r.value) {
+			return true
+		}
 	}
 	for _, d := range s.defers {
-		used = used || slices.ContainsFunc(d.args, check) || check(d.fn)
-	}
-	for _, p := range s.pending {
-		used = used || check(p.v)
-	}
-	if !used {
-		return
-	}
-	for r, v := range s.regs {
-		s.regs[r] = old(v)
-	}
-	s.mem = renamed(s.mem, old, func(c cell) cell { c.v = old(c.v); return c })
-	s.handles = renamed(s.handles, old, func(h mapping) mapping { h.was = old(h.was); return h })
-	s.pins = renamed(s.pins, old, func(p pin) pin { p.of = old(p.of); return p })
-	s.loans = renamed(s.loans, old, func(l loan) loan { l.of = old(l.of); return l })
-	s.facts = renamed(s.facts, old, func(f fact) fact { return f })
-	s.shared = renamed(s.shared, old, func(b bool) bool { return b })
-	for i, d := range s.defers {
-		args := make([]*term, len(d.args))
-		for j, a := range d.args {
-			args[j] = old(a)
+		if slices.ContainsFunc(d.args, by) || by(d.fn) {
+			return true
 		}
-		s.defers[i].args, s.defers[i].fn = args, old(d.fn)
 	}
-	for i, p := range s.pending {
-		s.pending[i].v = old(p.v)
-	}
-	for i, v := range s.views {
-		s.views[i] = old(v)
-	}
+	return anyRow(&s.mem, by, func(c cell) bool { return by(c.v) }) ||
+		anyRow(&s.handles, by, func(h mapping) bool { return by(h.was) }) ||
+		anyRow(&s.pins, by, func(p pin) bool { return by(p.of) }) ||
+		anyRow(&s.loans, by, func(l loan) bool { return by(l.of) }) ||
+		anyRow(&s.facts, by, func(fact) bool { return false }) ||
+		anyRow(&s.shared, by, func(bool) bool { return false }) ||
+		slices.ContainsFunc(s.pending, func(p pending) bool { return by(p.v) })
+}
+
+func anyRow[V comparable](d *dict[V], key func(*term) bool, value func(V) bool) bool {
+	return slices.ContainsFunc(d.rows, func(r row[V]) bool { return key(r.key) || value(r.value) })
 }
 
 // renamed changes keys and values. What becomes unknown goes.
-func renamed[V any](m map[*term]V, key func(*term) *term, value func(V) V) map[*term]V {
-	out := make(map[*term]V, len(m))
-	for k, v := range m {
-		if k = key(k); k.op != opUnknown {
-			out[k] = value(v)
+func renamed[V comparable](d *dict[V], key func(*term) *term, value func(V) V) dict[V] {
+	var out dict[V]
+	same := true
+	for _, r := range d.rows {
+		k, v := key(r.key), value(r.value)
+		same = same && k == r.key && v == r.value
+		if k.op != opUnknown {
+			out.set(k, v)
 		}
 	}
+	if same {
+		return *d
+	}
 	return out
+}
+
+// changed is a slice with each element changed, a copy if it differs.
+func changed[T comparable](s []T, change func(T) T) []T {
+	original := true
+	for i, v := range s {
+		if c := change(v); c != v {
+			if original {
+				s, original = slices.Clone(s), false
+			}
+			s[i] = c
+		}
+	}
+	return s
 }
 
 func (s *state) suspend(p pending) {
@@ -285,7 +298,7 @@ func (s *state) postpone(d deferred) {
 		}
 	}
 	if n > 1 {
-		s.defers = slices.Delete(s.defers, first, first+1)
+		s.defers = slices.Concat(s.defers[:first], s.defers[first+1:])
 	}
 	s.defers = append(s.defers, d)
 }

@@ -30,10 +30,12 @@ type Exit struct {
 type Effect struct {
 	Was   string // "moved", "closed", "unpinned", "kept", "sealed"; "" is nothing
 	Used  bool   // it was used before anything else, and must be good
-	Nil   int8   // 1: it is nil on this way out, -1: it is not
+	Nil   int8   // 1: it is nil on this way out, -1: it is not, 2: presumably nil
 	Into  int    // memory that it leads to is kept: 0 no, -1 for ever, n in parameter n-1
 	While bool   // kept only as long as a goroutine runs
 }
+
+const presumablyNil = 2
 
 // A Result is what a function returns.
 type Result struct {
@@ -87,7 +89,7 @@ func (w *walk) lendsTo(st *state, c *site) bool {
 			lent = true
 			continue
 		}
-		for at, cl := range st.mem {
+		for at, cl := range st.mem.all() {
 			if at.op == opField && at.args[0] == a && w.lentNow(st, cl.v.loans) {
 				w.noteLender(c.fn, i, at.n)
 				lent = true
@@ -102,7 +104,7 @@ func (w *walk) lendsTo(st *state, c *site) bool {
 
 func (w *walk) lentNow(st *state, loans []*term) bool {
 	for _, m := range loans {
-		if l := st.loans[m]; l.by == byView && !l.ended {
+		if l := st.loans.get(m); l.by == byView && !l.ended {
 			return true
 		}
 	}

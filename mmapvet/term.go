@@ -20,8 +20,11 @@ type term struct {
 	tok   token.Token
 	args  []*term
 	depth int
+	by    int     // the number of its site
 	roots []*term // the subterms that a site made, which get an older gen when it runs again
 	loans []*term // the memory that it leads to
+
+	reached, seen int // in which search it was met last
 }
 
 type op uint8
@@ -52,41 +55,68 @@ const (
 
 // terms interns.
 type terms struct {
-	known map[string]*term
-	sites map[any]int
-	none  *term
-	zero  *term
+	known     map[termKey]*term
+	sites     map[any]int
+	constants map[*ssa.Const]*term
+	none      *term
+	zero      *term
+	yes, no   *term
+	search    int // the number of the last one
+	reachable int // the same
+}
+
+// A termKey is what two terms have in common that are the same.
+type termKey struct {
+	op       op
+	tok      int16
+	gen      int16
+	by, n    int32
+	args     [3]int32
+	moreArgs string
 }
 
 func newTerms() *terms {
-	t := &terms{known: map[string]*term{}, sites: map[any]int{}}
+	t := &terms{known: map[termKey]*term{}, sites: map[any]int{}, constants: map[*ssa.Const]*term{}}
 	t.none = t.make(term{op: opUnknown})
 	t.zero = t.make(term{op: opZero})
+	t.yes, t.no = t.exactly(constant.MakeBool(true)), t.exactly(constant.MakeBool(false))
 	return t
+}
+
+// siteOf returns the number of a site.
+func (t *terms) siteNumber(site any) int {
+	if site == nil {
+		return 0
+	}
+	id, ok := t.sites[site]
+	if !ok {
+		id = len(t.sites) + 1
+		t.sites[site] = id
+	}
+	return id
+}
+
+func keyOfTerm(v *term) termKey {
+	k := termKey{op: v.op, tok: int16(v.tok), gen: int16(v.gen), by: int32(v.by), n: int32(v.n)}
+	var more []byte
+	for i, a := range v.args {
+		if i < len(k.args) {
+			k.args[i] = int32(a.id)
+		} else {
+			more = append(strconv.AppendInt(more, int64(a.id), 36), ' ')
+		}
+	}
+	k.moreArgs = string(more)
+	return k
 }
 
 // Terms that are deeper are unknown: so their number is finite.
 const deepest = 12
 
 func (t *terms) make(v term) *term {
-	key := make([]byte, 0, 32)
-	number := func(n int) { key = append(strconv.AppendInt(key, int64(n), 36), ' ') }
-	number(int(v.op))
-	if v.site != nil {
-		id, ok := t.sites[v.site]
-		if !ok {
-			id = len(t.sites) + 1
-			t.sites[v.site] = id
-		}
-		number(id)
-	}
-	number(v.gen)
-	number(v.n)
-	number(int(v.tok))
-	for _, a := range v.args {
-		number(a.id)
-	}
-	if known := t.known[string(key)]; known != nil {
+	v.by = t.siteNumber(v.site)
+	key := keyOfTerm(&v)
+	if known := t.known[key]; known != nil {
 		return known
 	}
 	for _, a := range v.args {
@@ -99,13 +129,14 @@ func (t *terms) make(v term) *term {
 			v.loans = union(v.loans, a.loans)
 		}
 	}
-	made := &v
+	made := new(term)
+	*made = v
 	made.id = len(t.known) + 1
 	made.args = slices.Clone(v.args)
 	switch v.op {
 	case opAlloc, opResult, opLent:
 		made.roots = []*term{made}
-	case opLoad:
+	case opLoad, opPart:
 		if v.site != nil {
 			made.roots = union(made.roots, []*term{made})
 		}
@@ -113,7 +144,7 @@ func (t *terms) make(v term) *term {
 	if v.op == opLent {
 		made.loans = []*term{made}
 	}
-	t.known[string(key)] = made
+	t.known[key] = made
 	return made
 }
 
@@ -130,10 +161,12 @@ func union(a, b []*term) []*term {
 }
 
 func (t *terms) constant(c *ssa.Const) *term {
-	if c.Value == nil {
-		return t.zero
+	v := t.constants[c]
+	if v == nil {
+		v = t.exactly(c.Value)
+		t.constants[c] = v
 	}
-	return t.exactly(c.Value)
+	return v
 }
 
 type constantKey struct {
@@ -145,8 +178,14 @@ func (t *terms) exactly(v constant.Value) *term {
 	return t.make(term{op: opConst, site: constantKey{v.Kind(), v.ExactString()}})
 }
 
-func (t *terms) bool(b bool) *term { return t.exactly(constant.MakeBool(b)) }
-func (t *terms) int(n int) *term   { return t.exactly(constant.MakeInt64(int64(n))) }
+func (t *terms) bool(b bool) *term {
+	if b {
+		return t.yes
+	}
+	return t.no
+}
+
+func (t *terms) int(n int) *term { return t.exactly(constant.MakeInt64(int64(n))) }
 
 // truth returns the value of a constant bool.
 func (v *term) truth() (value, known bool) {
@@ -187,22 +226,41 @@ func (t *terms) isNil(v *term) *term {
 
 // older returns v as it is called when site runs again: what it made last becomes what it
 // made the time before, and what is older than that is unknown.
-func (t *terms) older(v *term, site any) *term {
-	if !slices.ContainsFunc(v.roots, func(r *term) bool { return r.site == site }) {
+func (t *terms) older(v *term, site any) *term { return t.olderBy(v, t.siteNumber(site)) }
+
+func (t *terms) olderBy(v *term, site int) *term {
+	if !v.madeBy(site) {
 		return v
 	}
-	w := *v
-	w.id, w.depth, w.roots, w.loans = 0, 0, nil, nil
-	w.args = make([]*term, len(v.args))
+	w := term{op: v.op, site: v.site, gen: v.gen, n: v.n, tok: v.tok, args: make([]*term, len(v.args))}
 	for i, a := range v.args {
-		w.args[i] = t.older(a, site)
+		w.args[i] = t.olderBy(a, site)
 	}
-	if v.site == site && (v.op == opAlloc || v.op == opResult || v.op == opLent || v.op == opLoad) {
+	if v.by == site && (v.op == opAlloc || v.op == opResult || v.op == opLent || v.op == opLoad || v.op == opPart) {
 		if w.gen++; w.gen > 1 {
 			return t.none
 		}
 	}
 	return t.make(w)
+}
+
+// madeBy reports whether a site made a term, or a part of it.
+func (v *term) madeBy(site int) bool {
+	for _, r := range v.roots {
+		if r.by == site {
+			return true
+		}
+	}
+	return false
+}
+
+// grows reports whether a value is made of an older one, as a loop makes it.
+func (v *term) grows(old *term) bool {
+	return old != nil && v != old && len(v.loans) == 0 && v.contains(old)
+}
+
+func (v *term) contains(part *term) bool {
+	return v == part || slices.ContainsFunc(v.args, func(a *term) bool { return a.contains(part) })
 }
 
 // base is where an address begins: a variable, or an unknown pointer.

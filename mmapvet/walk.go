@@ -4,6 +4,7 @@ import (
 	"go/constant"
 	"go/token"
 	"go/types"
+	"slices"
 
 	"golang.org/x/tools/go/ssa"
 )
@@ -12,21 +13,34 @@ import (
 type walk struct {
 	*checker
 	*terms
-	root     *ssa.Function
-	budget   int
-	stack    []*ssa.Function
-	numbers  map[any]int
-	handleOf map[*term]bool // handles that are behind an interface
-	twice    map[string]int
-	summary  *Summary
-	params   map[*term]int
-	found    map[findingKey]*finding
-	expected map[*term]bool // errors that the program compares with one of a misuse
-	keptAt   map[*term]token.Pos
-	names    map[token.Pos]string // what was called there
-	inGuard  int
-	returnAt map[*term]token.Pos // where a callback has returned what leads to memory
-	lenders  map[*term][]Lend    // functions that lend memory to their callback
+	root      *ssa.Function
+	budget    int
+	stack     []*ssa.Function
+	numbers   map[any]int
+	registers map[ssa.Value]*register
+	handleOf  map[*term]bool // handles that are behind an interface
+	twice     map[string]int
+	summary   *Summary
+	params    map[*term]int
+	found     map[findingKey]*finding
+	expected  map[*term]bool    // errors that the program compares with one of a misuse
+	causes    map[*term][]*term // of which errors one may be made
+	keptAt    map[*term]token.Pos
+	names     map[token.Pos]string // what was called there
+	inGuard   int
+	returnAt  map[*term]token.Pos // where a callback has returned what leads to memory
+	lenders   map[*term][]Lend    // functions that lend memory to their callback
+}
+
+func newWalk(k *checker, fn *ssa.Function) *walk {
+	return &walk{
+		checker: k, terms: newTerms(), root: fn, budget: mostWork,
+		numbers: map[any]int{}, registers: map[ssa.Value]*register{}, handleOf: map[*term]bool{},
+		twice: map[string]int{}, summary: &Summary{}, params: map[*term]int{}, expected: map[*term]bool{},
+		causes: map[*term][]*term{},
+		keptAt: map[*term]token.Pos{}, names: map[token.Pos]string{}, found: map[findingKey]*finding{},
+		returnAt: map[*term]token.Pos{}, lenders: map[*term][]Lend{},
+	}
 }
 
 type frame struct {
@@ -56,6 +70,17 @@ func (w *walk) ident(x any) int {
 		w.numbers[x] = n
 	}
 	return n
+}
+
+// register returns the register of a value.
+func (w *walk) register(v ssa.Value) *register {
+	r := w.registers[v]
+	if r == nil {
+		r = &register{id: len(w.registers), fn: v.Parent()}
+		r.index = w.layoutOf(r.fn).numberOf(v)
+		w.registers[v] = r
+	}
+	return r
 }
 
 type step struct {
@@ -130,6 +155,9 @@ func (w *walk) enter(f *frame, s step) {
 			!w.countsFew(s.st, phi) {
 			v = nil // a number that the loop has changed
 		}
+		if v != nil && v.grows(s.st.regs.get(w.register(phi))) {
+			v = nil // the next one of a list
+		}
 		phis, values = append(phis, phi), append(values, v)
 	}
 	for i, phi := range phis {
@@ -138,14 +166,14 @@ func (w *walk) enter(f *frame, s step) {
 			s.st.rerun(w.terms, phi)
 			v = w.result(phi, 0)
 		}
-		s.st.regs[phi] = v
+		s.st.regs.set(w.register(phi), v)
 	}
 }
 
 // block runs the instructions of a block on every path that they split into.
 func (w *walk) block(f *frame, s step, atReturn func(*state, *ssa.Return, *term)) (next []step, done []outcome) {
-	states := []*state{s.st}
-	for _, in := range s.block.Instrs {
+	states, after := []*state{s.st}, []*state(nil)
+	for i, in := range s.block.Instrs {
 		w.spend(len(states))
 		switch in := in.(type) {
 		case *ssa.Phi:
@@ -171,16 +199,32 @@ func (w *walk) block(f *frame, s step, atReturn func(*state, *ssa.Return, *term)
 			}
 		case *ssa.Panic:
 		default:
-			var after []*state
 			for _, st := range states {
-				after = append(after, w.instruction(f, st, in)...)
+				after = w.instruction(f, st, in, after)
 			}
-			if states = after; len(states) == 0 {
+			if states, after = after, states[:0]; len(states) == 0 {
 				return next, done
+			}
+			if _, ok := in.(*ssa.Call); ok && len(states) > 2 {
+				states = w.meet(f, s.block, i, states)
 			}
 		}
 	}
 	return next, done
+}
+
+// meet drops the states that no longer differ after an instruction of a block.
+func (w *walk) meet(f *frame, b *ssa.BasicBlock, at int, states []*state) []*state {
+	live := f.layout.liveAfter(b, at)
+	seen := map[digest]bool{}
+	return slices.DeleteFunc(states, func(st *state) bool {
+		st.regs.drop(f.fn, live)
+		w.sweep(st)
+		key := st.digest(w.ident)
+		there := seen[key]
+		seen[key] = true
+		return there
+	})
 }
 
 func (w *walk) tuple(values []*term) *term {
@@ -196,11 +240,7 @@ func (w *walk) tuple(values []*term) *term {
 // branch follows those sides of a condition that what is known does not contradict.
 func (w *walk) branch(st *state, b *ssa.BasicBlock, in *ssa.If) []step {
 	cond := w.value(st, in.Cond)
-	for v, f := range st.facts {
-		if f.by == in {
-			delete(st.facts, v) // a loop asks again
-		}
-	}
+	st.facts.keep(func(_ *term, f fact) bool { return f.by != in }) // a loop asks again
 	var next []step
 	for i, side := range []bool{true, false} {
 		s := st

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/mmarinus/mmap"
+
+	"data/blind/others"
 )
 
 type viewer interface {
@@ -40,6 +42,21 @@ func byFunctionValue(m mmap.Read, use func(mmap.Read) error) error {
 	return use(m)
 }
 
+var settings = map[string]any{}
+
+func set(name string, v any) { settings[name] = v }
+
+// A handle behind any.
+func behindAny(m mmap.Read) error {
+	set("m", m)
+	none, err := mmap.Protect[mmap.None](m)
+	if err != nil {
+		return err
+	}
+	defer none.Close()
+	return settings["m"].(mmap.Read).Sync(0, 1)
+}
+
 // Reflection.
 func byReflection(m mmap.Read) int {
 	none, err := mmap.Protect[mmap.None](m)
@@ -58,6 +75,16 @@ func computed(ms []mmap.Read, i int) error {
 	}
 	defer none.Close()
 	return ms[len(ms)-1].Sync(0, 1)
+}
+
+// An element of a map.
+func ofMap(ms map[string]mmap.Read, name string) error {
+	none, err := mmap.Protect[mmap.None](ms[name])
+	if err != nil {
+		return err
+	}
+	defer none.Close()
+	return ms[name].Sync(0, 1)
 }
 
 type holder struct{ m mmap.Read }
@@ -125,4 +152,38 @@ func (h *holder) freeze() error {
 // A transition in a method, within a view by another method.
 func byMethods(h *holder) error {
 	return h.View(func(b []byte) error { return h.freeze() })
+}
+
+// Code of others that keeps the memory of a view.
+func keptByOthers(m mmap.Read) (byte, error) {
+	err := m.View(func(b []byte) error {
+		others.Keep(b[:1])
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	m.Close()
+	return others.Last()[0], nil
+}
+
+// The same with the bytes of a pin.
+func pinnedForOthers(m mmap.Read) (byte, error) {
+	pin, err := m.Pin()
+	if err != nil {
+		return 0, err
+	}
+	others.Keep(pin.Bytes())
+	pin.Unpin()
+	return others.Last()[0], nil
+}
+
+// Code of others that keeps a mapping, and closes it never.
+func heldByOthers(name string) error {
+	m, err := mmap.Map[mmap.Read](mmap.Path(name))
+	if err != nil {
+		return err
+	}
+	others.Hold(m)
+	return m.Prefault(0, m.Len())
 }

@@ -3,9 +3,6 @@ package escape
 import (
 	"errors"
 	"io"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -63,25 +60,18 @@ func TestProof(t *testing.T) {
 		"chunks":        func(m mmap.Read) func() { all, _ := chunks(m); return func() { sink = all[0][0] } },
 		"text":          func(m mmap.Read) func() { s, _ := text(m); return func() { sink = s[0] } },
 	} {
-		is := false
-		for range 20 { // of a sync.Pool nothing may come back
+		proof.Gone(t, name, func() func() {
 			m := proof.Text(t, 0, content)
-			touch := f(m)
-			m.Close()
-			if is = proof.Faults(touch); is {
-				break
-			}
-		}
-		if !is {
-			t.Errorf("%s: no fault", name)
-		}
+			defer m.Close()
+			return f(m)
+		})
 	}
 	// These touch it themselves, after the view. The file is cut before it, so that no page is
 	// there, and no view is there either that would make an error of the fault.
 	for name, f := range map[string]func(){
-		"around":  func() { around(cut[mmap.Read](t)) },
-		"numbers": func() { numbers(cut[mmap.Read](t)) },
-		"pointer": func() { pointer(cut[mmap.ReadWrite](t)) },
+		"around":  func() { around(proof.Cut[mmap.Read](t, 0)) },
+		"numbers": func() { numbers(proof.Cut[mmap.Read](t, 0)) },
+		"pointer": func() { pointer(proof.Cut[mmap.ReadWrite](t, 0)) },
 	} {
 		if !proof.Faults(f) {
 			t.Errorf("%s: no fault", name)
@@ -89,43 +79,16 @@ func TestProof(t *testing.T) {
 	}
 }
 
-// cut returns a mapping of a file that has been truncated: touching it is a fault.
-func cut[M mmap.Known](t *testing.T) M {
-	f, err := mmap.Memfd("cut", int64(os.Getpagesize()), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m, err := mmap.Map[M](mmap.Whole(f).Shared())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Truncate(0); err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-// TestCrash: a fault in another goroutine ends the program, in a child here.
+// TestCrash: a fault in another goroutine ends the program.
 func TestCrash(t *testing.T) {
 	for name, f := range map[string]func(m mmap.Read) error{"later": later, "goroutine": goroutine} {
-		if os.Getenv("CRASH") == name {
+		proof.Crashes(t, name, func() {
 			for range 10_000 {
 				m := proof.Text(t, 0, content)
 				f(m)
 				m.Close()
 			}
 			time.Sleep(2 * time.Second)
-			os.Exit(0)
-		}
-		if os.Getenv("CRASH") != "" {
-			continue
-		}
-		cmd := exec.Command(os.Args[0], "-test.run=^TestCrash$")
-		cmd.Env = append(os.Environ(), "CRASH="+name)
-		out, err := cmd.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), "fault") {
-			t.Errorf("%s: %v\n%.500s", name, err, out)
-		}
+		})
 	}
 }

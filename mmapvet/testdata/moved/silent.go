@@ -290,3 +290,19 @@ func onlyItsError(m mmap.ReadWrite) error {
 	}
 	return m.Sync(0, 1)
 }
+
+// The error of the misuse is wrapped before it is compared.
+func wrapped(m mmap.ReadWrite) error {
+	ro, err := mmap.Protect[mmap.Read](m)
+	if err != nil {
+		return err
+	}
+	defer ro.Close()
+	if err := m.Sync(0, 1); err != nil {
+		err = fmt.Errorf("sync: %w", err)
+		if !errors.Is(err, mmap.ErrMoved) {
+			return err
+		}
+	}
+	return nil
+}

@@ -22,29 +22,12 @@ func TestLost(t *testing.T) {
 		"twoPins":  func() mmap.Read { m := proof.Text(t, 0, ""); twoPins(m, shut); return m },
 		"ifFound":  func() mmap.Read { m := proof.Text(t, 0, ""); ifFound(m, []byte("key")); return m },
 		"ofHelper": func() mmap.Read { m := proof.Text(t, 0, ""); ofHelper(m); return m },
-		"onError":  func() mmap.Read { m := cut(t); onError(m); return m },
+		"onError":  func() mmap.Read { m := proof.Cut[mmap.Read](t, 0); onError(m); return m },
 	} {
 		if _, err := mmap.Protect[mmap.None](f()); !errors.Is(err, mmap.ErrBusy) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-}
-
-// cut returns a mapping whose file has been truncated: touching it is a fault.
-func cut(t *testing.T) mmap.Read {
-	f, err := mmap.Memfd("cut", int64(os.Getpagesize()), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	m, err := mmap.Map[mmap.Read](mmap.Whole(f).Shared())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Truncate(0); err != nil {
-		t.Fatal(err)
-	}
-	return m
 }
 
 var sink byte
@@ -74,11 +57,11 @@ func TestBytes(t *testing.T) {
 	}
 	// The others touch the bytes themselves. The file is cut before, so that no page is there.
 	for name, f := range map[string]func(){
-		"afterUnpin": func() { afterUnpin(cut(t)) },
-		"printed":    func() { printed(cut(t)) },
-		"compared":   func() { compared(cut(t), make([]byte, os.Getpagesize())) },
-		"copied":     func() { copied(cut(t), make([]byte, 10)) },
-		"text":       func() { text(cut(t)) },
+		"afterUnpin": func() { afterUnpin(proof.Cut[mmap.Read](t, 0)) },
+		"printed":    func() { printed(proof.Cut[mmap.Read](t, 0)) },
+		"compared":   func() { compared(proof.Cut[mmap.Read](t, 0), make([]byte, os.Getpagesize())) },
+		"copied":     func() { copied(proof.Cut[mmap.Read](t, 0), make([]byte, 10)) },
+		"text":       func() { text(proof.Cut[mmap.Read](t, 0)) },
 	} {
 		if !proof.Faults(f) {
 			t.Errorf("%s: no fault", name)

@@ -50,12 +50,12 @@ func check(b []byte) error {
 	return nil
 }
 
-func fault(name string) (n int, err error) {
+func fault(name string, count func(b []byte) int) (n int, err error) {
 	m, err := mmap.Map[mmap.Read](mmap.Path(name)) // want `unclosed: .* on line 59`
 	if err != nil {
 		return 0, err
 	}
-	if err := m.View(func(b []byte) error { n = len(b); return nil }); err != nil {
+	if err := m.View(func(b []byte) error { n = count(b); return nil }); err != nil {
 		return 0, err // of a fault
 	}
 	return n, m.Close()
@@ -211,5 +211,52 @@ func inLiteral(names []string) func() error {
 			return err
 		}
 		return m.View(check)
+	}
+}
+
+// A loop that starts goroutines ends here, too.
+func workers(name string, all []byte, n int) (int, error) {
+	m, err := mmap.Map[mmap.Read](mmap.Path(name)) // want `unclosed: the mapping that Map makes`
+	if err != nil {
+		return 0, err
+	}
+	for i := range n {
+		go func() { fmt.Fprintln(os.Stderr, i, len(all)) }()
+	}
+	return m.Len(), nil
+}
+
+// A call in a long row of calls, each of which can fail.
+func row(m mmap.ReadWrite, name string, n int) error {
+	mapped, err := mmap.Map[mmap.Read](mmap.Path(name)) // want `unclosed: the mapping that Map makes`
+	if err != nil {
+		return err
+	}
+	note(m.Sync(0, 1))
+	note(m.Advise(0, 1, mmap.AdviceNormal))
+	note(m.Prefault(0, 1))
+	note(m.Lock(0, 1))
+	note(m.Unlock(0, 1))
+	note(m.SetName("row"))
+	note(m.View(check))
+	note(m.ViewRange(0, 1, check))
+	note(m.Update(check))
+	note(m.UpdateRange(0, 1, check))
+	note(mmap.Grow(m, n))
+	note(m.Discard(0, 1))
+	note(m.Sync(0, 2))
+	note(m.View(check))
+	note(m.ViewRange(0, 2, check))
+	note(m.Update(check))
+	note(m.UpdateRange(0, 2, check))
+	fmt.Println(mapped.Len())
+	return nil
+}
+
+var failures int
+
+func note(err error) {
+	if err != nil {
+		failures++
 	}
 }

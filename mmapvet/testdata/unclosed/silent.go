@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/mmarinus/mmap"
+
+	"data/exit"
 )
 
 func deferred(name string) error {
@@ -330,4 +332,37 @@ func askedAgain(f *os.File, names []string) error {
 		return nil
 	}
 	return m.Close()
+}
+
+// A function of another package, which has nothing to do with mappings, ends the program.
+func orExit(name string) {
+	m, err := mmap.Map[mmap.Read](mmap.Path(name))
+	if err != nil {
+		exit.With(err)
+	}
+	if m.Len() == 0 {
+		exit.With(errors.New("empty"))
+	}
+	m.Close()
+}
+
+func serves(name string, work chan func()) error {
+	m, err := mmap.Map[mmap.Read](mmap.Path(name))
+	if err != nil {
+		return err
+	}
+	fmt.Println(m.Len())
+	exit.Serve(work)
+	return nil
+}
+
+func ensure(err error) { exit.Check(err) }
+
+// An error is handed on to a function of which nothing is known, as far as anybody knows for good.
+func ensured(m mmap.ReadWrite) {
+	left, right, err := mmap.Split(m, 4096)
+	ensure(err)
+	whole, err := mmap.Join(left, right)
+	ensure(err)
+	whole.Close()
 }

@@ -13,13 +13,6 @@ import (
 
 var sink byte
 
-// far is a free place, so that what is moved there leaves a hole.
-func far(t *testing.T) uintptr {
-	m := proof.Mapped[mmap.Read](t, 1<<20)
-	defer m.Close()
-	return m.Addr() + 1<<19
-}
-
 // TestProof calls what report.go has: each touches memory that is gone, or returns it.
 func TestProof(t *testing.T) {
 	const n = 64 << 10
@@ -35,8 +28,8 @@ func TestProof(t *testing.T) {
 			sink = b[0]
 		},
 		"part":    func() { sink = part(text())[0] },
-		"resized": func() { resized(proof.Mapped[mmap.ReadWrite](t, n), 1<<30) }, //mmapvet:ignore ignored the report in there is what is proven
-		"moved":   func() { moved(proof.Mapped[mmap.ReadWrite](t, n), far(t)) },  //mmapvet:ignore ignored the report in there is what is proven
+		"resized": func() { resized(proof.Mapped[mmap.ReadWrite](t, n), 1<<30) },      //mmapvet:ignore ignored the report in there is what is proven
+		"moved":   func() { moved(proof.Mapped[mmap.ReadWrite](t, n), proof.Far(t)) }, //mmapvet:ignore ignored the report in there is what is proven
 		"printed": func() { printed(text()) },
 		"text":    func() { sink = firstOf(text()) },
 		"ranged":  func() { ranged(text()) },
