@@ -54,6 +54,7 @@ var breakages = []breakage{
 	{"what destroys contents counts as a write too early", "discard.go", "\t\terr := sys.Madvise(addr, size, l.advice)\n\t\tif a := r.attachment(); a != nil && !l.spares {\n\t\t\tif on := a.tracking.Load(); on != nil {\n\t\t\t\ton.mark(stretch{start, start + size}) // also of a call that has failed, perhaps half-way\n\t\t\t}\n\t\t}\n", "\t\tif a := r.attachment(); a != nil && !l.spares {\n\t\t\tif on := a.tracking.Load(); on != nil {\n\t\t\t\ton.mark(stretch{start, start + size})\n\t\t\t}\n\t\t}\n\t\terr := sys.Madvise(addr, size, l.advice)\n", "TestTrackDestroyOrder"},
 	{"Close of a tracker does not wait for Take", "track.go", "\t\tt.on.inUse.RLock()\n\t\tdefer t.on.inUse.RUnlock()\n", "", "TestTrackCloseOrder"},
 	{"Grow does not wait for Track", "track.go", "\t\tmore.growth.Lock() // or pages that come would be missed\n\t\tdefer more.growth.Unlock()\n", "", "TestTrackGrowOrder"},
+	{"Track does not wait for a fetch", "paged.go", "\t\tp.on.inUse.RLock()\n\t\tdefer p.on.inUse.RUnlock()\n", "", "TestTrackFetchOrder"},
 	{"a Take that fails forgets what it has found", "track.go", "\t\t\tt.on.mark(in)\n\t\t\treturn err\n", "\t\t\treturn err\n", "TestTrackForeign"},
 	{"a transition does not look for a tracker", "region.go", "} else if t.r.attachment() != nil {", "} else if false {", "TestTrackRefuses"},
 	{"Join does not look for a tracker", "split.go", "left.r.attachment() != nil || right.r.attachment() != nil", "left.r.attachment() != nil", "TestTrackRefuses"},
