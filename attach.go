@@ -32,7 +32,7 @@ const uffdWrites = sys.UFFD_FEATURE_PAGEFAULT_FLAG_WP | sys.UFFD_FEATURE_WP_HUGE
 	sys.UFFD_FEATURE_WP_UNPOPULATED | sys.UFFD_FEATURE_WP_ASYNC
 
 func errAttached() error {
-	return fail.Hint(ErrBusy, "it has a Tracker or a pager, or is being locked or given guard pages")
+	return fail.Hint(ErrBusy, "it has a Tracker or a pager, or is growing, being locked or given guard pages")
 }
 
 // attachment returns what keeps transitions out, and Close not; nil if there is nothing.
@@ -47,9 +47,6 @@ func (r *region) attachment() *attachment {
 // name is that of the youngest of the features. The caller holds a pin and growth.
 func (r *region) attach(a *attachment, features uint64, name string, begin func() error) (err error) {
 	more := r.more.Load()
-	if r.is(isLost) {
-		return errLost
-	}
 	if !more.beside.TryLock() {
 		return errAttached()
 	}
@@ -72,10 +69,8 @@ func (r *region) attach(a *attachment, features uint64, name string, begin func(
 		if err != nil {
 			unix.Close(a.fd)
 		}
-	} else if err = kernel.Blame(name, err); err == unix.EPERM {
-		const hint = "userfaultfd(2) is forbidden here, as by the seccomp filter of a container, " +
-			"or before Linux 5.11 by vm.unprivileged_userfaultfd"
-		err = fail.Hint(err, hint)
+	} else {
+		err = kernel.Blame(name, err)
 	}
 	if err == nil {
 		more.attached.Store(a)

@@ -50,8 +50,8 @@ const (
 // So many closed regions may wait for a sweep, or as many as are open if that is more.
 const leastSweep = 64
 
-// track puts a new region into the collector's care.
-func (r *region) track() {
+// enroll puts a new region into the collector's care.
+func (r *region) enroll() {
 	rank := int32(0)
 	for entered := false; !entered; {
 		head := nursery.young.Load()
@@ -70,11 +70,11 @@ func (r *region) track() {
 	index.put(r)
 }
 
-// untrack takes a region that owns nothing any more out of it. One that is young stays in
+// dismiss takes a region that owns nothing any more out of it. One that is young stays in
 // the list until somebody sees that it is gone. That can be graduate, too, if it is quick;
 // then collect finds it gone. One that has its finalizer already keeps that, which then
 // finds nothing to do. collected says that the collector has unmapped it: none that is young.
-func (r *region) untrack(collected bool) {
+func (r *region) dismiss(collected bool) {
 	if atomic.LoadInt32(&r.seat) != seatYoung {
 		nursery.Lock()
 		r.sit(seatNone)
@@ -195,11 +195,11 @@ func (r *region) collect() {
 	case err == nil:
 		unclosed.Add(1)
 		r.detach(true)
-		r.untrack(true)
+		r.dismiss(true)
 	case errors.Is(err, unix.EINVAL):
 		leftover.Keep(r.Base, r.Size)
 		r.detach(true)
-		r.untrack(true)
+		r.dismiss(true)
 	default:
 		runtime.SetFinalizer(r, (*region).collect) // after the next collection
 	}

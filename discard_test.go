@@ -395,3 +395,23 @@ func guarding(t testing.TB, n, off, size int) (ReadWrite, []byte) {
 	check(t, err)
 	return m, data
 }
+
+// The last page of a file can be punched, if it is all mapped.
+func TestPunchLastPage(t *testing.T) {
+	pg := int(pageSize)
+	f, err := Memfd("odd", int64(pg+100), 0)
+	check(t, err)
+	defer f.Close()
+	check(t, second(f.WriteAt(bytes.Repeat([]byte{7}, pg+100), 0)))
+	m := mapped[ReadWrite](t, Whole(f).Shared())
+	for _, r := range [][2]int{{0, pg + 100}, {pg, 100}} {
+		explained(t, "whole", m.Punch(r[0], r[1]), unix.EINVAL, "lies only partly in the mapping, and the file may have more of it")
+	}
+	all := mapped[ReadWrite](t, File(f, 0, 2*pg).Shared())
+	check(t, all.Punch(pg, pg))
+	holds(t, "the first page", m, 0, bytes.Repeat([]byte{7}, pg))
+	holds(t, "the last page", m, pg, make([]byte, 100))
+	if st := must(f.Stat()); st.Size() != int64(pg+100) {
+		t.Errorf("the file has %d bytes", st.Size())
+	}
+}

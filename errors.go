@@ -27,8 +27,9 @@ var (
 	ErrMoved = errors.New("handle was consumed by a transition")
 	// ErrBusy is returned by a transition of a mapping that is being accessed, is
 	// pinned, or is in another transition. [Mapping.Drain] waits for them. It is also
-	// returned beside a [Tracker]: by every transition, and by the few calls that Track
-	// names. Nothing waits for a Tracker: close it.
+	// returned beside a [Tracker], or a pager of package paging: by every transition, and by
+	// the few calls that Track names. Nothing waits for these: close the Tracker; a pager
+	// is closed with its mapping.
 	ErrBusy = errors.New("mapping is in use")
 	// ErrCapacity is returned by Grow beyond what was reserved.
 	ErrCapacity = errors.New("beyond the reserved capacity")

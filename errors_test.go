@@ -14,6 +14,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/mmarinus/mmap/internal/place"
 	"golang.org/x/sys/unix"
 )
 
@@ -414,6 +415,9 @@ func TestDescriptorLimit(t *testing.T) {
 	check(t, err)
 	to, before := nowhere(t, 8), state(t, u)
 	check(t, f.Truncate(0))
+	cut, _ := scratch(t, pg)
+	locked := mapped[Read](t, File(cut, 0, 3*pg))
+	check(t, locked.LockOnFault(0, pg))
 	var old unix.Rlimit
 	check(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: old.Max}))
@@ -426,7 +430,11 @@ func TestDescriptorLimit(t *testing.T) {
 	_, secret := Map[ReadWrite](Secret(1))
 	_, fault := known.ReadAt(make([]byte, 1), 0)
 	resident := second(known.Resident(0, 3*pg))
+	lock := locked.Lock(0, 3*pg)
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	if wants(t, "lock", lock, ErrFault); !place.IsLocked(locked.Addr(), pageSize) || place.IsLocked(locked.Addr()+pageSize, 2*pageSize) {
+		t.Error("a lock that failed has left other pages locked than before")
+	}
 	for what, err := range map[string]error{"map": mapPath, "assert": assert, "regions": regions, "move": move, "adopt": adopt, "memfd": memfd} {
 		wants(t, what, err, unix.EMFILE)
 	}

@@ -594,7 +594,7 @@ func ExamplePath() {
 	fmt.Println(err)
 	// Output:
 	// 14
-	// mmap: map /dev/zero as r--: a device has no length of its own: open it and use File with a size: no such device
+	// mmap: map "/dev/zero" as r--: a device has no length of its own: open it and use File with a size: no such device
 }
 
 // The address is a multiple of 2 MiB, as a huge page needs it.

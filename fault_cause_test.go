@@ -107,3 +107,29 @@ func TestCauseOfKind(t *testing.T) {
 		}
 	}
 }
+
+// Of a shared page that can be read, and is on a full file system, that is said: a store
+// can have failed there for lack of space.
+func TestCauseFull(t *testing.T) {
+	if !inOwnMounts(t) {
+		return
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skip("mounting a small tmpfs is not allowed: ", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	f, err := os.Create(dir + "/f")
+	check(t, err)
+	defer f.Close()
+	cause := func(m ReadWrite, need Prot) error { return m.r.fault(m.Addr(), m.Addr(), m.Addr(), need) }
+	check(t, Allocate(f, 0, 32<<10))
+	shared, private := mapped[ReadWrite](t, File(f, 0, 10).Shared()), mapped[ReadWrite](t, File(f, 0, 10))
+	explained(t, "not full", cause(shared, ProtWrite), ErrFault, "the page can be read now")
+	check(t, Allocate(f, 0, 64<<10))
+	for _, need := range []Prot{ProtWrite, 0} {
+		explained(t, "full", cause(shared, need), ErrFault, "the file system has no free space now")
+		explained(t, "private", cause(private, need), ErrFault, "the page can be read now")
+	}
+	explained(t, "a load", cause(shared, ProtRead), ErrFault, "it has come back")
+}

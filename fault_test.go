@@ -230,17 +230,25 @@ func TestNestedGuards(t *testing.T) {
 // A fault elsewhere ends the program, with the runtime's own report, although a
 // guard is in place.
 func TestFaultElsewhere(t *testing.T) {
-	child, out, err := inChild(t)
-	if child {
-		other, _ := truncatedMapping[Read](t, false)
-		b := other.UnsafeBytes()
-		m := mapped[Read](t, Anonymous(1))
-		defer func() { println("recovered:", recover() != nil) }()
-		m.View(func([]byte) error { _ = bytes.Count(b, []byte{0xff}); return nil })
-		return
-	}
-	if err == nil || !strings.Contains(out, "unexpected fault address") || strings.Contains(out, "recovered:") {
-		t.Errorf("%v\n%s", err, out)
+	for name, fault := range map[string]func(){
+		"load": func() {
+			other, _ := truncatedMapping[Read](t, false)
+			_ = bytes.Count(other.UnsafeBytes(), []byte{0xff})
+		},
+		"store": func() { mapped[Read](t, Anonymous(1)).UnsafeBytes()[0] = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			child, out, err := inChild(t)
+			if child {
+				m := mapped[Read](t, Anonymous(1))
+				defer func() { println("recovered:", recover() != nil) }()
+				m.View(func([]byte) error { fault(); return nil })
+				return
+			}
+			if err == nil || !strings.Contains(out, "unexpected fault address") || strings.Contains(out, "recovered:") {
+				t.Errorf("%v\n%s", err, out)
+			}
+		})
 	}
 }
 

@@ -23,7 +23,8 @@ import (
 // with madvise(2), because mlock(2) itself never returns from a page that its storage
 // cannot give. Linux before 5.14 cannot do this: there mlock(2) is used, with that danger.
 //
-// One Unlock undoes any number of Locks. Secret memory is locked already:
+// Of two calls of Lock or LockOnFault on one mapping, the second waits for the first. One
+// Unlock, which waits for nobody, undoes any number of them. Secret memory is locked already:
 // [errors.ErrUnsupported]. Droppable memory cannot be locked, and is a bad argument. Beside
 // a [Tracker], pages of a file system's file are ErrBusy, because they would never come into
 // memory. The kernel never locks devices, and huge pages of the pool, which stay in memory
@@ -50,6 +51,9 @@ func (t ticket) lockPages(op string, l place.Locking, off, n int) error {
 			return err
 		}
 		defer end()
+		locking := &r.has().locking // or a call that fails would undo what another has done meanwhile
+		locking.Lock()
+		defer locking.Unlock()
 		var held [4]kernel.Area
 		before, _ := place.LockedAreas(held[:0], addr, size)
 		if err = l.Apply(parts...); err == nil {

@@ -212,6 +212,21 @@ func TestNobodyElseWaits(t *testing.T) {
 				t.Errorf("%s: %s waits %v", w.op, what, took)
 			}
 		}
+		if w.op == "grow" {
+			for what, g := range map[string]func() error{
+				"Track":      func() error { return second(m.(ReadWrite).Track()) },
+				"paging.New": func() error { return second(m.(ReadWrite).page(nothingFetched)) },
+			} {
+				refused := make(chan error, 1)
+				go func() { refused <- g() }()
+				select {
+				case err := <-refused:
+					wants(t, what+" beside Grow", err, ErrBusy)
+				case <-time.After(5 * time.Second):
+					t.Errorf("%s waits for a Grow", what)
+				}
+			}
+		}
 		start := time.Now()
 		m.Close()
 		if took := time.Since(start); took > time.Second {
@@ -529,5 +544,21 @@ func TestLockOverLimit(t *testing.T) {
 	check(t, m.Lock(2*pg, 2*pg))
 	if rss := smapsOf(t, m.Addr())["Rss"]; rss != "0 kB" { // pagemap is root's, and this process was that
 		t.Errorf("pages were taken for a lock that was refused: %s", rss)
+	}
+}
+
+// A Lock that fails takes nothing from one of the same pages that succeeds: the second waits.
+func TestLocksTakeTurns(t *testing.T) {
+	testkit.Needs(t, "MADV_POPULATE_WRITE")
+	pg := int(pageSize)
+	f, _ := scratch(t, pg)
+	m := mapped[ReadWrite](t, File(f, 0, 2*pg).Shared())
+	var done chan struct{}
+	failed := paused(t, unix.SYS_MADVISE, 0, uint64(m.Addr()), func() {
+		_, done = ends(func() { check(t, m.Lock(0, pg)) })
+	}, func() error { return m.Lock(0, 2*pg) })
+	<-done
+	if wants(t, "lock", failed, ErrTruncated); !place.IsLocked(m.Addr(), pageSize) || place.IsLocked(m.Addr()+pageSize, pageSize) {
+		t.Error("the wrong pages are locked")
 	}
 }

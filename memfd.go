@@ -7,6 +7,7 @@ import (
 	"errors"
 	"math/bits"
 	"os"
+	"strings"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -53,11 +54,20 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 	if seals&SealExec != 0 {
 		exec = unix.MFD_NOEXEC_SEAL
 	}
+	if size < 0 {
+		return nil, fail.Bad("", "negative size")
+	}
 	fd, err := unix.MemfdCreate(name, flags|exec)
 	if err == unix.EINVAL && seals&SealExec == 0 {
 		fd, err = unix.MemfdCreate(name, flags)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case err == unix.EINVAL && (len(name) > maxMemfdName || strings.Contains(name, "\x00")):
+		return nil, fail.Hint(err, "a name has at most %d bytes, and no zero among them", maxMemfdName)
+	case err == unix.EACCES && seals&SealExec == 0 && kernel.Number("/proc/sys/vm/memfd_noexec", "") == 2:
+		return nil, fail.Hint(err, "vm.memfd_noexec is 2: use SealExec")
+	default:
 		if err = kernel.ScarceHuge(kernel.Blame("memfd_create", err), uint64(size), granule); seals&SealExec != 0 {
 			err = kernel.Blame("MFD_NOEXEC_SEAL", err)
 		}
@@ -74,6 +84,9 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 	return f, nil
 }
 
+// maxMemfdName is NAME_MAX without "memfd:"; see memfd_create(2).
+const maxMemfdName = 249
+
 // AddSeals adds seals to a file of [Memfd] or [MemfdHuge], such as SealWrite when its
 // contents are complete; F_ADD_SEALS of fcntl(2).
 //
@@ -83,7 +96,8 @@ func newMemfd(name string, size int64, seals Seal, flags int, granule uintptr) (
 // later, to a file that can be executed, it adds the seals of writing and of the size as
 // well. AddSeals does not change the mode of f.
 func AddSeals(f *os.File, seals Seal) error {
-	return named(control(f, func(fd int) error { return addSeals(fd, seals) }), "add seals %v", seals)
+	err := control(f, func(fd int) error { return addSeals(fd, seals) })
+	return named(err, "add seals %v to %s", seals, nameOf(f))
 }
 
 func addSeals(fd int, seals Seal) error {
@@ -91,8 +105,21 @@ func addSeals(fd int, seals Seal) error {
 		return fail.Bad("", "no such seals")
 	}
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, int(seals))
-	if err == unix.EBUSY && seals&SealWrite != 0 {
+	has := 0
+	if err != nil {
+		has = kernel.Seals(fd)
+	}
+	switch {
+	case err == unix.EBUSY && seals&SealWrite != 0:
 		err = fail.Hint(err, "a shared mapping of it that can be written is still there")
+	case err == unix.EINVAL && has < 0:
+		err = fail.Hint(err, "only a file in memory, as of Memfd, can be sealed")
+	case err == unix.EINVAL && seals&^(1<<len(sealNames)-1) != 0:
+		err = fail.Hint(err, "no such seals")
+	case err == unix.EPERM && has > 0 && Seal(has)&SealSeal != 0:
+		err = fail.Hint(err, "it has SealSeal, as every file on a tmpfs does")
+	case err == unix.EPERM && kernel.OpenMode(fd) == unix.O_RDONLY:
+		err = fail.Hint(err, "the file is open for reading only")
 	}
 	if seals&SealFutureWrite != 0 {
 		err = kernel.Blame("F_SEAL_FUTURE_WRITE", err)
@@ -112,17 +139,35 @@ func truncate(fd int, size int64) error {
 // past the end of the file, the file becomes longer. [os.File.Truncate] makes a hole
 // instead, and a full disk then shows as a fault.
 //
-// If the file system cannot do it, the error matches [errors.ErrUnsupported]. If it is
-// full, the error is ENOSPC, and if the file is not open for writing, EBADF. Allocate does
-// not change the mode of f.
+// If the file system cannot do it, the error matches [errors.ErrUnsupported]. If the file is
+// not open for writing, the error is EBADF. If the file system is full, it is ENOSPC: the
+// file may then keep the blocks that it got, and be longer. [os.File.Truncate] to the old
+// size frees those past it; Allocate does not, because somebody else may use them by then.
+// Allocate does not change the mode of f.
 func Allocate(f *os.File, offset, size int64) error {
 	err := control(f, func(fd int) error {
-		if size == 0 && offset >= 0 {
+		switch {
+		case size < 0:
+			return fail.Bad("", "negative size")
+		case offset < 0:
+			return fail.Bad("", "negative offset")
+		case size == 0:
 			return nil // which fallocate refuses
 		}
-		return sys.Retry(func() error { return unix.Fallocate(fd, 0, offset, size) })
+		err := sys.Retry(func() error { return unix.Fallocate(fd, 0, offset, size) })
+		switch {
+		case err == unix.EBADF && kernel.OpenMode(fd) == unix.O_RDONLY:
+			err = fail.Hint(err, "the file is open for reading only")
+		case err == unix.EFBIG && offset+size < 0:
+			err = fail.Hint(err, "the range ends past the largest file offset")
+		case err == unix.EPERM && kernel.Seals(fd) > 0:
+			err = fail.Hint(err, "the file has the seals %v", Seal(kernel.Seals(fd)))
+		case err == unix.ENOSPC:
+			err = fail.Hint(err, "the file may keep the blocks that it got: Truncate frees those past a size")
+		}
+		return err
 	})
-	return named(err, "allocate %v at offset %d", fail.Count(size), offset)
+	return named(err, "allocate %v of %s at offset %d", fail.Count(size), nameOf(f), offset)
 }
 
 // hugeFlags returns the size of huge pages of so many bytes, 0 for the kernel's

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -308,7 +309,7 @@ func TestAddSeals(t *testing.T) {
 	m := mapped[ReadWrite](t, File(f, 0, pg).Shared())
 	check(t, second(m.WriteAt([]byte("final"), 0)))
 	err = AddSeals(f, SealWrite)
-	if wants(t, "while it can be written", err, unix.EBUSY); !strings.Contains(fmt.Sprint(err), "add seals F_SEAL_WRITE: ") {
+	if wants(t, "while it can be written", err, unix.EBUSY); !strings.Contains(fmt.Sprint(err), "add seals F_SEAL_WRITE to \"memfd:contents\": ") {
 		t.Error(err)
 	}
 	check(t, m.Close())
@@ -335,4 +336,56 @@ func TestAddSeals(t *testing.T) {
 	check(t, err)
 	check(t, closed.Close())
 	wants(t, "closed", AddSeals(closed, SealSeal), unix.EBADF, os.ErrClosed)
+}
+
+// What is refused is named, with the reason.
+func TestMemfdRefused(t *testing.T) {
+	explained(t, "size", second(Memfd("x", -1, 0)), unix.EINVAL, "negative size")
+	for _, name := range []string{strings.Repeat("a", 250), "a\x00b"} {
+		explained(t, "name", second(Memfd(name, 1, 0)), unix.EINVAL, "a name has at most 249 bytes, and no zero")
+	}
+	explained(t, "seals", second(Memfd("x", 1, 1<<20)), unix.EINVAL, "no such seals")
+
+	file, _ := scratch(t, 10)
+	name := fmt.Sprintf("%q", file.Name())
+	if onTmpfs(t, file) {
+		explained(t, "tmpfs", AddSeals(file, SealWrite), unix.EPERM, "add seals F_SEAL_WRITE to "+name+": it has SealSeal")
+	} else {
+		explained(t, "file", AddSeals(file, SealWrite), unix.EINVAL, "add seals F_SEAL_WRITE to "+name+": only a file in memory, as of Memfd, can be sealed")
+	}
+	explained(t, "nil", AddSeals(nil, SealWrite), unix.EINVAL, "to a nil file: ")
+	f, err := Memfd("f", 10, SealGrow)
+	check(t, err)
+	defer f.Close()
+	explained(t, "no seal", AddSeals(f, 1<<20), unix.EINVAL, "to \"memfd:f\": no such seals")
+	ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+	check(t, err)
+	defer ro.Close()
+	explained(t, "read-only", AddSeals(ro, SealWrite), unix.EPERM, "open for reading only")
+	explained(t, "allocate", Allocate(f, 0, 11), unix.EPERM, "allocate 11 bytes of \"memfd:f\" at offset 0: the file has the seals F_SEAL_GROW")
+	check(t, AddSeals(f, SealSeal))
+	explained(t, "after SealSeal", AddSeals(f, SealWrite), unix.EPERM, "to \"memfd:f\": it has SealSeal")
+
+	explained(t, "size", Allocate(file, 0, -1), unix.EINVAL, "negative size")
+	explained(t, "offset", Allocate(file, -1, 1), unix.EINVAL, "negative offset")
+	explained(t, "end", Allocate(file, math.MaxInt64, 10), unix.EFBIG, "of "+name, "past the largest file offset")
+	roFile, err := os.Open(file.Name())
+	check(t, err)
+	defer roFile.Close()
+	explained(t, "read-only", Allocate(roFile, 0, 10), unix.EBADF, "open for reading only")
+}
+
+// With vm.memfd_noexec=2 the error says what to do. A namespace of processes has a setting of
+// its own, so this changes nothing of the machine.
+func TestMemfdNoexec(t *testing.T) {
+	if !testkit.InOwnPIDs(t) {
+		return
+	}
+	if err := os.WriteFile("/proc/sys/vm/memfd_noexec", []byte("2"), 0); err != nil {
+		t.Skip("setting vm.memfd_noexec needs Linux 6.3 and root: ", err)
+	}
+	explained(t, "memfd", second(Memfd("x", 10, 0)), unix.EACCES, "vm.memfd_noexec is 2: use SealExec")
+	f, err := Memfd("x", 10, SealExec)
+	check(t, err)
+	check(t, f.Close())
 }

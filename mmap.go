@@ -162,7 +162,7 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	pages := perms.Uniform(addr, n, 0, runs[len(runs)-1].Kind)
 	pages.SetRuns(runs)
 	t = newRegion(addr, uintptr(size), uintptr(size), pages)
-	t.r.mark(isLent) // as of UnsafeOnto
+	t.r.stack()
 	return t, nil
 }
 
@@ -269,7 +269,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	data, whole = data*min(b.size, 1), whole*min(capacity, 1) // no bytes take no pages, whatever the lead
 	base, err := s.base(b, whole)
 	if err == nil && !fits {
-		err = unix.ENOMEM
+		err = fail.Hint(unix.ENOMEM, "the address space has no room for %d bytes", capacity)
 	}
 	if err != nil {
 		return ticket{}, err
@@ -285,7 +285,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	t := newRegion(base+b.lead, b.size, capacity, perms.Uniform(base, whole, whole-data, b.Kind(perms.Prot(p))))
 	t.r.setLock(s.wish.Lock)
 	if s.wish.Where == place.Onto {
-		t.r.mark(isLent) // unmapped, it could be a hole in the Go heap
+		t.r.stack()
 	}
 	return t, nil
 }
@@ -305,6 +305,8 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 		base = kernel.Page(s.addr)
 	case base == 0:
 		return 0, fail.Bad("", "nothing can be mapped at address 0")
+	case base+size < base:
+		return 0, fail.Hint(unix.ENOMEM, "the range ends past the end of the address space")
 	case s.addr < lead || base&(b.Granule-1) != 0:
 		return 0, fail.Bad("", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.Granule)
 	case s.aligned && s.addr&(align-1) != 0:
@@ -318,8 +320,9 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 
 // Probe returns nil if the running kernel offers a feature. Otherwise it returns an error
 // that names the feature and the version of Linux that has it, and matches
-// [errors.ErrUnsupported]. What needs the feature returns the same error. Probe asks the
-// kernel, and not for its version, and asks once.
+// [errors.ErrUnsupported]. What needs the feature returns the same error. If a feature is
+// forbidden, as by the seccomp filter of a container, the error is EPERM. Probe asks the
+// kernel, and not for its version. It remembers whether the kernel has the feature.
 //
 // A feature has the kernel's name, such as mseal or MADV_COLLAPSE; docs/kernels.md lists
 // them. Any other name is a bad argument.

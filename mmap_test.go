@@ -698,12 +698,35 @@ func TestDescriptorZero(t *testing.T) {
 func TestSpecString(t *testing.T) {
 	for want, s := range map[string]Spec{
 		"zero Spec": {}, "7 anonymous bytes, near 0x5000": Anonymous(7).Near(0x5000), "7 secret bytes, at 0x5000": Secret(7).At(0x5000),
-		"file, shared, onto 0x5000, aligned to 4096":    Path("file").Shared().UnsafeOnto(0x5000).Align(4096),
+		"\"file\", shared, onto 0x5000, aligned to 4096": Path("file").Shared().UnsafeOnto(0x5000).Align(4096), "\"\"": Path(""),
 		"7 anonymous bytes, in huge pages, reserving 9": Anonymous(7).HugePages(0).Reserve(9), "7 bytes of descriptor 3 at offset 5": FD(3, 5, 7),
-		"7 bytes of a nil file at offset 5": File(nil, 5, 7),
+		"7 bytes of a nil file at offset 5": File(nil, 5, 7), "\"a\\nb\", shared, synchronous": Path("a\nb").Shared().Synchronous(),
+		"7 anonymous bytes, not charged, below 2 GiB, populated, locked": Anonymous(7).Low().NoReserve().Lock().Populate(),
+		"7 anonymous bytes, droppable, populated from the cache":         Anonymous(7).Droppable().PopulateCached(),
+		"7 secret bytes, reserving 9":                                    Secret(7).Lock().Reserve(9), "7 anonymous bytes, locked on fault": Anonymous(7).LockOnFault(),
 	} {
 		if got := s.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
+}
+
+// What does not fit is explained, also below 2 GiB and at the largest numbers.
+func TestNoRoom(t *testing.T) {
+	if runtime.GOARCH == "amd64" {
+		const below = "below 2 GiB"
+		explained(t, "reserve", second(Map[Read](Anonymous(1).Low().Reserve(3<<30))), unix.ENOMEM, "there is no room for 3221225472 bytes below 2 GiB")
+		explained(t, "align", second(Map[Read](Anonymous(1).Low().Align(2<<30))), unix.ENOMEM, "bytes "+below)
+	}
+	const none = "the address space has no room for "
+	explained(t, "size", second(Map[Read](Anonymous(math.MaxInt))), unix.ENOMEM, none)
+	explained(t, "capacity", second(Map[Read](Anonymous(1).Reserve(math.MaxInt))), unix.ENOMEM, none)
+	m := mapped[Read](t, Anonymous(1))
+	explained(t, "resize", second(Resize(m, math.MaxInt)), unix.ENOMEM, none)
+	for _, s := range []Spec{Anonymous(1).At(^(pageSize - 1)), Anonymous(1).UnsafeOnto(^(pageSize - 1))} {
+		explained(t, "end", second(Map[Read](s)), unix.ENOMEM, "past the end of the address space")
+	}
+	near := must(Map[Read](Anonymous(1).Near(^uintptr(0))))
+	check(t, near.Close())
+	explained(t, "over", second(Over[Read](m, Anonymous(2))), unix.EINVAL, fmt.Sprintf("map 2 anonymous bytes over the mapping at %#x as r--: the size is 2", m.Addr()))
 }

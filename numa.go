@@ -5,6 +5,7 @@ package mmap
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -51,30 +52,41 @@ func (m Mapping) SetPolicy(off, n int, p Policy, nodes ...int) error {
 	return m.within("policy", off, n, false, func(_ *region, addr, size uintptr) error {
 		for _, node := range nodes {
 			if node < 0 || node >= len(mask)*bits.UintSize {
-				return fail.Bad("", "%d is no node", node)
+				return fail.Bad("", "%v: %d is no node", p, node)
 			}
 			mask[node/bits.UintSize] |= 1 << (node % bits.UintSize)
 		}
-		err := kernel.Blame("mbind", sys.Mbind(addr, size, int(p), mask[:]))
-		return whyNot(err, p.String(), "no such policy, or not with these nodes")
+		err := sys.Mbind(addr, size, int(p), mask[:])
+		if err == nil {
+			return nil
+		}
+		hint := fmt.Sprintf("no policy %v, or not with the nodes %v", p, slices.Clone(nodes))
+		return whyNot(kernel.Blame("mbind", err), p.String(), hint)
 	})
 }
 
 // Nodes returns the NUMA node of each of the pages that hold n bytes at off; move_pages(2).
 // It is -1 for a page that is not in memory, that this process has not touched, or that is
-// anonymous and was only read.
+// anonymous and was only read. The result takes 8 bytes for each page, 2 GiB for 1 TiB: ask
+// for parts of a large mapping.
 func (m Mapping) Nodes(off, n int) (nodes []int, err error) {
 	err = m.within("nodes", off, n, false, func(_ *region, addr, size uintptr) error {
-		pages := make([]uintptr, size/kernel.PageSize)
-		for i := range pages {
-			pages[i] = addr + uintptr(i)*kernel.PageSize
-		}
-		on := make([]int32, len(pages))
-		if err := kernel.Blame("mbind", sys.MovePages(pages, on)); err != nil {
-			return err
-		}
-		for _, node := range on {
-			nodes = append(nodes, max(int(node), -1))
+		nodes = make([]int, 0, size/kernel.PageSize)
+		var pages [512]uintptr
+		var on [len(pages)]int32
+		for end := addr + size; addr < end; {
+			count := min((end-addr)/kernel.PageSize, uintptr(len(pages)))
+			for i := range count {
+				pages[i] = addr
+				addr += kernel.PageSize
+			}
+			if err := sys.MovePages(pages[:count], on[:count]); err != nil {
+				nodes = nil
+				return kernel.Blame("move_pages", err)
+			}
+			for _, node := range on[:count] {
+				nodes = append(nodes, max(int(node), -1))
+			}
 		}
 		return nil
 	})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,4 +142,29 @@ func TestNodes(t *testing.T) {
 		}
 	}
 	t.Logf("with nodes %v", nodes)
+}
+
+// Of a large mapping that is nearly empty, Nodes takes what its result takes.
+func TestNodesSparse(t *testing.T) {
+	nodesOnline(t)
+	m := mapped[ReadWrite](t, Anonymous(1<<30).NoReserve())
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	nodes := must(m.Nodes(0, m.Len()))
+	runtime.ReadMemStats(&after)
+	if len(nodes) != m.Len()/int(pageSize) || slices.Max(nodes) != -1 {
+		t.Errorf("%d pages, up to %d", len(nodes), slices.Max(nodes))
+	}
+	if got, most := after.TotalAlloc-before.TotalAlloc, uint64(len(nodes)*8+64<<10); got > most {
+		t.Errorf("%d bytes were allocated, for a result of %d", got, 8*len(nodes))
+	}
+}
+
+// An error names the policy and the nodes.
+func TestSetPolicyNames(t *testing.T) {
+	nodesOnline(t)
+	m := mapped[Read](t, Anonymous(100))
+	explained(t, "bind", m.SetPolicy(5, 6, PolicyBind, 7, 2000), unix.EINVAL, "mmap: policy of 6 bytes at 5: MPOL_BIND: 2000 is no node: ")
+	explained(t, "local", m.SetPolicy(5, 6, PolicyLocal, 0, 1), unix.EINVAL, "no policy MPOL_LOCAL, or not with the nodes [0 1]: ")
+	explained(t, "none", m.SetPolicy(5, 6, 77), unix.EINVAL, "no policy Policy(77), or not with the nodes []: ")
 }

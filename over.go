@@ -20,7 +20,8 @@ import (
 //
 // The Spec has no placement of its own and no reserve, and the size of m. Its file offset
 // and the address of m must have the same remainder modulo the page size. A reserve of m
-// stays, and grows into the new source.
+// stays, and grows into the new source. Old pages that are locked and new ones that [Spec.Lock]
+// locks count together for a moment: RLIMIT_MEMLOCK must have room for both.
 func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 	_, known := m.known()
 	t, err := m.inside().over(s, promised[M](), known)
@@ -28,7 +29,8 @@ func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 }
 
 func (t ticket) over(s Spec, p Prot, known bool) (next ticket, err error) {
-	name := func(err error) error { return named(err, "map %v over as %v", s, p) }
+	addr := Mapping{t}.Addr()
+	name := func(err error) error { return named(err, "map %v over the mapping at %#x as %v", s, addr, p) }
 	err = t.exchange(s, p, Mapping{t}.Cap(), (*region).allPages, func(f func(r *region) error) error {
 		next, err = t.transit(known, f, name)
 		return err
@@ -204,11 +206,7 @@ func (r *region) mend(start, end uintptr, err error) error {
 	if err = kernel.Scarce(err, kernel.Demand{}); !hole {
 		return kernel.Undivided(r.Base+start, end-start, err)
 	}
-	stopped := r.stopped(err, cmp.Or(failed, errHalfReplaced))
-	if r.is(isLost) {
-		r.setProt(start, end, ProtNone)
-	}
-	return stopped
+	return r.stopped(err, cmp.Or(failed, errHalfReplaced))
 }
 
 // fill holds the place of pages [start, end) if the kernel has unmapped them, and

@@ -3,6 +3,8 @@
 package mmap
 
 import (
+	"fmt"
+
 	"github.com/mmarinus/mmap/internal/attach"
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
@@ -38,7 +40,9 @@ func (t ticket) page(cause func(off int) error) (*pagedRegion, error) {
 	p := &pagedRegion{of: t, on: &attachment{mode: sys.UFFDIO_REGISTER_MODE_MISSING, cause: cause}}
 	err := t.pinned(func(r *region) error {
 		more := r.has()
-		more.growth.Lock()
+		if !more.growth.TryLock() { // Grow may wait for storage
+			return errAttached()
+		}
 		defer more.growth.Unlock()
 		switch {
 		case !r.IsUniform() || r.addr.Load() != r.Base:
@@ -59,9 +63,9 @@ func (t ticket) page(cause func(off int) error) (*pagedRegion, error) {
 
 func (p *pagedRegion) PageSize() int { return p.pageSize }
 
-// within runs f over the pages of a range, while the descriptor is open.
-func (p *pagedRegion) within(op string, off, n int, f func(r *region, addr, size uintptr) error) error {
-	return p.of.within(op, off, n, false, func(r *region, addr, size uintptr) error {
+// within runs f over the pages of a range, while the descriptor is open; see region.pages.
+func (p *pagedRegion) within(op string, off, n int, whole bool, f func(r *region, addr, size uintptr) error) error {
+	return p.of.within(op, off, n, whole, func(r *region, addr, size uintptr) error {
 		p.on.inUse.RLock()
 		defer p.on.inUse.RUnlock()
 		return f(r, addr, size)
@@ -70,7 +74,7 @@ func (p *pagedRegion) within(op string, off, n int, f func(r *region, addr, size
 
 func (p *pagedRegion) Present(off, n int) (all bool, err error) {
 	all = true
-	err = p.within("presence", off, n, func(_ *region, addr, size uintptr) error {
+	err = p.within("presence", off, n, false, func(_ *region, addr, size uintptr) error {
 		in, err := place.Resident(addr, size)
 		all = in == int(size/kernel.PageSize)
 		return err
@@ -79,7 +83,8 @@ func (p *pagedRegion) Present(off, n int) (all bool, err error) {
 }
 
 func (p *pagedRegion) Install(off int, contents []byte) error {
-	return p.within("fetch", off, min(len(contents), Mapping{p.of}.Len()-off), func(r *region, addr, size uintptr) error {
+	n := min(len(contents), Mapping{p.of}.Len()-off)
+	return p.within("fetch", off, n, false, func(r *region, addr, size uintptr) error {
 		mode := uint64(0)
 		if p.on.tracking.Load() != nil {
 			mode = sys.UFFDIO_COPY_MODE_WP // its contents are not written, but fetched
@@ -90,6 +95,8 @@ func (p *pagedRegion) Install(off int, contents []byte) error {
 			case n > 0: // EAGAIN says that it is not all
 			case err == unix.EEXIST:
 				n = p.pageSize // which is there already
+			case err == unix.EFAULT:
+				return fail.Hint(fmt.Errorf("%w (%w)", ErrFault, err), "the page may be past the end of its file")
 			case err != nil:
 				return kernel.Scarce(err, kernel.Demand{})
 			}
@@ -108,12 +115,18 @@ func (p *pagedRegion) ReadAt(b []byte, off int64) (int, error) {
 }
 
 func (p *pagedRegion) Evict(off, n int) error {
-	return p.within("eviction", off, n, func(r *region, addr, size uintptr) error {
+	return p.within("eviction", off, n, true, func(r *region, addr, size uintptr) error {
 		advice, name := unix.MADV_DONTNEED, "MADV_DONTNEED"
-		if r.Plain().Flags&unix.MAP_TYPE != unix.MAP_PRIVATE {
+		if flags := r.Plain().Flags; flags&unix.MAP_TYPE != unix.MAP_PRIVATE {
 			advice, name = unix.MADV_REMOVE, "MADV_REMOVE" // or the file would keep them
+			if size != uintptr(n) && flags&unix.MAP_ANONYMOUS == 0 {
+				return fail.Bad("", "the last page can hold other bytes of the file: leave it out, or map whole pages")
+			}
 		}
 		err := whyNot(sys.Madvise(addr, size, advice), name, "the pages are locked, or cannot be written")
+		if err == unix.EPERM { // by Seal, or the file's seals
+			err = ErrSealed
+		}
 		if on := p.on.tracking.Load(); on != nil && err == nil {
 			err = on.protect(addr, size) // absent pages that are not protected count as written
 		}

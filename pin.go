@@ -5,6 +5,7 @@ package mmap
 import (
 	"sync/atomic"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/latch"
 )
 
@@ -81,6 +82,8 @@ func (p *Pin) Unpin() error {
 	return nil
 }
 
+func errUnpinned() error { return fail.Hint(ErrClosed, "the pin has ended") }
+
 // use keeps the pin for a guard; false after Unpin.
 func (p *Pin) use() bool {
 	for atomic.LoadUint32(&p.users)&pinned != 0 {
@@ -139,7 +142,7 @@ func guardPins(fn func() error, p *Pin, pins []*Pin) (err error) {
 		case p == nil:
 			return guardSeveral(fn, pins)
 		case !p.use():
-			return named(ErrClosed, "guard")
+			return named(errUnpinned(), "guard")
 		}
 	}
 	g.enter()
@@ -159,7 +162,7 @@ func guardSeveral(fn func() error, pins []*Pin) (err error) {
 	for i, p := range pins {
 		if p != nil && !p.use() {
 			endUses(pins[:i])
-			return named(ErrClosed, "guard")
+			return named(errUnpinned(), "guard")
 		}
 	}
 	var g guard

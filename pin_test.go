@@ -3,6 +3,7 @@
 package mmap
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/mmarinus/mmap/internal/leftover"
@@ -69,4 +70,27 @@ func TestUnpinReports(t *testing.T) {
 	leftover.Keep(at, uintptr(size))
 	check(t, left.Close()) // with its neighbour
 	check(t, (*Pin)(nil).Unpin())
+}
+
+// An error says whether it is the mapping that is closed, or what belongs to it.
+func TestClosedText(t *testing.T) {
+	m := mapped[ReadWrite](t, Anonymous(100))
+	pin, other := must(m.Pin()), must(m.Pin())
+	check(t, pin.Unpin())
+	for _, pins := range [][]*Pin{{pin}, {other, pin}} {
+		explained(t, "guard", Guard(func() error { return nil }, pins...), ErrClosed, "mmap: guard: the pin has ended")
+	}
+	check(t, other.Unpin())
+	if tracker, err := m.Track(); !lacks(t, "UFFD_FEATURE_WP_ASYNC", err) && !lacks(t, "PAGEMAP_SCAN", err) {
+		check(t, err)
+		explained(t, "protect", second(Protect[Read](m)), ErrBusy, "it has a Tracker, which must be closed first, or a pager, which lasts as long as the mapping")
+		check(t, tracker.Close())
+		for _, err := range []error{second(tracker.Take(0, 100)), tracker.Mark(0, 1), tracker.Close(), (*Tracker)(nil).Close()} {
+			if explained(t, "tracker", err, ErrClosed, ": the tracker is closed"); strings.Contains(err.Error(), "mapping") {
+				t.Error(err)
+			}
+		}
+	}
+	check(t, m.Close())
+	explained(t, "close", m.Close(), ErrClosed, "mmap: close: mapping is closed")
 }

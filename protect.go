@@ -31,7 +31,7 @@ func (t ticket) protect(p Prot, known bool) (ticket, error) {
 	// mispredicted branch.
 	if size := r.Data(); size > 0 {
 		if err = sys.Mprotect(r.Base, size, int(p)); err != nil {
-			return ticket{}, t.fallBack(named(r.revert(0, size, err), "protect as %v", p), known)
+			return ticket{}, t.fallBack(named(r.revert(0, size, p, err), "protect as %v", p), known)
 		}
 	}
 	r.setProt(0, r.Data(), p) // also of no pages: Grow will add some
@@ -95,15 +95,16 @@ func (t ticket) assert(p Prot) (ticket, error) {
 	return t.pass(), nil
 }
 
-// revert undoes what an mprotect(2) of the pages [start, end) did that failed with
+// revert undoes what an mprotect(2) of the pages [start, end) as p did that failed with
 // err, and returns the error.
-func (r *region) revert(start, end uintptr, err error) error {
+func (r *region) revert(start, end uintptr, p Prot, err error) error {
 	// Over several kernel areas it can fail with the first ones changed. There is a
 	// way back, unless the kernel has run out of areas or, with PR_SET_MDWE, does
 	// not give execute permission again.
 	if back := r.restore(start, end); back != nil {
 		return r.stopped(err, back)
 	}
+	err = kernel.DeniedChange(r.Base+start, end-start, perms.Prot(p), err)
 	err = kernel.Undivided(r.Base+start, end-start, err)
 	return kernel.Scarce(err, kernel.Demand{Data: end - start, Charged: end - start})
 }
@@ -131,12 +132,13 @@ func (r *region) restore(start, end uintptr) error {
 }
 
 // stopped describes a change that could not be undone, and sets the account of
-// permissions to what the kernel's table says.
+// permissions to what the kernel's table says: nothing, if a stranger may be there.
 func (r *region) stopped(err, undo error) error {
 	regions, _ := kernel.RegionsOf(r.Base, r.Base+r.Size) // unread: nothing is allowed
 	r.setProt(0, r.Data(), ProtNone)
 	for _, g := range regions {
-		if start, end := uintptr(g.Start)-r.Base, min(uintptr(g.End)-r.Base, r.Data()); start < end {
+		start, end := uintptr(g.Start)-r.Base, min(uintptr(g.End)-r.Base, r.Data())
+		if start < end && !r.is(isLost) {
 			r.setProt(start, end, Prot(g.Perms)&protAll)
 		}
 	}

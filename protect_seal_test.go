@@ -272,6 +272,13 @@ func TestSealKinds(t *testing.T) {
 	check(t, empty.Seal())
 	_, err = Resize(empty, 1)
 	wants(t, "resize of nothing", err, ErrSealed)
+	check(t, empty.Close())
+	whole := sealed(t, Anonymous(pg))
+	nothing, whole, err := Split(whole, 0)
+	check(t, errors.Join(err, nothing.Close()))
+	whole, nothing, err = Split(whole, pg)
+	check(t, errors.Join(err, nothing.Close()))
+	wants(t, "what is not empty", whole.Close(), ErrSealed)
 	// A hole within: nothing is sealed but what is there, and the handle knows.
 	at := spot(t, 4)
 	u, err := MapUnknown(Anonymous(3*pg).At(at), ProtRead)

@@ -634,3 +634,86 @@ func TestGrowToLen(t *testing.T) {
 		check(t, m.Close())
 	}
 }
+
+// Protect of a whole Unknown has all of its pages, also those of a Grow that was quicker. The
+// two meet seldom: many try.
+func TestProtectBesideGrow(t *testing.T) {
+	pg := int(pageSize)
+	for range 20_000 {
+		u, err := MapUnknown(Anonymous(100).Reserve(3*pg), ProtRead|ProtWrite)
+		check(t, err)
+		grown := make(chan error)
+		go func() { grown <- Grow(u, 2*pg+100) }()
+		for err = ErrBusy; errors.Is(err, ErrBusy); {
+			err = u.Protect(ProtRead)
+		}
+		if check(t, errors.Join(err, <-grown)); u.Prot() != ProtRead {
+			t.Errorf("protected as r--, and it is %v", u)
+		}
+		check(t, u.Close())
+	}
+}
+
+// Protect says why the file does not allow it, also where it is closed by then.
+func TestProtectDenied(t *testing.T) {
+	pg := int(pageSize)
+	file, _ := scratch(t, pg)
+	ro, err := os.Open(file.Name())
+	check(t, err)
+	sealed, err := Memfd("sealed", int64(pg), SealWrite)
+	check(t, err)
+	const why = "when it was mapped, the file was open for reading only, or sealed against writing"
+	for what, f := range map[string]*os.File{"read-only": ro, "sealed": sealed} {
+		m, err := Map[Read](File(f, 0, pg).Shared())
+		if errors.Is(err, unix.EPERM) {
+			t.Logf("not tested: before Linux 6.7 a sealed file cannot be mapped shared: %v", err)
+			continue
+		}
+		check(t, err)
+		check(t, f.Close())
+		explained(t, what, second(Protect[ReadWrite](m)), unix.EACCES, "protect as rw-: "+why)
+		u := must(Forget(m))
+		explained(t, what, u.ProtectRange(0, pg, ProtRead|ProtWrite), unix.EACCES, why)
+		check(t, u.Close())
+	}
+	m := mapped[ReadWrite](t, Anonymous(pg).Shared())
+	check(t, second(Protect[Read](m)))
+	if hasSecret(t) {
+		const why = "secret memory cannot be executed"
+		explained(t, "secret", second(Map[ReadExec](Secret(pg))), unix.EPERM, why)
+		secret := mapped[ReadWrite](t, Secret(pg))
+		explained(t, "secret", second(Protect[ReadExec](secret)), unix.EACCES, why)
+		if canLock(t, pg); true {
+			explained(t, "lock", secret.Lock(0, pg), errors.ErrUnsupported, "secret memory is locked already")
+		}
+	}
+}
+
+func TestProtectDeniedNoexec(t *testing.T) {
+	if !inOwnMounts(t) {
+		return
+	}
+	dir := t.TempDir()
+	check(t, unix.Mount("none", dir, "tmpfs", unix.MS_NOEXEC, ""))
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	name := filepath.Join(dir, "file")
+	check(t, os.WriteFile(name, make([]byte, pageSize), 0o700))
+	m := mapped[Read](t, Path(name))
+	explained(t, "noexec", second(Protect[ReadExec](m)), unix.EACCES, "the file system is mounted with noexec")
+}
+
+// PR_SET_MDWE is named wherever it is met.
+func TestProtectDeniedMDWE(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	m := mapped[ReadWrite](t, Anonymous(100))
+	grows := mapped[ReadExec](t, Anonymous(100).Reserve(1<<20))
+	denyExecGain(t)
+	for what, err := range map[string]error{
+		"protect": second(Protect[ReadExec](m)), "grow": Grow(grows, 1<<16),
+		"map": second(Map[ReadWriteExec](Anonymous(100))), "reserve": second(Map[ReadExec](Anonymous(10).Reserve(100000))),
+	} {
+		explained(t, what, err, unix.EACCES, "PR_SET_MDWE")
+	}
+}

@@ -77,6 +77,9 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 	if off < 0 || n < 0 || off > size || n > size-off {
 		return 0, 0, fail.Bad("", "the mapping has %v", fail.Count(size))
 	}
+	if r.is(isLost) {
+		return 0, 0, errLost
+	}
 	if n == 0 {
 		return 0, 0, nil
 	}
@@ -97,9 +100,9 @@ func (r *region) pages(off, n int, exact bool) (start, end uintptr, err error) {
 func (r *region) offset(off int) uintptr { return r.addr.Load() - r.Base + uintptr(off) }
 
 // Prefault brings the pages of n bytes at off into memory for reading, widened to whole
-// pages, so that touching them does not wait for storage; MADV_POPULATE_READ. It waits in a
-// system call. A page fault that waits blocks one of the GOMAXPROCS processors of the Go
-// scheduler, with all goroutines in its queue.
+// pages, so that touching them does not wait for storage; MADV_POPULATE_READ of madvise(2).
+// It waits in a system call. A page fault that waits blocks one of the GOMAXPROCS processors
+// of the Go scheduler, with all goroutines in its queue.
 //
 // If a page cannot be brought in, the error is a [*FaultError] of the lowest such page: all
 // pages before it are in memory, and pages after it may be. A page without read permission
@@ -141,10 +144,10 @@ func (r *region) allowed(off, n int, need Prot) error {
 }
 
 // Collapse makes huge pages of the whole ones within n bytes at off, now, and whatever the
-// system's policy for transparent huge pages; MADV_COLLAPSE. The contents stay. If no whole
-// huge page lies within the range, the error matches EINVAL. If no huge page is to be had,
-// it matches ENOMEM, EBUSY or EAGAIN. Beside a [Tracker] it returns ErrBusy, unless all pages
-// count as written.
+// system's policy for transparent huge pages; MADV_COLLAPSE of madvise(2). The contents stay.
+// If no whole huge page lies within the range, the error matches EINVAL. If no huge page is
+// to be had, it matches ENOMEM, EBUSY or EAGAIN. Beside a [Tracker] it returns ErrBusy,
+// unless all pages count as written.
 func (m Mapping) Collapse(off, n int) error {
 	return m.within("MADV_COLLAPSE", off, n, false, func(r *region, addr, size uintptr) error {
 		const hint = "no whole huge page lies within, or not for this kind of memory"

@@ -21,7 +21,7 @@ import (
 
 // A region owns one page range of the address space. Handles are tickets: the
 // region, and the state of its latch at which they were issued. A transition moves the
-// state on, so that every older ticket answers ErrMoved.
+// state on, so that every older ticket returns ErrMoved.
 //
 // Accesses pin the region while they run. A transition takes the region for
 // itself, which fails while a pin is held; while a transition holds it,
@@ -50,6 +50,7 @@ type more struct {
 	undone  atomic.Pointer[error]        // why it could not be unmapped, the last time
 	growing sync.Mutex                   // held for a moment
 	growth  sync.Mutex                   // held by Grow from start to end, which can take long
+	locking sync.Mutex                   // held by Lock and LockOnFault, which can take long
 	lock    place.Locking                // of pages to come
 
 	attached atomic.Pointer[attachment] // keeps transitions out
@@ -92,7 +93,7 @@ type sharedProt uint32
 func (s *sharedProt) Load() uint32   { return atomic.LoadUint32((*uint32)(s)) }
 func (s *sharedProt) Store(p uint32) { atomic.StoreUint32((*uint32)(s), p) }
 
-// What a region is marked with, for ever.
+// What a region is marked with; no mark is taken away.
 const (
 	isLost   = 1 << iota // a stranger was mapped into the range: never change or unmap it
 	isLent               // never collect it: UnsafeBytes was called, or it may lie in the Go heap
@@ -129,7 +130,7 @@ func newRegion(addr, length, capacity uintptr, pages perms.Pages) ticket {
 	if w := birth.Watching.Load(); w != nil {
 		r.mark(w.Born() << birthShift)
 	}
-	r.track()
+	r.enroll()
 	return ticket{r: r}
 }
 
@@ -178,12 +179,13 @@ func (r *region) Unmap() bool {
 		return false
 	}
 	r.detach(true)
-	r.untrack(false)
+	r.dismiss(false)
 	return true
 }
 
-// Keeps reports whether the region cannot be closed.
-func (r *region) Keeps() bool { return r.is(isSealed) }
+// Keeps reports whether the region cannot be closed: of an empty one there is nothing to
+// unmap.
+func (r *region) Keeps() bool { return r.is(isSealed) && r.cap.Load() > 0 }
 
 func (r *region) unmap() error {
 	if r.Size == 0 || r.is(isLost) {
@@ -226,7 +228,10 @@ func (t ticket) acquire(besides latch.State) error {
 	return err
 }
 
-func errTracked() error { return fail.Hint(ErrBusy, "its Tracker or pager must be closed first") }
+func errTracked() error {
+	const hint = "it has a Tracker, which must be closed first, or a pager, which lasts as long as the mapping"
+	return fail.Hint(ErrBusy, hint)
+}
 
 // acquireToChange is acquire for a transition that changes pages.
 func (t ticket) acquireToChange() error {
@@ -248,7 +253,7 @@ func (t ticket) pass() ticket { return ticket{t.r, t.r.Pass(t.state)} }
 // resign ends a transition that gave the range away: the ticket is consumed,
 // and the region owns nothing.
 func (t ticket) resign() {
-	t.r.untrack(false)
+	t.r.dismiss(false)
 	t.r.Resign(t.state)
 }
 
@@ -285,8 +290,8 @@ func (m Mapping) Close() error {
 }
 
 // Release gives the page range up without unmapping it, and returns it: whole pages, the
-// reserve included. It is a transition: m then returns ErrMoved. The pages belong to
-// whoever has the address, such as [UnsafeAdopt].
+// reserve included. It is a transition: m then returns ErrMoved. From then on
+// the caller has to see to it that they are unmapped, by munmap(2) or after [UnsafeAdopt].
 func (m Mapping) Release() (addr uintptr, size int, err error) {
 	if err := m.acquire(0); err != nil {
 		return 0, 0, named(err, "release")

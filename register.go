@@ -125,28 +125,16 @@ func Find(b []byte) (m Mapping, off int, ok bool) {
 	if len(b) == 0 {
 		return Mapping{}, 0, false
 	}
-	at := addressOf(b)
 	if !index.on.Load() {
 		index.build()
 	}
-	index.RLock()
-	defer index.RUnlock()
-	for i := index.after(at) - 1; i >= 0; i-- {
-		r := index.entries[i].w.Value()
-		if r == nil {
-			continue
+	for {
+		m, off, ok, running := index.find(b)
+		if running == nil {
+			return m, off, ok
 		}
-		s := r.State()
-		addr, size := r.addr.Load(), r.len.Load()
-		if size == 0 || !r.Good(s) {
-			continue // it has no bytes, or no open mapping has them
-		}
-		if at-addr < size && uintptr(len(b)) <= size-(at-addr) {
-			return Mapping{ticket{r, s}}, int(at - addr), true
-		}
-		return Mapping{}, 0, false // mappings do not overlap
+		running.Good(running.State()) // waits, and nobody else does so long
 	}
-	return Mapping{}, 0, false
 }
 
 // index has the regions by their first byte, from the first call of Find on.
@@ -155,12 +143,39 @@ var index addressIndex
 type addressIndex struct {
 	sync.RWMutex
 	on      atomic.Bool
+	stacked atomic.Bool  // one mapping can lie over a part of another
 	entries []indexEntry // ascending
 }
 
 type indexEntry struct {
 	addr uintptr
 	w    weak.Pointer[region]
+}
+
+// find is Find, but for a region that has changed or is changing: it returns that.
+func (x *addressIndex) find(b []byte) (m Mapping, off int, ok bool, changing *region) {
+	at := addressOf(b)
+	x.RLock()
+	defer x.RUnlock()
+	for i := x.after(at) - 1; i >= 0; i-- {
+		r := x.entries[i].w.Value()
+		if r == nil {
+			continue
+		}
+		s := r.State()
+		addr, size := r.addr.Load(), r.len.Load()
+		switch good, running := r.GoodNow(s); {
+		case running || !good && r.Older(s):
+			return Mapping{}, 0, false, r
+		case !good || size == 0:
+			continue // no open mapping has bytes there
+		case at-addr < size && uintptr(len(b)) <= size-(at-addr):
+			return Mapping{ticket{r, s}}, int(at - addr), true, nil
+		case !x.stacked.Load():
+			return Mapping{}, 0, false, nil // mappings do not overlap
+		}
+	}
+	return Mapping{}, 0, false, nil
 }
 
 // after returns how many entries begin at addr or before it.
@@ -191,6 +206,13 @@ func (x *addressIndex) build() {
 		}
 		return 1
 	})
+}
+
+// stack notes that a region lies where something else can be: a part of another mapping, or
+// of the Go heap, in which it would be a hole when it is unmapped.
+func (r *region) stack() {
+	index.stacked.Store(true)
+	r.mark(isLent)
 }
 
 // put notes that a region is at its address now; from are the others where it may have

@@ -5,6 +5,8 @@ package mmap
 import (
 	"errors"
 	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -196,6 +198,83 @@ func TestFind(t *testing.T) {
 	lost("closed", bytes)
 }
 
+// Find keeps nobody waiting, and finds a mapping that is open all the time, whatever becomes
+// of that meanwhile.
+func TestFindBesideTransitions(t *testing.T) {
+	pg := int(pageSize)
+	m := must(Map[ReadWrite](Anonymous(2 * pg)))
+	b := memory(m.Addr(), 2*pg)
+	var lost atomic.Int64
+	ended, stop := make(chan struct{}), make(chan struct{})
+	var all, finders sync.WaitGroup
+	for range 2 {
+		finders.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if _, _, ok := Find(b[:1]); !ok {
+					lost.Add(1)
+				}
+				Find(b[pg-1:]) // which a Split keeps from being found
+			}
+		})
+	}
+	const turns = 3000
+	all.Go(func() {
+		for range turns {
+			r := must(Protect[Read](m))
+			m = must(Protect[ReadWrite](r))
+			left, right, err := Split(m, pg)
+			check(t, err)
+			m = must(Join(left, right))
+		}
+	})
+	for range 2 {
+		all.Go(func() {
+			for i := range turns {
+				other := must(Map[Read](Anonymous(pg)))
+				other, err := Resize(other, pg*(1+i%3))
+				check(t, err)
+				check(t, other.Close())
+			}
+		})
+	}
+	go func() {
+		all.Wait()
+		close(stop)
+		finders.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		panic("somebody waits without end")
+	}
+	check(t, m.Close())
+	if n := lost.Load(); n > 0 {
+		t.Errorf("an open mapping is not found %d times", n)
+	}
+}
+
+// A mapping that another was put over a part of is found where that is not.
+func TestFindBeneath(t *testing.T) {
+	pg := int(pageSize)
+	m := mapped[ReadWrite](t, Anonymous(4*pg))
+	over := mapped[ReadWrite](t, Anonymous(pg).UnsafeOnto(m.Addr()+pageSize))
+	for i, want := range []Mapping{m.Untyped(), over.Untyped(), m.Untyped(), m.Untyped()} {
+		at := m.Addr() + uintptr(i*pg)
+		if h, off, ok := Find(memory(at, pg)); !ok || h != want || h.Addr()+uintptr(off) != at {
+			t.Errorf("page %d: %v at %d, %v, want %v", i, h, off, ok, want)
+		}
+	}
+	if h, _, ok := Find(memory(m.Addr(), 5*pg)); ok {
+		t.Errorf("more than it has: %v", h)
+	}
+}
+
 // What is lent is known also in the moment when a collection has found that nobody has a
 // handle, and no finalizer has run yet.
 func TestLentIsKnown(t *testing.T) {
@@ -234,5 +313,29 @@ func TestLentIsKnown(t *testing.T) {
 		}
 		close(goOn)
 		check(t, h.Close())
+	}
+}
+
+// The memory of a pin that was lost stays, and is found again when the collector has seen it.
+func TestLostPinIsFound(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	Find(make([]byte, 1)) // from now on there is an index
+	addr := func() uintptr {
+		m := must(Map[Read](Anonymous(int(pageSize))))
+		must(m.Pin())
+		return m.Addr()
+	}()
+	for range 3 { // it gets its finalizer, which runs, and has run
+		runtime.GC()
+		time.Sleep(50 * time.Millisecond)
+	}
+	found := false
+	for end := time.Now().Add(20 * time.Second); !found && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		_, _, found = Find(memory(addr, 1))
+	}
+	if !found {
+		t.Error("it is not found")
 	}
 }

@@ -20,7 +20,8 @@ func (m Mapping) Resident(off, n int) (int, error) {
 }
 
 // ResidentPages returns for each of the pages that hold n bytes at off whether
-// it is in memory, as Resident does. A huge page counts as many.
+// it is in memory, as Resident does. A huge page counts as many. The result takes a byte for
+// each page.
 func (m Mapping) ResidentPages(off, n int) (pages []bool, err error) {
 	err = m.within("residency", off, n, false, func(_ *region, start, length uintptr) error {
 		pages = make([]bool, 0, length/kernel.PageSize)

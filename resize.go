@@ -46,7 +46,7 @@ func (r *region) grow(size int) error {
 	data, end := r.Data(), r.Rounded(r.offset(size), r.Plain().Granule)
 	if end <= data {
 		end = data
-	} else if err := r.open(data, end, r.lock()); err != nil {
+	} else if err := r.openRoom(data, end, r.lock()); err != nil {
 		return err
 	}
 	// Only this is in the way of those who ask which pages there are.
@@ -57,30 +57,33 @@ func (r *region) grow(size int) error {
 	return nil
 }
 
-// pinned runs f under a pin.
+// pinned runs f under a pin of a region that is all the library's own.
 func (t ticket) pinned(f func(r *region) error) error {
 	line, err := t.pin()
 	if err != nil {
 		return err
 	}
 	defer t.r.unpin(line)
+	if t.r.is(isLost) {
+		return errLost
+	}
 	return f(t.r)
 }
 
-// open makes pages [start, end) of the reserve accessible, and locks them.
-func (r *region) open(start, end uintptr, l place.Locking) error {
+// openRoom makes pages [start, end) of the reserve accessible, and locks them.
+func (r *region) openRoom(start, end uintptr, l place.Locking) error {
 	if r.is(isSealed) {
 		return ErrSealed
 	}
 	k, at, size := r.At(start), r.Base+start, end-start
 	if k.Flags&unix.MAP_HUGETLB != 0 {
-		return r.openHuge(start, end, k, l)
+		return r.openHugeRoom(start, end, k, l)
 	}
 	if err := sys.Mprotect(at, size, int(k.Prot)); err != nil {
 		if err == unix.EPERM && Prot(k.Prot)&ProtExec == 0 {
 			return ErrSealed // by Seal meanwhile, or by somebody else; what is executable filters refuse, too
 		}
-		return kernel.Scarce(err, kernel.Demand{Data: size, Charged: size})
+		return kernel.Scarce(kernel.DeniedExec(k.Prot, err), kernel.Demand{Data: size, Charged: size})
 	}
 	err := faulted(l.Of(k).Apply(place.Stretch{Addr: at, Size: size, Kind: k}), 0, r.addr.Load())
 	if err == nil {
@@ -95,9 +98,9 @@ func (r *region) open(start, end uintptr, l place.Locking) error {
 	return err
 }
 
-// openHuge puts huge pages in the place of reserve, which is ordinary address
+// openHugeRoom puts huge pages in the place of reserve, which is ordinary address
 // space.
-func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) error {
+func (r *region) openHugeRoom(start, end uintptr, k perms.Kind, l place.Locking) error {
 	b := place.Backing{FD: -1, Granule: k.Granule, Flags: int(k.Flags)}
 	err := place.Wish{Lock: l}.Stage(b, end-start, r.Base+start, k.Prot)
 	if err != nil {
@@ -112,8 +115,8 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) err
 	return faulted(kernel.Scarce(err, kernel.Demand{}), 0, r.addr.Load())
 }
 
-// Resize makes the mapping size bytes long, and may move it; mremap(2). It is a transition:
-// it consumes m and returns the new handle. On failure it returns m, so that
+// Resize makes the mapping size bytes long, and may move it; MREMAP_MAYMOVE of mremap(2). It
+// is a transition: it consumes m and returns the new handle. On failure it returns m, so that
 //
 //	m, err = mmap.Resize(m, n)
 //
@@ -124,7 +127,7 @@ func (r *region) openHuge(start, end uintptr, k perms.Kind, l place.Locking) err
 // source, such as the empty side of a Split. Huge pages grow within their reserve only.
 func Resize[M Handle](m M, size int) (M, error) {
 	old := m.Len()
-	m, err := change(m, func(r *region) error { return r.resize(size) },
+	m, err := transitAs(m, func(r *region) error { return r.resize(size) },
 		func(err error) error { return named(err, "resize to %v", fail.Count(size)) })
 	if err == nil && size > old {
 		m.inside().faultInLocked(old, size)
@@ -143,8 +146,8 @@ func (t ticket) faultInLocked(off, end int) {
 	})
 }
 
-// change runs a transition that keeps the type, and the handle if it fails.
-func change[M Handle](m M, f func(r *region) error, name func(err error) error) (M, error) {
+// transitAs runs a transition that keeps the type, and the handle if it fails.
+func transitAs[M Handle](m M, f func(r *region) error, name func(err error) error) (M, error) {
 	_, known := m.known()
 	t, err := m.inside().transit(known, f, name)
 	if err != nil {
@@ -169,7 +172,7 @@ func (r *region) resize(size int) error {
 		want = min(r.PageEnd(off), data) // the last page holds more than its bytes
 	default:
 		if _, fits := kernel.Round(off+r.Largest(), r.Largest()); !fits {
-			return unix.ENOMEM
+			return fail.Hint(unix.ENOMEM, "the address space has no room for %d bytes", off)
 		}
 		if want = max(r.Rounded(off, grown.Granule), data); want > data && r.Rounded(off, r.Plain().Granule) <= r.Size {
 			grown = r.At(data) // from the reserve
@@ -201,7 +204,7 @@ func (r *region) repage(data, want uintptr) error {
 			return kernel.Undivided(r.Base+want, r.Size-want, kernel.Scarce(err, kernel.Demand{}))
 		}
 	case want <= r.Size:
-		if err := r.open(data, want, r.lock().Later()); err != nil {
+		if err := r.openRoom(data, want, r.lock().Later()); err != nil {
 			return err
 		}
 		leftover.Abandon(r.Base+want, r.Size-want)
@@ -262,14 +265,14 @@ func (r *region) relocate(size, to, want uintptr) (uintptr, error) {
 	return to, err
 }
 
-// Move moves the mapping, and its reserve, so that its first byte is at addr; mremap(2). It
-// is a transition: it consumes m and returns the new handle. On failure it returns m, as
-// [Resize] does.
+// Move moves the mapping, and its reserve, so that its first byte is at addr; MREMAP_FIXED of
+// mremap(2), which here replaces nothing. It is a transition: it consumes m and returns the
+// new handle. On failure it returns m, as [Resize] does.
 //
 // Nothing may be mapped in the new range: otherwise the error matches EEXIST and
 // [os.ErrExist], as with [Spec.At]. addr must equal the old address modulo the page size.
 func Move[M Handle](m M, addr uintptr) (M, error) {
-	return change(m, func(r *region) error { return r.moveTo(addr) },
+	return transitAs(m, func(r *region) error { return r.moveTo(addr) },
 		func(err error) error { return named(err, "move to %#x", addr) })
 }
 

@@ -679,3 +679,53 @@ func TestOverHugeReserve(t *testing.T) {
 		t.Errorf("%q", b)
 	}
 }
+
+// A move that fails half-way finds a stranger where the first pages were. From then on
+// nothing of the mapping can be touched or changed, and nothing is done to the stranger.
+func TestLost(t *testing.T) {
+	if !sealing(t) {
+		return
+	}
+	pg := int(pageSize)
+	at := spot(t, 5) + pageSize
+	left, err := MapUnknown(Anonymous(pg).At(at-pageSize), ProtRead)
+	check(t, err)
+	u, err := MapUnknown(Anonymous(3*pg).Reserve(4*pg).At(at), ProtRead|ProtWrite)
+	check(t, err)
+	// The pages are three areas: the first is moved without leaving anything behind, the
+	// last cannot be moved.
+	check(t, u.LockOnFault(0, pg))
+	check(t, u.ProtectRange(pg, pg, ProtRead))
+	check(t, sys.Mseal(at+2*pageSize, pageSize))
+	stranger := func() {
+		check(t, second(sys.Mmap(at, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, -1, 0)))
+		memory(at, 1)[0] = 7
+	}
+	err = paused(t, unix.SYS_MREMAP, 0, uint64(at+pageSize), stranger, func() error { return second(Move(u, spot(t, 4))) })
+	var stopped *PartialError
+	if !errors.As(err, &stopped) || !errors.Is(err, unix.EPERM) || !errors.Is(err, unix.EEXIST) {
+		t.Fatalf("move: %v", err)
+	}
+	if p := u.ProtOf(0, pg); u.Prot() != ProtNone || p != ProtNone {
+		t.Errorf("%v, and the first page allows %v", u, p)
+	}
+	b := make([]byte, 1)
+	wants(t, "read", second(u.ReadAt(b, 0)), ErrPermission)
+	wants(t, "write", second(u.WriteAt(b, 0)), ErrPermission)
+	wants(t, "view", u.ViewRange(0, 1, func([]byte) error { return nil }), ErrPermission)
+	w := u.Untyped()
+	for name, err := range map[string]error{
+		"discard": u.Discard(0, pg), "advise": w.Advise(0, pg, AdviceDontFork), "lock": w.Lock(0, pg), "unlock": w.Unlock(0, pg),
+		"policy": w.SetPolicy(0, pg, PolicyLocal), "sync": w.Sync(0, pg), "name": w.SetName("x"), "seal": w.Seal(), "grow": Grow(u, 4*pg),
+		"protect": u.Protect(ProtRead), "place": u.Place(0, Anonymous(pg), ProtRead), "move": second(Move(u, at)),
+		"release": third(w.Release()), "track": second(u.Track()), "split": third(Split(u, pg)), "join": second(Join(left, u)),
+	} {
+		wants(t, name, err, errLost)
+	}
+	check(t, u.Close())
+	if b := memory(at, 1); b[0] != 7 {
+		t.Errorf("the stranger has %d", b[0])
+	}
+	memory(at, 1)[0]++ // it can be written
+	check(t, sys.Munmap(at, pageSize))
+}

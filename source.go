@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/mmarinus/mmap/internal/fail"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
@@ -80,5 +81,5 @@ func regular(st *unix.Stat_t) error {
 	case unix.S_IFCHR, unix.S_IFBLK:
 		return fail.Hint(unix.ENODEV, "a device has no length of its own: open it and use File with a size")
 	}
-	return fail.Hint(unix.ENODEV, "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd")
+	return fail.Hint(unix.ENODEV, kernel.PipeOrSocket)
 }

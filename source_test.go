@@ -3,6 +3,7 @@
 package mmap
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -108,7 +109,7 @@ func TestWhole(t *testing.T) {
 	check(t, err)
 	defer dir.Close()
 	_, err = Map[Read](Whole(dir))
-	explained(t, "directory", err, unix.EISDIR, "use the path of a file in it", "map all of "+dir.Name()+" as r--")
+	explained(t, "directory", err, unix.EISDIR, "use the path of a file in it", fmt.Sprintf("map all of %q as r--", dir.Name()))
 	zero, err := os.Open("/dev/zero")
 	check(t, err)
 	defer zero.Close()
@@ -169,4 +170,39 @@ func TestFilePageSize(t *testing.T) {
 	check(t, f.Truncate(int64(3*huge)))
 	look("hugetlbfs", f, offsets, 1)
 	look("hugetlbfs", f, offsets, huge-1)
+}
+
+// A pipe that has taken the name of a file between the look at that and its opening keeps
+// nobody waiting for who writes to it.
+func TestPathBecomesFIFO(t *testing.T) {
+	f, _ := scratch(t, 1)
+	name := f.Name()
+	waits := make(chan bool, 1)
+	cwd := unix.AT_FDCWD
+	err := paused(t, unix.SYS_OPENAT, 0, uint64(cwd), func() {
+		check(t, os.Remove(name))
+		check(t, unix.Mkfifo(name, 0o600))
+		go func() {
+			time.Sleep(200 * time.Millisecond)
+			fd, err := unix.Open(name, unix.O_WRONLY|unix.O_NONBLOCK, 0) // there is a reader?
+			unix.Close(fd)
+			waits <- err == nil
+		}()
+	}, func() error { return second(Map[Read](Path(name))) })
+	if wants(t, "a pipe", err, unix.ENODEV); <-waits {
+		t.Error("it waits")
+	}
+}
+
+// What has no pages is named, with what to map instead.
+func TestNoPages(t *testing.T) {
+	dir, err := os.Open(t.TempDir())
+	check(t, err)
+	defer dir.Close()
+	explained(t, "directory", second(Map[Read](File(dir, 0, 10))), unix.ENODEV, "it is a directory: map a file in it")
+	r, w, err := os.Pipe()
+	check(t, err)
+	defer r.Close()
+	defer w.Close()
+	explained(t, "pipe", second(Map[Read](File(r, 0, 10))), unix.ENODEV, "a pipe or socket cannot be mapped: read it, or use Anonymous or Memfd")
 }

@@ -47,7 +47,7 @@ const (
 	secret
 )
 
-// Anonymous maps zero-filled memory of size bytes.
+// Anonymous maps zero-filled memory of size bytes; MAP_ANONYMOUS of mmap(2).
 func Anonymous(size int) Spec { return Spec{source: anonymous, size: size} }
 
 // File maps size bytes of a file from offset on. The offset need not be a multiple of the
@@ -63,7 +63,7 @@ func File(f *os.File, offset int64, size int) Spec {
 // afterwards.
 func Whole(f *os.File) Spec { return Spec{source: wholeFile, file: f} }
 
-// FD is [File] for a descriptor number. Map reads it; it is never kept and never closed.
+// FD is [File] for a descriptor number, which is used during Map only and never closed.
 func FD(fd int, offset int64, size int) Spec {
 	return Spec{source: descriptor, fd: fd, offset: offset, size: size}
 }
@@ -80,22 +80,22 @@ func Path(name string) Spec { return Spec{source: path, name: name} }
 // kernels, 6.1 and 6.12 among them, do not count it.
 func Secret(size int) Spec { return Spec{source: secret, size: size} }
 
-// Shared makes writes reach the file and other mappings of it. The default is private: a
-// page that is written becomes a copy. A mapping that is only read sees the changes of its
-// file either way.
+// Shared makes writes reach the file and other mappings of it; MAP_SHARED. The default is
+// private, MAP_PRIVATE: a page that is written becomes a copy. A mapping that is only read
+// sees the changes of its file either way.
 func (s Spec) Shared() Spec { s.shared = true; return s }
 
 // Near asks for an address, rounded down to a page. The kernel takes it as a hint.
 func (s Spec) Near(addr uintptr) Spec { return s.place(place.Near, addr) }
 
-// At asks for the first byte to be exactly at addr. Nothing may be mapped there yet:
-// otherwise Map fails with EEXIST, which matches [os.ErrExist]. addr and the file offset
-// must have the same remainder modulo the page size.
+// At asks for the first byte to be exactly at addr; MAP_FIXED_NOREPLACE. Nothing may be
+// mapped there yet: otherwise Map fails with EEXIST, which matches [os.ErrExist]. addr and
+// the file offset must have the same remainder modulo the page size.
 func (s Spec) At(addr uintptr) Spec { return s.place(place.Exactly, addr) }
 
-// UnsafeOnto is [Spec.At] that replaces what is mapped there. It can take memory from
-// anybody, the Go heap included: what lies there is the caller's duty. To replace a mapping
-// of your own, [Over] is safe.
+// UnsafeOnto is [Spec.At] that replaces what is mapped there; MAP_FIXED. It can take memory
+// from anybody, the Go heap included: what lies there is the caller's duty. To replace a
+// mapping of your own, [Over] is safe.
 //
 // A mapping over pages of the Go heap must not be closed: the hole would end the program at
 // its next use. Keep the Go memory alive as long as the mapping, because nobody may write
@@ -120,9 +120,9 @@ func (s Spec) Align(n int) Spec { s.wish.Align, s.aligned = uintptr(n), true; re
 func (s Spec) Reserve(capacity int) Spec { s.reserve, s.reserved = capacity, true; return s }
 
 // HugePages asks for memory from the pool of huge pages of size bytes: 0 for the kernel's
-// default, else 2<<20, 1<<30, … The memory is rounded up to whole huge pages; Len is still
-// what was asked for. It is for anonymous memory; a file on hugetlbfs or of [MemfdHuge] has
-// huge pages without it.
+// default, else 2<<20, 1<<30, …; MAP_HUGETLB. The memory is rounded up to whole huge pages;
+// Len is still what was asked for. It is for anonymous memory; a file on hugetlbfs or of
+// [MemfdHuge] has huge pages without it.
 //
 // If the pool, /sys/kernel/mm/hugepages, has too few, Map fails with ENOMEM, and if there
 // is none of that size, with [errors.ErrUnsupported].
@@ -175,19 +175,16 @@ func (s Spec) Droppable() Spec { s.droppable = true; return s }
 // file system or the device cannot do it, Map fails with EOPNOTSUPP. It excludes At.
 func (s Spec) Synchronous() Spec { s.synchronous = true; return s }
 
-// String describes the source and the placement.
+// String describes all that the Spec says.
 func (s Spec) String() string {
-	name := "a nil file"
-	if s.file != nil {
-		name = s.file.Name()
-	}
+	name := nameOf(s.file)
 	what := [...]string{
 		noSource:   "zero Spec",
 		anonymous:  fmt.Sprintf("%d anonymous bytes", s.size),
 		wholeFile:  "all of " + name,
 		openFile:   fmt.Sprintf("%v of %s at offset %d", fail.Count(s.size), name, s.offset),
 		descriptor: fmt.Sprintf("%v of descriptor %d at offset %d", fail.Count(s.size), s.fd, s.offset),
-		path:       s.name,
+		path:       fmt.Sprintf("%q", s.name),
 		secret:     fmt.Sprintf("%d secret bytes", s.size),
 	}[s.source]
 	add := func(is bool, format string, args ...any) {
@@ -196,11 +193,27 @@ func (s Spec) String() string {
 		}
 	}
 	add(s.shared, ", shared")
+	add(s.synchronous, ", synchronous")
+	add(s.droppable, ", droppable")
+	add(s.noReserve, ", not charged")
 	add(s.hugePages, ", in huge pages")
+	add(s.low, ", below 2 GiB")
 	add(s.wish.Where != place.Anywhere, ", %s %#x", [...]string{"", "near", "at", "onto"}[s.wish.Where], s.addr)
 	add(s.aligned, ", aligned to %d", int(s.wish.Align))
 	add(s.reserved, ", reserving %d", s.reserve)
+	add(s.wish.Populate, ", populated")
+	add(s.wish.Cached, ", populated from the cache")
+	add(s.wish.Lock == place.Locked, ", locked")
+	add(s.wish.Lock == place.LockedOnFault, ", locked on fault")
 	return what
+}
+
+// nameOf returns how errors name a file.
+func nameOf(f *os.File) string {
+	if f == nil {
+		return "a nil file"
+	}
+	return fmt.Sprintf("%q", f.Name())
 }
 
 // check returns what is wrong with the Spec by itself.

@@ -56,7 +56,9 @@ func (t ticket) track() (*Tracker, error) {
 	on := &tracking{pagemap: -1}
 	err := t.pinned(func(r *region) (err error) {
 		more := r.has()
-		more.growth.Lock() // or pages that come would be missed
+		if !more.growth.TryLock() { // pages that come would be missed, and Grow may wait for storage
+			return errAttached()
+		}
 		defer more.growth.Unlock()
 		if a := more.attached.Load(); a != nil && a.cause != nil {
 			a.inUse.Lock()
@@ -214,17 +216,19 @@ func (a *tracking) marked(in stretch) pageSet {
 // within runs f over the pages of n bytes at off, while the tracker is open.
 func (t *Tracker) within(op string, off, n int, f func(r *region, in stretch) error) error {
 	if t == nil || t.on == nil || t.on.ended.Load() {
-		return named(ErrClosed, "%s of %v at %d", op, fail.Count(n), off)
+		return named(errUntracked(), "%s of %v at %d", op, fail.Count(n), off)
 	}
 	return t.of.within(op, off, n, false, func(r *region, addr, size uintptr) error {
 		t.on.inUse.RLock()
 		defer t.on.inUse.RUnlock()
 		if t.on.ended.Load() {
-			return ErrClosed
+			return errUntracked()
 		}
 		return f(r, stretch{addr - r.Base, addr - r.Base + size})
 	})
 }
+
+func errUntracked() error { return fail.Hint(ErrClosed, "the tracker is closed") }
 
 // spans returns pages as bytes of the mapping.
 func (r *region) spans(pages pageSet) []Span {
@@ -307,13 +311,13 @@ func (t *Tracker) Reset(off, n int) error {
 // Close ends the tracking. The mapping stays, and allows transitions again.
 func (t *Tracker) Close() error {
 	if t == nil || t.on == nil {
-		return named(ErrClosed, "close of the tracker")
+		return named(errUntracked(), "close of the tracker")
 	}
 	err := t.of.pinned(func(r *region) error {
 		t.on.inUse.Lock()
 		defer t.on.inUse.Unlock()
 		if t.on.ended.Load() {
-			return ErrClosed
+			return errUntracked()
 		}
 		if t.on.end(); t.on.cause == nil {
 			r.detach(false)

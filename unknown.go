@@ -32,7 +32,8 @@ func (u Unknown) ReadAt(p []byte, off int64) (int, error) { return u.transfer(p,
 // WriteAt copies p into the mapping at off, as [io.WriterAt] says. The copy stops at the
 // first page that cannot be written, with the count and ErrPermission. What does not fit
 // in the mapping is left out, and the error matches [io.ErrShortWrite]. A fault is a
-// [*FaultError] with the offset where the copy stopped; no byte beyond it was changed.
+// [*FaultError] with the offset where the copy stopped; no byte beyond it was changed. A
+// negative offset is a bad argument.
 func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
 	return u.transfer(p, off, ProtWrite, true)
 }
@@ -107,31 +108,40 @@ func (r *region) refuses(off, n int, need Prot) (at uintptr, p Prot, refused boo
 
 // Protect gives every page permissions p; mprotect(2). It happens wholly or not
 // at all, but for a [*PartialError].
-func (u Unknown) Protect(p Prot) error { return u.ProtectRange(0, u.Len(), p) }
+func (u Unknown) Protect(p Prot) error {
+	// Len is that of the transition: a Grow before it counts.
+	err := u.change(func(r *region) error { return r.protect(0, int(r.len.Load()), p) })
+	if err != nil {
+		return named(err, "protect as %v", p)
+	}
+	return nil
+}
 
 // ProtectRange gives the pages of n bytes at off permissions p; mprotect(2). The
 // range must start on a page boundary, and end on one or at Len. It happens
 // wholly or not at all, but for a [*PartialError].
 func (u Unknown) ProtectRange(off, n int, p Prot) error {
-	err := u.change(func(r *region) error {
-		start, end, err := r.pages(off, n, true)
-		if err == nil && p&^protAll != 0 {
-			err = fail.Bad("", "no such permissions")
-		}
-		if err != nil || start == end && r.Data() > 0 {
-			return err
-		}
-		if start != end {
-			if err = sys.Mprotect(r.Base+start, end-start, int(p)); err != nil {
-				return r.revert(start, end, err)
-			}
-		}
-		r.setProt(start, end, p)
-		return nil
-	})
+	err := u.change(func(r *region) error { return r.protect(off, n, p) })
 	if err != nil {
 		return named(err, "protect %v at %d as %v", fail.Count(n), off, p)
 	}
+	return nil
+}
+
+func (r *region) protect(off, n int, p Prot) error {
+	start, end, err := r.pages(off, n, true)
+	if err == nil && p&^protAll != 0 {
+		err = fail.Bad("", "no such permissions")
+	}
+	if err != nil || start == end && r.Data() > 0 {
+		return err
+	}
+	if start != end {
+		if err = sys.Mprotect(r.Base+start, end-start, int(p)); err != nil {
+			return r.revert(start, end, p, err)
+		}
+	}
+	r.setProt(start, end, p)
 	return nil
 }
 

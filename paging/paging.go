@@ -30,7 +30,8 @@ import (
 )
 
 // ErrAbsent is the cause of a fault on a page that has not been fetched. If the last try to
-// fetch it has failed, the fault matches the error of the source, too.
+// fetch it has failed, the fault matches the error of the source, too; a pager remembers about
+// a thousand of them.
 var ErrAbsent = errors.New("page has not been fetched")
 
 // Readable are the handles that can be read.
@@ -53,10 +54,12 @@ type handle interface {
 
 // A Pager fetches the pages of a mapping. Its methods are safe for concurrent use.
 type Pager struct {
-	m       handle
-	src     io.ReaderAt
-	pages   attach.Pages
-	buffers sync.Pool // of window bytes
+	m        handle
+	base     uintptr // of the mapping
+	capacity int
+	src      io.ReaderAt
+	pages    attach.Pages
+	buffers  sync.Pool
 	windows
 }
 
@@ -73,31 +76,33 @@ func Window(bytes int) Option { return func(p *Pager) { p.size = bytes } }
 // pages. Everything else is [errors.ErrUnsupported], as is a kernel before Linux 4.14.
 //
 // The pager is attached to the mapping as a [mmap.Tracker] is: transitions return ErrBusy,
-// and Close of the mapping ends it. Guard pages are ErrBusy, too. Grow goes on. From Linux
-// 6.7 on the mapping can be tracked: fetching a page is no write. View and ReadAt of the
-// mapping work; if they touch an absent page, they return a [*mmap.FaultError] that matches
-// ErrAbsent, as do Prefault, Lock and PrefaultWrite.
+// and Close of the mapping ends it. Guard pages are ErrBusy, too. Grow goes on; beside one
+// that runs, New returns ErrBusy. From Linux 6.7 on the mapping can be tracked: fetching a
+// page is no write. View and ReadAt of the mapping work; if they touch an absent page, they
+// return a [*mmap.FaultError] that matches ErrAbsent, as do Prefault, Lock and PrefaultWrite.
+//
+// If Cap is above Len, the source is asked for the whole last page: what it does not have of
+// that yet reads as zeros after Grow.
 //
 // A source must not read from the mapping that it feeds: in the goroutine that called it,
-// that is an error.
+// that is an error. If it panics or ends its goroutine, so does the call that it was read for.
 func New[M Readable](m M, src io.ReaderAt, options ...Option) (*Pager, error) {
 	p := &Pager{m: m, src: src, windows: newWindows(64 << 10)}
 	for _, o := range options {
 		o(p)
 	}
 	if p.size < 1 || src == nil {
-		return nil, fail.Bad("page", "a window of %v, and the source %v", fail.Count(p.size), src)
+		return nil, fail.Bad("page", "a window of %v, and the source %T", fail.Count(p.size), src)
 	}
 	pages, err := attach.Pager(m.Untyped(), p.failures.cause, p.readOn) // failures must not lead to m
 	if err != nil {
 		return nil, err
 	}
-	p.pages = pages
+	p.pages, p.base, p.capacity = pages, m.Addr(), m.Cap() // which stay until Close
 	page := pages.PageSize()
 	size := (uint(p.size) + uint(page) - 1) &^ (uint(page) - 1) // a power of two
-	p.size = int(min(size, uint(max(m.Cap(), 1)+page-1)&^(uint(page)-1)))
+	p.size = int(min(size, uint(max(p.capacity, 1)+page-1)&^(uint(page)-1)))
 	p.failures.size.Store(int64(p.size))
-	p.buffers.New = func() any { b := make([]byte, p.size); return &b }
 	return p, nil
 }
 
@@ -107,7 +112,7 @@ func New[M Readable](m M, src io.ReaderAt, options ...Option) (*Pager, error) {
 func (p *Pager) Close() error { return p.m.Close() }
 
 // ReadAt copies from the mapping at off into b, as [io.ReaderAt] says, and fetches what is
-// absent. If that fails, it returns the count of what was copied, and the error.
+// absent. If that fails, it has copied what lies before the first page that is absent yet.
 func (p *Pager) ReadAt(b []byte, off int64) (n int, err error) {
 	return p.pages.ReadAt(b, off) // which calls readOn; this line is inlined
 }
@@ -121,12 +126,13 @@ func (p *Pager) readOn(b []byte, off int64, n int, err error) (int, error) {
 		if !absent {
 			return n, err
 		}
-		if err = p.fetch(context.Background(), &u, at, int(off)+len(b)-at); err != nil {
-			return n, err
-		}
-		k, again := p.m.ReadAt(b[n:], off+int64(n))
+		failed := p.fetch(context.Background(), &u, at, len(b)-(at-int(off)))
+		k, again := p.m.ReadAt(b[n:], off+int64(n)) // also what has come before the failure
 		if n, err = n+k, again; err == nil {
 			return n, nil
+		}
+		if failed != nil && errors.Is(err, mmap.ErrFault) {
+			return n, failed
 		}
 	}
 }
@@ -168,10 +174,10 @@ func (p *Pager) View(f func(b []byte) error) error {
 // a store into memory lent for reading.
 func (p *Pager) fault(u *use, err error) (at int, absent bool) {
 	var f *mmap.FaultError
-	if err == nil || !errors.As(err, &f) || f.Addr-p.m.Addr() >= uintptr(p.m.Len()) {
+	if err == nil || !errors.As(err, &f) || f.Addr-p.base >= uintptr(p.capacity) {
 		return 0, false
 	}
-	at = int(f.Addr - p.m.Addr())
+	at = int(f.Addr - p.base)
 	w := at / p.size
 	proven := errors.Is(f, ErrAbsent)
 	if !proven && f.Err != mmap.ErrFault || u.retried[w] >= 1000 || !proven && u.retried[w] >= 100 {
@@ -185,8 +191,8 @@ func (p *Pager) fault(u *use, err error) (at int, absent bool) {
 }
 
 // Fetch brings in what is absent of n bytes at off, in windows, several at once. What
-// somebody else is fetching it waits for. It returns the first error, and then, or when ctx
-// ends, begins no other window.
+// somebody else is fetching it waits for. When a window fails, or ctx ends, it begins no other
+// and waits for those that it has begun. It returns the error of the first that is missing.
 func (p *Pager) Fetch(ctx context.Context, off, n int) error {
 	var u use
 	defer p.release(&u)
@@ -201,19 +207,19 @@ func (p *Pager) Fetch(ctx context.Context, off, n int) error {
 // [mmap.Tracker], save it, and evict then; nobody may write to the pages meanwhile. The range
 // starts on a page boundary, and ends on one or at Len. If a part is being viewed or fetched
 // by this pager, nothing is dropped and the error matches [mmap.ErrBusy].
+//
+// The last page of a shared mapping of a file, if Len is within it, can hold other bytes of
+// the file, which would go as well. A range with that page is a bad argument, as for Punch of
+// the handle, and nothing is dropped. Map whole pages to evict them all.
 func (p *Pager) Evict(off, n int) error {
 	if err := p.check("evict", off, n); err != nil || n == 0 {
 		return err
 	}
-	page := p.pages.PageSize()
-	if off%page != 0 || n%page != 0 && off+n != p.m.Len() {
-		return fail.Bad(p.op("evict", off, n), "not whole pages of %d bytes", page)
-	}
-	first, last := off/p.size, (off+n-1)/p.size
-	if !p.reserve(first, last) {
+	e := p.reserve(off/p.size, (off+n-1)/p.size)
+	if e == nil {
 		return fail.Named(fail.Hint(mmap.ErrBusy, "a part is being viewed or fetched"), p.op("evict", off, n))
 	}
-	defer p.unreserve(first, last)
+	defer p.unreserve(e)
 	return p.pages.Evict(off, n)
 }
 
@@ -232,24 +238,42 @@ func (p *Pager) check(name string, off, n int) error {
 	return nil
 }
 
+// there reports whether all of a window is in memory.
+func (p *Pager) there(w int) (bool, error) {
+	off := w * p.size
+	return p.pages.Present(off, max(min(p.size, p.m.Len()-off), 0))
+}
+
 // load fetches a window, unless it is there.
 func (p *Pager) load(w int) error {
 	off := w * p.size
 	page := p.pages.PageSize()
 	want := min(p.size, p.m.Len()-off)
-	if there, err := p.pages.Present(off, max(want, 0)); there || err != nil {
+	if there, err := p.there(w); there || err != nil {
 		return err
 	}
-	buffer := p.buffers.Get().(*[]byte)
+	buffer, _ := p.buffers.Get().(*[]byte)
+	size := (want + page - 1) / page * page
+	if buffer == nil || len(*buffer) < size {
+		b := make([]byte, size)
+		buffer = &b
+	}
 	defer p.buffers.Put(buffer)
-	b := (*buffer)[:(want+page-1)/page*page]
-	// The rest of the last page can become part of the mapping: see mmap.Grow.
-	n, err := p.read(b, off)
-	if n < want {
-		if err == nil || err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return fmt.Errorf("paging: read of %v at %d from the source: %w", fail.Count(want), off, err)
+	b := (*buffer)[:size]
+	// Grow can make the rest of the last page part of the mapping, as far as Cap. Behind that are
+	// other bytes of a file.
+	ask := b[:min(size, p.capacity-off)]
+	n, err := p.read(ask, off)
+	switch {
+	case n < 0 || n > len(ask):
+		err = fmt.Errorf("it returns a count of %d", n)
+	case n < len(ask) && err == nil, n < want && err == io.EOF:
+		err = io.ErrUnexpectedEOF
+	case err == io.EOF:
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("paging: read of %v at %d from the source: %w", fail.Count(len(ask)), off, err)
 	}
 	clear(b[n:])
 	return p.pages.Install(off, b)

@@ -21,6 +21,7 @@ import (
 	"github.com/mmarinus/mmap/internal/leaks"
 	"github.com/mmarinus/mmap/internal/testkit"
 	"github.com/mmarinus/mmap/paging"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -44,6 +45,7 @@ type source struct {
 	data  []byte
 	reads atomic.Int64
 	fails atomic.Pointer[error]
+	from  atomic.Int64 // it fails here and behind
 	slow  time.Duration
 }
 
@@ -58,7 +60,7 @@ func newSource(size int) *source {
 func (s *source) ReadAt(b []byte, off int64) (int, error) {
 	s.reads.Add(1)
 	time.Sleep(s.slow)
-	if err := s.fails.Load(); err != nil {
+	if err := s.fails.Load(); err != nil && off+int64(len(b)) > s.from.Load() {
 		clear(b)
 		return len(b) / 2, *err
 	}
@@ -237,6 +239,60 @@ func TestFailure(t *testing.T) {
 	}
 }
 
+// A memfd that has become shorter has no page to be filled, and says so.
+func TestTruncated(t *testing.T) {
+	f, err := mmap.Memfd("paged", int64(8*pg), 0)
+	check(t, err)
+	defer f.Close()
+	src := newSource(8 * pg)
+	_, p := paged[mmap.ReadWrite](t, mmap.File(f, 0, 8*pg).Shared(), src, paging.Window(2*pg))
+	check(t, f.Truncate(int64(3*pg)))
+	b := make([]byte, 8*pg)
+	n, err := p.ReadAt(b, 0)
+	testkit.Explained(t, "read", err, mmap.ErrFault, "past the end of its file")
+	if n != 3*pg || !bytes.Equal(b[:n], src.data[:n]) {
+		t.Errorf("%d bytes", n)
+	}
+	for what, err := range map[string]error{
+		"fetch": p.Fetch(t.Context(), 0, 8*pg), "view range": p.ViewRange(3*pg, pg, nil), "view": p.View(func(b []byte) error { b[4*pg]++; return nil }),
+	} {
+		wants(t, what, err, mmap.ErrFault, unix.EFAULT)
+	}
+	check(t, p.Evict(0, 8*pg))
+	check(t, f.Truncate(int64(8*pg)))
+	if check(t, testkit.Second(p.ReadAt(b, 0))); !bytes.Equal(b, src.data) {
+		t.Error("contents differ")
+	}
+}
+
+// However many windows fail, the errors of about a thousand are kept, and those of the last.
+func TestFailures(t *testing.T) {
+	const windows = 3000
+	src := &nested{func(b []byte, off int64) (int, error) { return 0, errStorage }}
+	m, p := paged[mmap.Read](t, mmap.Anonymous(windows*pg), src, paging.Window(pg))
+	b := make([]byte, 1)
+	known := func(w int) bool {
+		_, err := m.ReadAt(b, int64(w*pg))
+		wants(t, "the mapping", err, paging.ErrAbsent)
+		return errors.Is(err, errStorage)
+	}
+	for w := range windows {
+		wants(t, "a fetch", testkit.Second(p.ReadAt(b, int64(w*pg))), errStorage)
+		if !known(w) {
+			t.Fatalf("window %d is not known to have failed", w)
+		}
+	}
+	all := 0
+	for w := range windows {
+		if known(w) {
+			all++
+		}
+	}
+	if all < 900 || all > 1100 {
+		t.Errorf("of %d windows that have failed %d are known", windows, all)
+	}
+}
+
 // Evicted pages come again, and what was written is gone.
 func TestEvict(t *testing.T) {
 	size := 8*pg - 9
@@ -246,7 +302,11 @@ func TestEvict(t *testing.T) {
 			m, p := paged[mmap.ReadWrite](t, s, src, paging.Window(2*pg))
 			check(t, p.Fetch(t.Context(), 0, size))
 			check(t, testkit.Second(m.WriteAt([]byte{0}, int64(5*pg))))
-			check(t, p.Evict(4*pg, size-4*pg))
+			end := size
+			if name == "memfd" {
+				end = 7 * pg // see TestEvictPart
+			}
+			check(t, p.Evict(4*pg, end-4*pg))
 			wants(t, "evicted", testkit.Second(m.ReadAt(make([]byte, 1), int64(5*pg))), paging.ErrAbsent)
 			check(t, testkit.Second(m.ReadAt(make([]byte, 4*pg), 0)))
 			b := make([]byte, size)
@@ -259,6 +319,55 @@ func TestEvict(t *testing.T) {
 			}
 			check(t, p.Evict(size, 0))
 		})
+	}
+}
+
+// A mapping of a part of a file leaves the other bytes of the file alone, also where they share
+// a page with it.
+func TestEvictPart(t *testing.T) {
+	for _, n := range []int{1, 100, pg - 1, pg, pg + 1, 3*pg - 1, 3 * pg, 3*pg + 7} {
+		for _, later := range []bool{false, true} { // the file is longer, or becomes so
+			f, err := mmap.Memfd("paged", int64(n), 0)
+			check(t, err)
+			defer f.Close()
+			end := bytes.Repeat([]byte{0xee}, 5*pg-n)
+			grow := func() { check(t, testkit.Second(f.WriteAt(end, int64(n)))) }
+			if !later {
+				grow()
+			}
+			src := newSource(5 * pg)
+			_, p := paged[mmap.ReadWrite](t, mmap.File(f, 0, n).Shared(), src, paging.Window(2*pg))
+			check(t, p.Fetch(t.Context(), 0, n))
+			if later {
+				// What the source has there does not become a part of the file.
+				check(t, f.Truncate(int64(5*pg)))
+				b := make([]byte, len(end))
+				if check(t, testkit.Second(f.ReadAt(b, int64(n)))); !bytes.Equal(b, make([]byte, len(b))) {
+					t.Errorf("mapping %d bytes: the source has written behind them", n)
+				}
+				grow()
+			}
+			whole, err := n/pg*pg, p.Evict(0, n)
+			switch {
+			case n == whole:
+				check(t, err)
+			default:
+				testkit.Explained(t, fmt.Sprint("evict ", n), err, os.ErrInvalid, "evict", "other bytes of the file")
+				check(t, p.Evict(0, whole))
+			}
+			want := bytes.Clone(src.data[:n])
+			if !later {
+				clear(want[whole:]) // this page was in memory
+			}
+			b := make([]byte, len(end))
+			if check(t, testkit.Second(f.ReadAt(b, int64(n)))); !bytes.Equal(b, end) {
+				t.Errorf("mapping %d bytes: the bytes of the file behind them have changed", n)
+			}
+			b = make([]byte, n)
+			if check(t, testkit.Second(p.ReadAt(b, 0))); !bytes.Equal(b, want) {
+				t.Errorf("mapping %d bytes: contents differ", n)
+			}
+		}
 	}
 }
 
@@ -300,6 +409,23 @@ func TestNoZeros(t *testing.T) {
 			check(t, pin.Unpin())
 		})
 	}
+}
+
+// What is sealed can be fetched, and evicted only if it can be written.
+func TestSealed(t *testing.T) {
+	if !testkit.ByItself(t) {
+		return // which ends with a sealed mapping
+	}
+	testkit.Needs(t, "mseal")
+	src := newSource(4 * pg)
+	m, p := paged[mmap.Read](t, mmap.Anonymous(4*pg), src)
+	w, q := paged[mmap.ReadWrite](t, mmap.Anonymous(4*pg), src)
+	check(t, errors.Join(m.Seal(), w.Seal()))
+	check(t, errors.Join(p.Fetch(t.Context(), 0, 4*pg), q.Fetch(t.Context(), 0, 4*pg)))
+	wants(t, "what can be read only", p.Evict(0, 4*pg), mmap.ErrSealed)
+	check(t, testkit.Second(m.ReadAt(make([]byte, 4*pg), 0)))
+	check(t, q.Evict(0, 4*pg))
+	wants(t, "evicted", testkit.Second(w.ReadAt(make([]byte, 1), 0)), paging.ErrAbsent)
 }
 
 func TestGrow(t *testing.T) {
@@ -428,7 +554,11 @@ func TestArguments(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	wants(t, "a context that is done", p.Fetch(ctx, 0, size), context.Canceled)
-	wants(t, "no window", testkit.Second(paging.New(m, newSource(size), paging.Window(0))), os.ErrInvalid)
+	_, err := paging.New(m, bytes.NewReader(make([]byte, 1<<20)), paging.Window(0))
+	testkit.Explained(t, "no window", err, os.ErrInvalid, "a window of 0 bytes", "*bytes.Reader")
+	if n := len(err.Error()); n > 200 {
+		t.Errorf("an error of %d bytes, with the source in it", n)
+	}
 	wants(t, "no source", testkit.Second(paging.New(m, nil)), os.ErrInvalid)
 	wants(t, "no mapping", testkit.Second(paging.New(mmap.Read{}, newSource(1))), mmap.ErrClosed)
 	f, _ := testkit.Scratch(t, size)
@@ -597,7 +727,8 @@ func TestModel(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				p, err := paging.New(m, src, paging.Window(rapid.IntRange(1, 4).Draw(t, "window")*pg))
+				window, from := rapid.IntRange(1, 4).Draw(t, "window")*pg, 0
+				p, err := paging.New(m, src, paging.Window(window))
 				if errors.Is(err, errors.ErrUnsupported) {
 					m.Close()
 					t.Skip(err)
@@ -630,6 +761,12 @@ func TestModel(t *testing.T) {
 						k, err := p.ReadAt(b, int64(off))
 						if same(t, b[:k], off); !failed(t, err) && k != n {
 							t.Fatal(k)
+						}
+						if err != nil { // it has stopped no earlier than it must
+							_, err = m.ReadAt(b[:1], int64(off+k))
+							if end := (off+k)/window*window + window; !errors.Is(err, paging.ErrAbsent) || min(end, size) <= from {
+								t.Fatalf("%d bytes of %d at %d: %v", k, n, off, err)
+							}
 						}
 					},
 					"view range": func(t *rapid.T) {
@@ -676,7 +813,11 @@ func TestModel(t *testing.T) {
 							copy(want[first*pg:end], src.data[first*pg:])
 						}
 					},
-					"fail":    func(*rapid.T) { fails = true; src.fail(errStorage) },
+					"fail": func(t *rapid.T) {
+						fails, from = true, rapid.IntRange(0, pages).Draw(t, "from")*pg
+						src.from.Store(int64(from))
+						src.fail(errStorage)
+					},
 					"recover": func(*rapid.T) { fails = false; src.fail(nil) },
 					"close under a view": func(t *rapid.T) {
 						if rapid.IntRange(0, 20).Draw(t, "close") > 0 {

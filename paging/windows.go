@@ -3,6 +3,7 @@
 package paging
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"runtime"
@@ -12,21 +13,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// windows keep account of what is going on with each window: the bytes that are fetched at
+// windows keep account of what is going on with the windows: the bytes that are fetched at
 // once. Which pages are absent only the kernel knows.
 type windows struct {
 	size     int // of one, in bytes
 	failures *failures
 
-	mu      sync.Mutex
-	flights map[int]*flight // windows that are being fetched or evicted
-	held    map[int]int     // how many uses each has, which Evict respects
-	reading map[int]bool    // threads of goroutines within the source
+	mu        sync.Mutex
+	flights   map[int]*flight // windows that are being fetched; who does so holds them
+	held      map[*stretch]bool
+	evictions map[*stretch]bool
+	reading   map[int]bool // threads of goroutines within the source
 }
 
 func newWindows(size int) windows {
-	f := &failures{errs: map[int]error{}}
-	return windows{size: size, failures: f, flights: map[int]*flight{}, held: map[int]int{}, reading: map[int]bool{}}
+	return windows{
+		size: size, failures: &failures{errs: map[int]error{}}, flights: map[int]*flight{},
+		held: map[*stretch]bool{}, evictions: map[*stretch]bool{}, reading: map[int]bool{},
+	}
 }
 
 // A flight is one try to fetch a window. err can be read when done is closed.
@@ -35,11 +39,22 @@ type flight struct {
 	err  error
 }
 
+// A stretch is windows that a call holds, which Evict respects, or that are being evicted.
+type stretch struct {
+	first, last int
+	gone        chan struct{} // closed when the eviction is over
+}
+
+func (s *stretch) meets(other *stretch) bool { return s.first <= other.last && other.first <= s.last }
+
 // A use is what one call holds, and how often it has tried a window again.
 type use struct {
-	ranges  [][2]int // of windows: the first and the last
+	held    []*stretch
 	retried map[int]int
 }
+
+// mostFailures are remembered. There can be very many windows, and storage that is away for long.
+const mostFailures = 1000
 
 // failures are the errors of windows whose last fetch has failed. A mapping refers to them,
 // and they not to the mapping, which the collector could not unmap else.
@@ -62,11 +77,19 @@ func (f *failures) cause(off int) error {
 func (f *failures) set(w int, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err != nil {
-		f.errs[w] = err
-	} else if len(f.errs) > 0 {
+	if len(f.errs) > 0 {
 		delete(f.errs, w)
 	}
+	if err == nil {
+		return
+	}
+	for old := range f.errs {
+		if len(f.errs) < mostFailures {
+			break
+		}
+		delete(f.errs, old)
+	}
+	f.errs[w] = err
 }
 
 // An absentError is ErrAbsent because of another error.
@@ -77,7 +100,7 @@ func (e *absentError) Unwrap() []error { return []error{ErrAbsent, e.err} }
 
 var errNested = errors.New("paging: the source reads from the mapping that it feeds")
 
-var errPanicked = errors.New("paging: the source has panicked")
+var errLeft = errors.New("paging: the source has panicked, or ended its goroutine")
 
 // most windows are fetched at once by one call.
 const most = 8
@@ -85,41 +108,20 @@ const most = 8
 // fetch brings in what is absent of n bytes at off, and has u hold it.
 func (p *Pager) fetch(ctx context.Context, u *use, off, n int) error {
 	if n = min(n, p.m.Len()-off); n <= 0 {
-		return ctx.Err()
+		return cmp.Or(p.check("fetch", off, 0), ctx.Err())
 	}
 	if p.nested() {
 		return errNested
 	}
 	first, last := off/p.size, (off+n-1)/p.size
-	p.hold(u, first, last)
+	if err := p.hold(ctx, u, first, last); err != nil {
+		return err
+	}
 	if first == last {
 		return p.fetchOne(ctx, first)
 	}
-	var (
-		next   atomic.Int64
-		failed atomic.Pointer[error]
-		all    sync.WaitGroup
-	)
-	work := func() {
-		for failed.Load() == nil {
-			w := first + int(next.Add(1)) - 1
-			if w > last {
-				return
-			}
-			if err := p.fetchOne(ctx, w); err != nil {
-				failed.CompareAndSwap(nil, &err)
-			}
-		}
-	}
-	for range min(most, last-first+1) - 1 {
-		all.Go(work)
-	}
-	work()
-	all.Wait()
-	if err := failed.Load(); err != nil {
-		return *err
-	}
-	return nil
+	r := round{next: first, last: last}
+	return r.run(min(most, last-first+1), func(w int) error { return p.fetchOne(ctx, w) })
 }
 
 // fetchOne brings in a window, or waits for who does.
@@ -128,16 +130,22 @@ func (p *Pager) fetchOne(ctx context.Context, w int) error {
 		return err
 	}
 	p.mu.Lock()
-	if f := p.flights[w]; f != nil {
+	for f := p.flights[w]; f != nil; f = p.flights[w] {
 		p.mu.Unlock()
 		select {
 		case <-f.done:
-			return f.err
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if there, err := p.there(w); there || err != nil {
+			return err
+		} else if f.err != nil {
+			return f.err
+		}
+		// The mapping has grown meanwhile, and that was not all of it.
+		p.mu.Lock()
 	}
-	f := &flight{done: make(chan struct{}), err: errPanicked}
+	f := &flight{done: make(chan struct{}), err: errLeft}
 	p.flights[w] = f
 	p.mu.Unlock()
 	defer func() { // also when the source panics
@@ -151,63 +159,61 @@ func (p *Pager) fetchOne(ctx context.Context, w int) error {
 	return f.err
 }
 
-// hold keeps windows from Evict, until release. If one is being evicted, it waits for that,
-// which is a moment.
-func (p *Pager) hold(u *use, first, last int) {
+// hold keeps windows from Evict, until release, and waits for the evictions that are at work.
+func (p *Pager) hold(ctx context.Context, u *use, first, last int) error {
+	s := &stretch{first: first, last: last}
+	u.held = append(u.held, s)
+	var before []*stretch
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for w := first; w <= last; w++ {
-		for p.held[w] < 0 {
-			f := p.flights[w]
-			p.mu.Unlock()
-			<-f.done
-			p.mu.Lock()
+	p.held[s] = true // no other eviction begins
+	for e := range p.evictions {
+		if e.meets(s) {
+			before = append(before, e)
 		}
-		p.held[w]++
 	}
-	u.ranges = append(u.ranges, [2]int{first, last})
+	p.mu.Unlock()
+	for _, e := range before {
+		select {
+		case <-e.gone:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 func (p *Pager) release(u *use) {
-	if u.ranges == nil {
+	if u.held == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, r := range u.ranges {
-		for w := r[0]; w <= r[1]; w++ {
-			if p.held[w]--; p.held[w] == 0 {
-				delete(p.held, w)
+	for _, s := range u.held {
+		delete(p.held, s)
+	}
+}
+
+// reserve takes windows for Evict, until unreserve. It returns nil if somebody uses one.
+func (p *Pager) reserve(first, last int) *stretch {
+	e := &stretch{first, last, make(chan struct{})}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, others := range []map[*stretch]bool{p.held, p.evictions} {
+		for s := range others {
+			if s.meets(e) {
+				return nil
 			}
 		}
 	}
+	p.evictions[e] = true
+	return e
 }
 
-// reserve takes windows for Evict, if nobody uses one.
-func (p *Pager) reserve(first, last int) bool {
+func (p *Pager) unreserve(e *stretch) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
-	for w := first; w <= last; w++ {
-		if p.held[w] != 0 || p.flights[w] != nil {
-			return false
-		}
-	}
-	f := &flight{done: make(chan struct{})}
-	for w := first; w <= last; w++ {
-		p.held[w], p.flights[w] = -1, f
-	}
-	return true
-}
-
-func (p *Pager) unreserve(first, last int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	f := p.flights[first]
-	for w := first; w <= last; w++ {
-		delete(p.held, w)
-		delete(p.flights, w)
-	}
-	close(f.done)
+	delete(p.evictions, e)
+	p.mu.Unlock()
+	close(e.gone)
 }
 
 // enter notes that the calling goroutine is within the source. It keeps its thread so long,

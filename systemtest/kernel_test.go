@@ -12,7 +12,9 @@ import (
 	"unsafe"
 
 	"github.com/mmarinus/mmap"
+	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/sys"
+	"github.com/mmarinus/mmap/internal/testkit"
 	"github.com/mmarinus/mmap/paging"
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +49,7 @@ func uses(t testing.TB) map[string]use {
 		"MADV_HUGEPAGE":        {"2.6.38", func() error { return m.Advise(0, pg, mmap.AdviceHugePage) }},
 		"MADV_MERGEABLE":       {"2.6.32", func() error { return m.Advise(0, pg, mmap.AdviceMergeable) }},
 		"mbind":                {"2.6.18", func() error { return m.SetPolicy(0, pg, mmap.PolicyDefault) }},
+		"move_pages":           {"2.6.18", func() error { return second(m.Nodes(0, pg)) }},
 		"memfd_create":         {"3.17", memfd(0)},
 		"MLOCK_ONFAULT":        {"4.4", func() error { return none.LockOnFault(0, pg) }},
 		"MADV_FREE":            {"4.5", func() error { return m.Free(0, pg) }},
@@ -117,7 +120,7 @@ func testFeatures(t *testing.T) (missing int) {
 	}
 	// Two names of one feature have one answer, by the name that was asked for.
 	for one, other := range map[string]string{
-		"MADV_MERGEABLE": "MADV_UNMERGEABLE", "MADV_HUGEPAGE": "MADV_NOHUGEPAGE", "mbind": "move_pages", "MADV_WIPEONFORK": "MADV_KEEPONFORK",
+		"MADV_MERGEABLE": "MADV_UNMERGEABLE", "MADV_HUGEPAGE": "MADV_NOHUGEPAGE", "MADV_WIPEONFORK": "MADV_KEEPONFORK",
 		"MADV_COLD": "MADV_PAGEOUT", "MADV_POPULATE_READ": "MADV_POPULATE_WRITE", "MADV_GUARD_INSTALL": "MADV_GUARD_REMOVE",
 	} {
 		if a, b := mmap.Probe(one), mmap.Probe(other); (a == nil) != (b == nil) || b != nil && !strings.HasPrefix(b.Error(), other+" needs Linux") {
@@ -252,4 +255,55 @@ func TestProbeAtLimit(t *testing.T) {
 	}
 	check(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
 	check(t, mmap.Probe("memfd_create"))
+}
+
+// A seccomp filter that forbids a feature shows in Probe, and in what needs the feature.
+func TestForbidden(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	forbidden := map[string]uintptr{
+		"mbind": unix.SYS_MBIND, "move_pages": unix.SYS_MOVE_PAGES, "mseal": 462, "memfd_secret": 447,
+		"memfd_create": unix.SYS_MEMFD_CREATE, "UFFD_FEATURE_WP_ASYNC": unix.SYS_USERFAULTFD,
+	}
+	var rules []rule
+	for name, call := range forbidden {
+		if err := mmap.Probe(name); err != nil {
+			t.Log("not tested: ", err)
+			delete(forbidden, name)
+			continue
+		}
+		rules = append(rules, rule{Call: call, Errno: unix.EPERM})
+	}
+	uses := uses(t)
+	for i := range kernel.Features { // a filter comes before the program, as a rule
+		kernel.Features[i].Forget()
+	}
+	filtered(t, rules)
+	for name := range forbidden {
+		what := strings.ReplaceAll(name, "UFFD_FEATURE_WP_ASYNC", "userfaultfd(2)") + " is forbidden here, as by the seccomp filter of a container"
+		for _, err := range []error{mmap.Probe(name), uses[name].use(), mmap.Probe(name)} {
+			explained(t, name, err, unix.EPERM, what)
+			if errors.Is(err, errors.ErrUnsupported) {
+				t.Errorf("%s: the kernel has it: %v", name, err)
+			}
+		}
+	}
+}
+
+// A filter of move_pages(2) alone is no matter of mbind(2), nor the other way round.
+func TestForbiddenMovePages(t *testing.T) {
+	if !byItself(t) {
+		return
+	}
+	testkit.Needs(t, "mbind", "move_pages")
+	for i := range kernel.Features {
+		kernel.Features[i].Forget()
+	}
+	filtered(t, []rule{{Call: unix.SYS_MOVE_PAGES, Errno: unix.ENOSYS}})
+	m := mapped[mmap.ReadWrite](t, mmap.Anonymous(1))
+	wants(t, "mbind", m.SetPolicy(0, 1, mmap.PolicyDefault), nil)
+	for _, err := range []error{second(m.Nodes(0, 1)), mmap.Probe("move_pages")} {
+		explained(t, "move_pages", err, errors.ErrUnsupported, "move_pages needs Linux 2.6.18")
+	}
 }

@@ -5,6 +5,7 @@
 package fail
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -15,16 +16,16 @@ import (
 // Error is an operation that failed, or a step of one.
 type Error struct {
 	Op   string // the operation, with its arguments; "" for a step
-	Hint string // what the caller can do about it, or ""
+	Hint string // what the caller can do about it, or ""; of os.ErrClosed: what is closed
 	Err  error
 }
 
 func (e *Error) Error() string {
 	text := e.Err.Error()
-	if e.Err == os.ErrClosed {
-		text = "mapping is closed" // os.ErrClosed speaks of a file
-	}
-	if e.Hint != "" {
+	switch {
+	case e.Err == os.ErrClosed: // which speaks of a file
+		text = cmp.Or(e.Hint, "mapping is closed")
+	case e.Hint != "":
 		text = e.Hint + ": " + text
 	}
 	if e.Op == "" {

@@ -3,6 +3,7 @@
 package kernel
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -74,7 +75,7 @@ func causeIn(area procmaps.Region, addr uintptr, need perms.Prot) (seen string, 
 	case need == perms.Read:
 		return "the page can be read now: it has come back", Unproven
 	case allowed&procmaps.Write != 0: // a store can fail where a load does not, on a full disk
-		return "the page can be read now", Unproven
+		return cmp.Or(full(area), "the page can be read now"), Unproven
 	case lasting(area): // so it was there, and the fault was no load
 		return "it was a store into memory lent for reading", Permission
 	}

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/leftover"
@@ -17,20 +17,31 @@ import (
 
 // A Feature is what not every Linux kernel offers.
 type Feature struct {
-	Names, Since string       // the kernel's names of it, and the version that has it
-	lacks        func() error // asks without an effect, and returns nil if the kernel has it
-	once         sync.Once    // of asking
-	missing      bool
+	Names, Since string        // the kernel's names of it, and the version that has it
+	lacks        func() error  // asks without an effect, and returns nil if the kernel has it
+	known        atomic.Uint32 // what the kernel has said
 }
+
+const (
+	unasked uint32 = iota // or it could not be asked
+	present
+	missing
+)
 
 // Features are all that Probe knows. Advice is asked for by advising nothing, which fails
 // for advice that is unknown.
 var Features = []Feature{
 	feature("MADV_MERGEABLE MADV_UNMERGEABLE", "2.6.32 with CONFIG_KSM", advised(unix.MADV_MERGEABLE)),
 	feature("MADV_HUGEPAGE MADV_NOHUGEPAGE", "2.6.38 with CONFIG_TRANSPARENT_HUGEPAGE", advised(unix.MADV_HUGEPAGE)),
-	feature("mbind move_pages", "2.6.18 with CONFIG_NUMA", knows(unix.MPOL_DEFAULT)),
+	feature("mbind", "2.6.18 with CONFIG_NUMA", knows(unix.MPOL_DEFAULT)),
+	feature("move_pages", "2.6.18 with CONFIG_NUMA", func() error { return sys.MovePages(nil, nil) }),
 	feature("memfd_create", "3.17", memfd(unix.MFD_CLOEXEC, nil)),
-	feature("MLOCK_ONFAULT", "4.4", func() error { return sys.Mlock(0, 0, sys.MLOCK_ONFAULT) }),
+	feature("MLOCK_ONFAULT", "4.4", func() error {
+		if err := sys.Mlock(0, 0, sys.MLOCK_ONFAULT); err != unix.EPERM { // where RLIMIT_MEMLOCK is 0
+			return err
+		}
+		return nil
+	}),
 	feature("MADV_FREE", "4.5", advised(unix.MADV_FREE)),
 	feature("MADV_WIPEONFORK MADV_KEEPONFORK", "4.14", advised(unix.MADV_WIPEONFORK)),
 	feature("UFFD_FEATURE_SIGBUS", "4.14 with CONFIG_USERFAULTFD", func() error {
@@ -77,36 +88,71 @@ func feature(names, since string, lacks func() error) Feature {
 
 // Probe returns nil if the running kernel has a feature of this name, and otherwise an
 // error that names it and the version of Linux that has it, and matches
-// errors.ErrUnsupported. One that is not listed is a bad argument.
+// errors.ErrUnsupported. One that is forbidden is EPERM, and one that is not listed a bad
+// argument.
 func Probe(feature string) error {
-	for i := range Features {
-		if f := &Features[i]; slices.Contains(strings.Fields(f.Names), feature) {
-			f.once.Do(func() {
-				err := f.lacks() // what a limit or a filter has refused may be there
-				refusals := []error{nil, unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EPERM, unix.EACCES}
-				f.missing = !slices.Contains(refusals, err)
-			})
-			if f.missing {
-				return fmt.Errorf("%s needs Linux %s: %w", feature, f.Since, errors.ErrUnsupported)
-			}
-			return nil
+	if f := named(feature); f != nil {
+		err := f.probe(feature)
+		if no, ok := err.(*fail.Error); ok {
+			return fail.Named(no, "probe "+feature)
 		}
+		return err
 	}
 	return fail.Bad("probe "+feature, "no such feature")
 }
 
-// Forget forgets what the kernel has answered, until restore is called.
-func (f *Feature) Forget() (restore func()) {
-	missing := f.missing
-	f.once, f.missing = sync.Once{}, false
-	return func() { f.missing = missing }
+// named returns the feature of a name, nil if there is none.
+func named(name string) *Feature {
+	for i := range Features {
+		if f := &Features[i]; slices.Contains(strings.Fields(f.Names), name) {
+			return f
+		}
+	}
+	return nil
 }
 
-// Blame returns err, or in its place that the kernel lacks the feature.
+// probe is Probe by one of the feature's names.
+func (f *Feature) probe(name string) error {
+	if f.known.Load() == unasked {
+		switch err := f.lacks(); err {
+		case nil:
+			f.known.Store(present)
+		case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES: // it may be there
+		case unix.EPERM: // none of these calls returns it by itself
+			if strings.HasPrefix(name, "UFFD_") {
+				return fail.Hint(err, "userfaultfd(2) is forbidden here, as by the seccomp filter of a container, "+
+					"or before Linux 5.11 by vm.unprivileged_userfaultfd")
+			}
+			return fail.Hint(err, "%s is forbidden here, as by the seccomp filter of a container", name)
+		default:
+			f.known.Store(missing)
+		}
+	}
+	if f.known.Load() == missing {
+		return fmt.Errorf("%s needs Linux %s: %w", name, f.Since, errors.ErrUnsupported)
+	}
+	return nil
+}
+
+// Forget forgets what the kernel has said, until restore is called.
+func (f *Feature) Forget() (restore func()) {
+	known := f.known.Swap(unasked)
+	return func() { f.known.Store(known) }
+}
+
+// Blame returns err, or in its place that the kernel lacks the feature, or that it is
+// forbidden.
 func Blame(feature string, err error) error {
-	if err != nil {
-		if missing := Probe(feature); errors.Is(missing, errors.ErrUnsupported) {
-			return missing
+	if err == nil {
+		return nil
+	}
+	if f := named(feature); f != nil {
+		if err == unix.EPERM {
+			f.known.Store(unasked) // a filter may have come since
+		}
+		why := f.probe(feature)
+		if errors.Is(why, errors.ErrUnsupported) || err == unix.EPERM && errors.Is(why, err) {
+			return why
 		}
 	}
 	return err

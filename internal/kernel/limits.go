@@ -19,7 +19,10 @@ import (
 
 // A Demand is how many bytes more a call has asked for: of address space, of
 // private writable memory, of memory counted as committed, and of locked memory.
-type Demand struct{ Space, Data, Charged, Locked uintptr }
+type Demand struct {
+	Space, Data, Charged, Locked uintptr
+	Low                          int // MAP_32BIT, if the address space is wanted below 2 GiB
+}
 
 // Scarce explains err, where that is due to a limit that the Demand exceeds.
 func Scarce(err error, want Demand) error {
@@ -63,6 +66,8 @@ func Scarce(err error, want Demand) error {
 	switch {
 	case want.Space > 0 && tryMmap(want.Space, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE, -1) != nil:
 		err = fail.Hint(err, "the address space has no room for %d bytes", want.Space)
+	case want.Low != 0 && tryMmap(want.Space, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE|want.Low, -1) != nil:
+		err = fail.Hint(err, "there is no room for %d bytes below 2 GiB", want.Space)
 	case mode == 0 && memory > 0 && uint64(want.Charged) > memory:
 		err = fail.Hint(err, "memory with swap, for vm.overcommit_memory 0, is %d", memory)
 	}

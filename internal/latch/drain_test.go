@@ -21,13 +21,14 @@ import (
 
 // getting is a pin that a thread is getting.
 type getting struct {
-	latch   int
-	state   State
-	besides State
-	round   int  // how many had ended when it began
-	late    bool // one was on then
-	hurried bool // it has lost its patience
-	slept   int  // the round that held it back, from 1
+	latch     int
+	state     State
+	besides   State
+	round     int  // how many had ended when it began
+	late      bool // one was on then
+	impatient bool // it will lose its patience
+	hurried   bool // it has lost it
+	slept     int  // the round that held it back, from 1
 }
 
 func (g *getting) key() []byte {
@@ -131,6 +132,9 @@ func (r *run) sleeps(t *thread, c *condition) {
 			r.fail("thread %d is held back by a second round", t.index)
 		}
 		g.slept = w.rounds + 1
+		if r.things[g.latch].Nested() && !g.impatient {
+			r.fail("thread %d waits for a whole round, and others wait for it", t.index)
+		}
 	}
 }
 
@@ -206,8 +210,13 @@ func (r *run) stayed(t *thread, latch int) {
 // drain calls Drain.
 func (r *run) drain(t *thread, c call) Answer {
 	i, l := c.latch, r.latches[c.latch]
-	outer, changed, hasClosed, s := t.fn, false, false, t.state[c.latch]
-	a := l.Drain(s, func(cancel func()) func() bool { return r.arm("cancel", cancel) }, func() (again bool) {
+	outer, changed, hasClosed, canceled, s := t.fn, false, false, false, t.state[c.latch]
+	whenDone := func(cancel func()) (stop func() bool) {
+		stop = r.arm("cancel", cancel)
+		r.threads[len(r.threads)-1].fire = func() { canceled = true }
+		return stop
+	}
+	a := l.Drain(s, whenDone, func() (again bool) {
 		ended, on := r.round(i)
 		if changed {
 			r.fail("thread %d runs fn again, which has changed the thing", t.index)
@@ -242,6 +251,9 @@ func (r *run) drain(t *thread, c call) Answer {
 			r.fail("thread %d: Drain returns, and what fn has closed is not taken down", t.index)
 		}
 	case Canceled:
+		if !canceled {
+			r.fail("thread %d: Drain is canceled by nobody", t.index)
+		}
 	case Moved, Closed:
 		if now := s.refusal(l.word.v &^ partial); now != a {
 			r.fail("thread %d: Drain returns %d, and the word is %#x", t.index, a, l.word.v)

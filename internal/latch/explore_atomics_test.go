@@ -95,12 +95,17 @@ func (l *lock) Lock() {
 	x.step("lock", l, 0, func() uint64 { l.held = true; return x.guarded() })
 }
 
-func (l *lock) Unlock() { l.held = false }
+func (l *lock) Unlock() {
+	if x.current != nil && !l.held {
+		x.fail("thread %d gives up a lock that nobody has", x.current.index)
+	}
+	l.held = false
+}
 
 func (c *condition) Wait() {
 	t := x.current
 	x.sleeps(t, c)
-	c.L.held = false
+	c.L.Unlock()
 	c.asleep |= 1 << t.index
 	t.blocked = func() bool { return c.asleep&(1<<t.index) != 0 || c.L.held }
 	x.step("wake up", c, 0, func() uint64 { c.L.held = true; return x.guarded() })
@@ -118,6 +123,10 @@ func after(_ time.Duration, f func()) (stop func() bool) {
 		return stop
 	}
 	g := owner.getting
+	g.impatient = true
+	if !x.things[g.latch].Nested() {
+		x.fail("thread %d loses its patience, and nobody waits for it", owner.index)
+	}
 	x.arm("patience", f)
 	t := x.threads[len(x.threads)-1]
 	t.fire = func() {

@@ -41,7 +41,8 @@ type run struct {
 	current *thread // nil: nobody else is there
 	latches []*Latch
 	things  []*thing
-	length  []uint64       // of each thing: what a transition changes
+	length  []uint64       // of each thing: what a transition changes, in two steps
+	twin    []uint64       // its other half, which is equal when no transition runs
 	drains  map[*drain]int // the thread that each is of
 	turns   []turn         // of each latch
 	last    int            // the thread that was resumed last
@@ -199,7 +200,7 @@ func (r *run) key(last, preempted int) string {
 			}
 		}
 		m := r.things[i]
-		b = append(b, byte(truth(m.mapped)), byte(m.fails), byte(truth(m.closed)), byte(m.pinned), byte(m.taken), byte(r.length[i]))
+		b = append(b, byte(truth(m.mapped)), byte(m.fails), byte(truth(m.closed)), byte(m.pinned), byte(m.taken), byte(r.length[i]), byte(r.twin[i]))
 	}
 	b = append(b, byte(outcome.asleep), byte(truth(outcome.L.held)), byte(last+1), byte(preempted), byte(r.expired))
 	b = r.turnsKey(b)
@@ -284,7 +285,7 @@ func start(p program) *run {
 		}
 		r.latches = append(r.latches, l)
 		r.things = append(r.things, &thing{r: r, index: i, mapped: true, fails: p.fails, kept: p.kept, pinned: p.held})
-		r.length = append(r.length, 10)
+		r.length, r.twin = append(r.length, 10), append(r.twin, 10)
 		r.turns = append(r.turns, turn{})
 	}
 	for i, calls := range p.threads {

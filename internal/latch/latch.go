@@ -258,12 +258,19 @@ func (l *Latch) Close(s State, m Memory) Answer {
 // succeeds, and then moves on the generation that this looks at.
 func (l *Latch) Good(s State) bool {
 	for {
-		w := l.word.Load()
-		if w&(busy|closed) != busy || w&genMask != uint64(s) {
-			return w&genMask == uint64(s) && w&closed == 0
+		good, running := l.GoodNow(s)
+		if !running {
+			return good
 		}
 		l.await()
 	}
+}
+
+// GoodNow is Good that does not wait: if a transition is running that decides, it says so.
+func (l *Latch) GoodNow(s State) (good, running bool) {
+	w := l.word.Load()
+	good = w&genMask == uint64(s) && w&closed == 0
+	return good, good && w&busy != 0
 }
 
 // State returns the latch's state of now.

@@ -106,6 +106,10 @@ func TestTransitions(t *testing.T) {
 	l.GiveUp(0)
 	is(t, "acquire", l.Acquire(0, 0), OK)
 	s := l.Pass(0)
+	if !l.PinOnce(s) || l.PinOnce(0) || l.Pins() != 1 {
+		t.Errorf("the new state is pinned once: %d", l.Pins())
+	}
+	l.Unpin(nil, m)
 	if is(t, "the old state", l.Acquire(0, 0), Moved); !l.Older(0) || l.Older(s) || l.Good(0) || !l.Good(s) {
 		t.Error("the generation has not moved on")
 	}
@@ -198,6 +202,35 @@ func TestPinsWait(t *testing.T) {
 			})
 		}
 		defer in.Wait()
+	}
+}
+
+// A pin that lost a race once costs no allocation from then on.
+func TestStripesAreMadeOnce(t *testing.T) {
+	l, m := new(Latch), new(counted)
+	fill(l, m)
+	pin := func() {
+		line, _ := l.Pin(0, 0, 0, m)
+		l.Unpin(line, m)
+	}
+	if n := testing.AllocsPerRun(100, pin); n != 0 {
+		t.Errorf("a pin in the stripes allocates %v times", n)
+	}
+}
+
+// Goroutines whose stacks are neighbours have a line each, and nobody has line 0. A goroutine
+// has the same one wherever it is in its 2 KiB.
+func TestGoroutinesHaveLinesOfTheirOwn(t *testing.T) {
+	s := &stripes{lines: make([]Stripe, 32+1)}
+	owner := map[*Stripe]uintptr{&s.lines[0]: 0}
+	for hint := uintptr(0xc000 << 12); hint < 0xc000<<12+16<<11; hint += 1 << 11 {
+		line := s.mine(hint)
+		if other, ok := owner[line]; ok {
+			t.Errorf("the stacks at %#x and %#x have the same line", other, hint)
+		}
+		if owner[line] = hint; s.mine(hint+1<<11-1) != line {
+			t.Errorf("the stack at %#x has two lines", hint)
+		}
 	}
 }
 

@@ -70,15 +70,12 @@ func (l *Latch) Pin(s, besides State, hint uintptr, m Memory) (*Stripe, Answer) 
 		if a := s.refusal(w); a != OK {
 			return nil, a
 		}
-		switch {
-		case w&watched != 0:
-			if l.hold(s, besides, m) {
-				line, a := l.Pin(s, besides|watched, hint, m)
-				l.arrive()
-				return line, a
-			}
-		case w&busy != 0:
-			l.await()
+		if w&watched == 0 {
+			l.await() // for nothing but a transition is left
+		} else if l.hold(s, besides, m) {
+			line, a := l.Pin(s, besides|watched, hint, m)
+			l.arrive()
+			return line, a
 		}
 	}
 }
@@ -112,12 +109,8 @@ func (l *Latch) unpinSlowly(line *Stripe, m Memory) Answer {
 	if line != nil {
 		line.pins.Add(-1)
 	}
-	w := l.word.Load()
-	if w&watched != 0 && w&pinMask == 0 && l.stripes.Load().idle() {
+	if w := l.word.Load(); w&watched != 0 && w&pinMask == 0 && l.stripes.Load().idle() {
 		l.alert()
 	}
-	if w&closed != 0 {
-		return l.settle(m)
-	}
-	return OK
+	return l.settle(m)
 }

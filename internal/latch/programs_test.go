@@ -125,7 +125,12 @@ func (r *run) call(t *thread, c call) (a Answer) {
 			begin()
 		}
 		before := m.failed[t.index]
-		a := l.UnpinAsked(line, m)
+		a := OK
+		if r.spec.fails {
+			a = l.UnpinAsked(line, m)
+		} else {
+			l.Unpin(line, m)
+		}
 		if (a == Failed) != (m.failed[t.index] > before) {
 			r.fail("thread %d: Unpin returns %d, and taking down has failed %d times", t.index, a, m.failed[t.index]-before)
 		}
@@ -155,7 +160,9 @@ func (r *run) call(t *thread, c call) (a Answer) {
 			l.Stay(s)
 			r.stayed(t, i)
 		case pass:
-			r.step("store length", m, 0, func() uint64 { r.length[i]++; return 0 }) // as a transition that succeeds does
+			// As a transition that succeeds does.
+			r.step("store length", m, 0, func() uint64 { r.length[i]++; return 0 })
+			r.step("store its twin", m, 0, func() uint64 { r.twin[i]++; return 0 })
 			t.state[i] = l.Pass(s)
 		case resign:
 			r.spec.resigned[i] = true
@@ -168,23 +175,38 @@ func (r *run) call(t *thread, c call) (a Answer) {
 	case closes:
 		begin := t.begin
 		t.begin = func() { m.closed = true; begin() }
-		end(uint8(l.Close(s, m)))
+		a := l.Close(s, m)
+		if a == OK && m.mapped && !r.spec.pending[i][t.index].disturbed {
+			r.fail("thread %d: Close returns OK, and nobody keeps it from being unmapped", t.index)
+		}
+		end(uint8(a))
 	case measure:
-		n := r.step("load length", m, 0, func() uint64 { return r.length[i] })
+		n, twin := r.measure(i)
 		if !l.Good(s) {
 			n = 0
+		} else if n != twin {
+			r.fail("thread %d has measured in the middle of a transition", t.index)
 		}
 		end(uint8(n))
 	case glance:
-		n := uint64(0)
-		if !l.Glance(func() { n = r.step("load length", m, 0, func() uint64 { return r.length[i] }) }) {
+		var n, twin uint64
+		if !l.Glance(func() { n, twin = r.measure(i) }) {
 			n = 0
+		} else if n != twin {
+			r.fail("thread %d has glanced at the middle of a transition", t.index)
 		}
 		end(uint8(n))
 	case look:
 		end(uint8(truth(l.Idle())))
 	}
 	return a
+}
+
+// measure loads a length, and its twin.
+func (r *run) measure(i int) (length, twin uint64) {
+	length = r.step("load length", r.things[i], 0, func() uint64 { return r.length[i] })
+	twin = r.step("load its twin", r.things[i], 0, func() uint64 { return r.twin[i] })
+	return length, twin
 }
 
 // take notes that a thread has begun a transition.
@@ -255,6 +277,8 @@ var short = []struct {
 	{"pin twice", calls(pin, pin, unpin, unpin)},
 	{"pass", calls(acquire, pass)},
 	{"pass and close", calls(acquire, pass, closes)},
+	{"pass and resign", calls(acquire, pass, acquire, resign)},
+	{"stay", calls(acquire, stay)},
 	{"give up", calls(acquire, giveUp)},
 	{"resign", calls(acquire, resign)},
 	{"break", calls(acquire, breaks)},
@@ -290,6 +314,9 @@ var drainers = []struct {
 }
 
 func find(name string) []call {
+	if name == "pin and keep" {
+		return calls(pin)
+	}
 	for _, s := range append(drainers, short...) {
 		if s.name == name {
 			return s.calls
@@ -306,7 +333,7 @@ func ways(p program) (all []program) {
 		switch first, last := p.names[0], p.names[len(p.names)-1]; {
 		case strings.HasPrefix(last, "drain"):
 		case first == "drain":
-			how = append(how, program{held: 1}, program{cancels: true}, program{broken: true})
+			how = append(how, program{held: 1}, program{held: pinMask}, program{cancels: true}, program{broken: true})
 		case strings.Contains(last, "pin") && first != "drain twice" && first != "drain within a drain":
 			how = append(how, program{nested: true})
 		case strings.Contains(last, "close"):
@@ -378,6 +405,7 @@ func TestDrain(t *testing.T) {
 		{"drain", "drain within a drain"},
 		{"drain and pin", "drain for two steps"},
 		{"drain twice", "drain to close"},
+		{"drain to close", "pin and keep"},
 		{"drain", "pin", "pin"},
 		{"drain", "pin", "close"},
 		{"drain", "pin", "pass"},

@@ -38,6 +38,10 @@ func (f *Fault) Error() string { return fmt.Sprintf("the page of %#x cannot be b
 
 func errDroppable() error { return fail.Bad("", "droppable memory cannot be locked") }
 
+func errSecret() error {
+	return fail.Hint(fail.Unsupported(unix.EINVAL), "secret memory is locked already")
+}
+
 // Accessible are the permissions of which a page needs one to be faulted in.
 const Accessible = perms.Read | perms.Write
 
@@ -108,7 +112,7 @@ func (l Locking) mark(parts []Stretch, later bool) error {
 		for _, part := range parts { // a page of each tells
 			e := Stretch{part.Addr, min(part.Size, part.Granule), part.Kind}.Populate(part.populating())
 			if why == nil && errors.Is(e, errors.ErrUnsupported) {
-				why = e // of devices mlock(2) does not fail, so this is secret memory
+				why = errSecret() // of devices mlock(2) does not fail
 			}
 		}
 		return cmp.Or(why, err)
@@ -134,15 +138,24 @@ func (l Locking) Later() Locking {
 	return l
 }
 
-// LockedAreas appends the areas of a range that are locked, and returns their size.
+// LockedAreas appends the areas of a range that are locked, and returns their size. Where the
+// kernel's table cannot be read, it asks about each page.
 func LockedAreas(areas []kernel.Area, addr, size uintptr) (_ []kernel.Area, held uintptr) {
-	if IsLocked(addr, size) {
-		kernel.Survey(addr, addr+size, func(a kernel.Area) bool {
-			if IsLocked(a.Start, a.End-a.Start) {
-				areas, held = append(areas, a), held+a.End-a.Start
-			}
-			return true
-		})
+	if !IsLocked(addr, size) {
+		return areas, 0
+	}
+	first := len(areas)
+	look := func(a kernel.Area) bool {
+		if IsLocked(a.Start, a.End-a.Start) {
+			areas, held = append(areas, a), held+a.End-a.Start
+		}
+		return true
+	}
+	if kernel.Survey(addr, addr+size, look) != nil {
+		areas, held = areas[:first], 0
+		for at := addr; at < addr+size; at += kernel.PageSize {
+			look(kernel.Area{Start: at, End: at + kernel.PageSize})
+		}
 	}
 	return areas, held
 }
@@ -199,8 +212,10 @@ func FaultIn(parts []Stretch) error {
 			err = nil
 			unread := kernel.Survey(part.Addr, part.Addr+part.Size, func(a kernel.Area) bool {
 				err = Stretch{a.Start, a.End - a.Start, part.Kind}.Populate(part.populating())
-				if errors.Is(err, errors.ErrUnsupported) && !IsLocked(a.Start, a.End-a.Start) {
-					err = nil // a device; secret memory is locked
+				if errors.Is(err, errors.ErrUnsupported) {
+					if err = nil; IsLocked(a.Start, a.End-a.Start) { // or it is a device
+						err = errSecret()
+					}
 				}
 				return err == nil
 			})

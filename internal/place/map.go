@@ -6,6 +6,8 @@
 package place
 
 import (
+	"runtime"
+
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/leftover"
@@ -53,8 +55,9 @@ type Wish struct {
 	Lock             Locking
 }
 
-// Map32Bit is MAP_32BIT, which other processors than amd64 do not have.
-const Map32Bit = 0x40
+// Map32Bit is MAP_32BIT, which other processors than amd64 do not have: on ppc64 the number
+// is that of MAP_NORESERVE.
+var Map32Bit = map[string]int{"amd64": 0x40}[runtime.GOARCH]
 
 // Map maps data bytes of b as p, and a reserve up to whole bytes.
 func (w Wish) Map(b Backing, base, data, whole uintptr, p perms.Prot) (uintptr, error) {
@@ -198,7 +201,8 @@ func (b Backing) Refused(size uintptr, p perms.Prot, flags int, err error) error
 	case b.Granule > kernel.PageSize:
 		err = kernel.ScarceHuge(err, uint64(size), b.Granule)
 	}
-	kind, want := flags&unix.MAP_TYPE, kernel.Demand{Space: size, Data: size, Charged: size}
+	err = kernel.DeniedBoth(p, err)
+	kind, want := flags&unix.MAP_TYPE, kernel.Demand{Space: size, Data: size, Charged: size, Low: flags & Map32Bit}
 	private := kind == unix.MAP_PRIVATE || kind == unix.MAP_DROPPABLE
 	if !private || p&perms.Write == 0 {
 		want.Data = 0
@@ -246,7 +250,7 @@ var onlySpace = Backing{FD: -1, Granule: kernel.PageSize}
 func reserveAligned(hint, size, align uintptr, flags int) (uintptr, error) {
 	start, err := sys.Mmap(hint, size+align, unix.PROT_NONE, Holding|flags, -1, 0)
 	if err != nil {
-		return 0, kernel.Scarce(err, kernel.Demand{Space: size + align})
+		return 0, kernel.Scarce(err, kernel.Demand{Space: size + align, Low: flags & Map32Bit})
 	}
 	at := (start + align - 1) &^ (align - 1)
 	leftover.Abandon(start, at-start)

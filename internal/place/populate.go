@@ -3,6 +3,7 @@
 package place
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -20,7 +21,9 @@ import (
 )
 
 // Populates reports whether madvise(2) can fault pages in.
-var Populates = sync.OnceValue(func() bool { return kernel.Probe("MADV_POPULATE_READ") == nil })
+var Populates = sync.OnceValue(func() bool {
+	return !errors.Is(kernel.Probe("MADV_POPULATE_READ"), errors.ErrUnsupported)
+})
 
 // populating returns the advice that faults in pages of a kind as mlock(2) does:
 // private ones that can be written are copied, so that a store does not fault later.

@@ -29,7 +29,13 @@ func InChild(t *testing.T, env ...string) (child bool, output string, err error)
 // InMounts is InChild in a mount namespace of its own, where it is root.
 func InMounts(t *testing.T, env ...string) (child bool, output string, err error) {
 	t.Helper()
-	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	return inNamespaces(t, 0, env...)
+}
+
+// inNamespaces is InMounts with further namespaces.
+func inNamespaces(t *testing.T, more uintptr, env ...string) (child bool, output string, err error) {
+	t.Helper()
+	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | more}
 	if os.Geteuid() != 0 {
 		attr.Cloneflags |= unix.CLONE_NEWUSER
 		attr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
@@ -100,6 +106,19 @@ func InOwnMounts(t *testing.T) bool {
 	t.Helper()
 	child, out, err := InMounts(t, Quick+" "+os.Getenv("GORACE"))
 	return reported(t, child, out, err)
+}
+
+// InOwnPIDs is InOwnMounts in a namespace of processes of its own, with its own /proc, whose
+// settings are not those of the machine.
+func InOwnPIDs(t *testing.T) bool {
+	t.Helper()
+	child, out, err := inNamespaces(t, unix.CLONE_NEWPID, Quick+" "+os.Getenv("GORACE"))
+	if child = reported(t, child, out, err); child {
+		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+			t.Skip("mounting /proc is not allowed: ", err)
+		}
+	}
+	return child
 }
 
 // reported passes on, in the parent, how the child went.

@@ -99,7 +99,7 @@ func (b *bench) prepare(ctx context.Context) error {
 		fmt.Printf("fast part of %s: %d tests in %.1f s\n", pkg, len(names), time.Since(start).Seconds())
 	}
 	if *explore {
-		if out, v := b.explored(ctx, ever, ""); v != survived {
+		if out, v := b.explored(ctx, false, ""); v != survived {
 			return fmt.Errorf("the explorer, %v:\n%s", v, out)
 		}
 		return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 )
@@ -13,12 +12,15 @@ const latchDir = "internal/latch"
 // beside are the tests at the top that look at the latch through mappings.
 const beside = "^Test.*(Drain|Pin|Guard|Close|Stripe|Busy|Concurrent|Stress|Join|Lost|Stats|Find)"
 
-// explored runs the explorer of the latch: two threads in full, and Drain, of which first
-// what is about the file.
-func (b *bench) explored(ctx context.Context, limit time.Duration, file string) (out string, v verdict) {
-	tests := []string{"TestTwo", "TestDrain"}
+// explored runs the explorer of the latch, of which first what is about the file: as long as
+// it takes, or with fewer preemptions and for a limited time.
+func (b *bench) explored(ctx context.Context, quick bool, file string) (out string, v verdict) {
+	tests, limit, args := []string{"TestTwo", "TestDrain", "TestThree"}, 5*time.Minute, []string{}
+	if quick {
+		tests, limit, args = tests[:2], 5*time.Second, []string{"-preemptions=2"}
+	}
 	if strings.HasSuffix(file, "drain.go") {
-		slices.Reverse(tests)
+		tests[0], tests[1] = tests[1], tests[0]
 	}
 	if out, v = b.compile(ctx, latchDir, "-tags=explore"); v != survived {
 		return out, v
@@ -33,26 +35,32 @@ func (b *bench) explored(ctx context.Context, limit time.Duration, file string) 
 		return "", same
 	}
 	for _, test := range tests {
-		if out, v = b.command(ctx, filepath.Join(b.module, latchDir), limit, b.binary(latchDir), "-test.failfast", "-test.run=^"+test+"$", "-preemptions=2"); v != survived {
+		args := append(args, "-test.failfast", "-test.run=^"+test+"$")
+		if out, v = b.command(ctx, filepath.Join(b.module, latchDir), limit, b.binary(latchDir), args...); v != survived {
 			break
 		}
 	}
 	return out, v
 }
 
-// exploreMutant is try by the explorer, and for what it leaves by the ordinary tests of the
-// latch. What the explorer finds it finds soon, most of the time: so it has a short turn
-// first, and all its time at the end. It needs no control: nothing in the explorer depends on
-// the machine.
+// exploreMutant is try by the explorer and the ordinary tests of the latch. What the explorer
+// finds it finds soon, most of the time: so it has a short turn first, and all its time later.
+// It needs no control: nothing in the explorer depends on the machine.
 func (b *bench) exploreMutant(ctx context.Context, m *mutant) (v verdict, by string, err error) {
 	if m == nil {
 		return survived, "", nil
 	}
-	out, v := b.explored(ctx, 5*time.Second, m.file)
-	if v == hung || v == survived {
-		out, v = b.ordinary(ctx)
+	out, v := b.explored(ctx, true, m.file)
+	if v == hung {
+		v = survived // its turn was too short
+	}
+	for _, next := range []func() (string, verdict){
+		func() (string, verdict) { return b.ordinary(ctx, latchDir, ".") },
+		func() (string, verdict) { return b.explored(ctx, false, m.file) },
+		func() (string, verdict) { return b.ordinary(ctx, ".", beside) },
+	} {
 		if v == survived {
-			out, v = b.explored(ctx, 5*time.Minute, m.file)
+			out, v = next()
 		}
 	}
 	switch {
@@ -64,23 +72,14 @@ func (b *bench) exploreMutant(ctx context.Context, m *mutant) (v verdict, by str
 	return v, reason(out), ctx.Err()
 }
 
-// ordinary runs the tests of the latch without the explorer, and those at the top.
-func (b *bench) ordinary(ctx context.Context) (out string, v verdict) {
-	for _, pkg := range []string{latchDir, "."} { // the quick one first
-		tests := beside
-		if pkg == latchDir {
-			tests = "."
-		}
-		if out, v = b.compile(ctx, pkg); v == survived {
-			args := []string{"-test.failfast", "-test.short", "-test.run=" + tests}
-			out, v = b.command(ctx, filepath.Join(b.module, pkg), 3*time.Minute, b.binary(pkg), args...)
-		}
-		if v == uncompiled {
-			v = full
-		}
-		if v != survived {
-			break
-		}
+// ordinary runs tests of a package, without the explorer.
+func (b *bench) ordinary(ctx context.Context, pkg, tests string) (out string, v verdict) {
+	if out, v = b.compile(ctx, pkg); v == survived {
+		args := []string{"-test.failfast", "-test.short", "-test.run=" + tests}
+		out, v = b.command(ctx, filepath.Join(b.module, pkg), 3*time.Minute, b.binary(pkg), args...)
+	}
+	if v == uncompiled {
+		v = full
 	}
 	return out, v
 }
