@@ -443,7 +443,7 @@ func (m *machine) makeRoom(t *rapid.T) {
 	if len(m.regions) < most {
 		return
 	}
-	open := slices.DeleteFunc(slices.Clone(m.regions), func(r *modelRegion) bool { return r.sealed })
+	open := slices.DeleteFunc(slices.Clone(m.regions), func(r *modelRegion) bool { return r.sealed && r.cap > 0 })
 	r := open[rapid.IntRange(0, len(open)-1).Draw(t, "superfluous")]
 	r.pin.Unpin()
 	if r.pin = nil; r.closing {

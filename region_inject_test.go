@@ -1083,6 +1083,7 @@ var excuses = []struct {
 	{what: "leaves space", how: everything, call: "close ioctl mmap mlock mlock2 madvise mremap msync munmap pread64", why: "the table cannot be read, and what is held may be somebody else's by now"},
 	{what: "skips", op: "map a huge memfd", call: "fstatfs", why: "of these files it does not fail, and otherwise is not needed"},
 	{what: "skips", op: "map a huge memfd", call: "fstat", how: everything, why: "of an open file it does not fail; and if unmapping failed then, too, nobody would know how large the pages are"},
+	{what: "skips", op: "track a file", call: "read", errnos: "EAGAIN", why: "package os would wait for the table of mounts, which is read for a file in memory"},
 	{what: "misses", op: "map huge", call: "munmap mremap", why: "how much is trimmed for the alignment is up to the address"},
 	{what: "misses", op: "map aligned", call: "munmap", why: "the same"},
 	{what: "blocks", op: "move", how: everything, why: "it is in the way, then"},

@@ -6,12 +6,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mmarinus/mmap/internal/attach"
 	"golang.org/x/sys/unix"
 )
 
 // These tests stop a goroutine between two of its system calls.
 
-const pagemapScan = 0xc0606610
+// The ioctls before which they stop it.
+const (
+	pagemapScan  = 0xc0606610
+	uffdRegister = 0xc020aa00
+	uffdCopy     = 0xc028aa03
+)
 
 // ends reports whether f ends soon, without waiting for who is stopped.
 func ends(f func()) (soon bool, done chan struct{}) {
@@ -85,6 +91,39 @@ func TestTrackGrowOrder(t *testing.T) {
 	defer tracker.Close()
 	<-grown
 	takes(t, "grown", m, tracker, pg)
+	check(t, second(m.WriteAt([]byte{1}, int64(2*pg))))
+	takes(t, "written", m, tracker, pg, 2)
+}
+
+// Close of a tracker waits for a Grow that has new pages tracked.
+func TestTrackGrowCloseOrder(t *testing.T) {
+	trackable(t)
+	pg := int(pageSize)
+	m := mapped[ReadWrite](t, Anonymous(pg).Reserve(4*pg))
+	tracker := tracked(t, m)
+	var closed chan struct{}
+	check(t, paused(t, unix.SYS_IOCTL, 1, uffdRegister, func() {
+		soon := false
+		if soon, closed = ends(func() { check(t, tracker.Close()) }); soon {
+			t.Error("the tracker is closed while Grow uses its descriptor")
+		}
+	}, func() error { return Grow(m, 4*pg) }))
+	<-closed
+}
+
+// Track waits for a fetch that has begun without it: what is fetched is not written.
+func TestTrackFetchOrder(t *testing.T) {
+	trackable(t)
+	pg := int(pageSize)
+	m := mapped[ReadWrite](t, Anonymous(4*pg))
+	pages := must(attach.Pager(m.Untyped(), nothingFetched, nil))
+	var tracker *Tracker
+	var begun chan struct{}
+	check(t, paused(t, unix.SYS_IOCTL, 1, uffdCopy, func() {
+		_, begun = ends(func() { tracker = must(m.Track()) })
+	}, func() error { return pages.Install(0, make([]byte, 4*pg)) }))
+	<-begun
+	takes(t, "fetched", m, tracker, pg)
 	check(t, second(m.WriteAt([]byte{1}, int64(2*pg))))
 	takes(t, "written", m, tracker, pg, 2)
 }

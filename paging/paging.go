@@ -13,8 +13,8 @@
 // that could wait for the same processor, and no privileges are needed. It is done with
 // userfaultfd(2), Linux 4.14.
 //
-// A file that is in the page cache is 5 to 10 times cheaper to map as it is. Do not use this
-// package for that.
+// A file that is in the page cache is 3 to 13 times cheaper to read if it is mapped as it is.
+// Do not use this package for that.
 package paging
 
 import (

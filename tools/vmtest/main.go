@@ -49,6 +49,8 @@ var targets = []target{
 	{"386-6.1", "386", "bookworm", "linux-image-686-pae"},
 	{"arm64", "arm64", "", ""},
 	{"arm64-6.1", "arm64", "bookworm", "linux-image-cloud-arm64"},
+	{"arm64-newest", "arm64", "trixie-backports", "linux-image-cloud-arm64"},
+	{"arm64-16k", "arm64", "trixie-backports", "linux-image-arm64-16k"}, // pages of 16 KiB
 	{"ppc64le-6.1", "ppc64le", "bookworm", "linux-image-powerpc64le"},
 	{"riscv64", "riscv64", "", ""},
 	{"s390x", "s390x", "", ""},

@@ -5,6 +5,7 @@ package mmap
 import (
 	"bytes"
 	"encoding/binary"
+	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
@@ -35,6 +36,33 @@ func TestTrackRegisteredBuffer(t *testing.T) {
 	takes(t, "marked", m, tracker, pg, 1)
 	check(t, second(unix.Pread(int(f.Fd()), Bare(m.Addr()+2*pageSize, pg), 0)))
 	takes(t, "pread(2)", m, tracker, pg, 2)
+}
+
+// Neither is a read with O_DIRECT that has begun before.
+func TestTrackDirect(t *testing.T) {
+	trackable(t)
+	fs := mountFUSE(t)
+	if fs == nil {
+		return
+	}
+	pg := int(pageSize)
+	m := mapped[ReadWrite](t, Anonymous(4*pg))
+	check(t, second(m.WriteAt(make([]byte, 4*pg), 0)))
+	tracker := tracked(t, m)
+	f, err := os.OpenFile(fs.path("gate"), os.O_RDONLY|unix.O_DIRECT, 0)
+	check(t, err)
+	defer f.Close()
+	done := make(chan error)
+	go func() { done <- second(unix.Pread(int(f.Fd()), Bare(m.Addr()+pageSize, pg), 0)) }()
+	fs.wait(t)
+	must(tracker.Take(0, 4*pg))
+	fs.let(t)
+	check(t, <-done)
+	got := make([]byte, pg)
+	if check(t, second(m.ReadAt(got, int64(pg)))); !bytes.Equal(got, fuseData()[:pg]) {
+		t.Error("nothing was read")
+	}
+	takes(t, "read with O_DIRECT", m, tracker, pg)
 }
 
 // A uring is an io_uring(7) of one entry, for one request.
