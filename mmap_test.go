@@ -714,9 +714,9 @@ func TestSpecString(t *testing.T) {
 // What does not fit is explained, also below 2 GiB and at the largest numbers.
 func TestNoRoom(t *testing.T) {
 	if runtime.GOARCH == "amd64" {
-		const below = "below 2 GiB"
-		explained(t, "reserve", second(Map[Read](Anonymous(1).Low().Reserve(3<<30))), unix.ENOMEM, "there is no room for 3221225472 bytes below 2 GiB")
-		explained(t, "align", second(Map[Read](Anonymous(1).Low().Align(2<<30))), unix.ENOMEM, "bytes "+below)
+		gib := 1 << 30
+		explained(t, "reserve", second(Map[Read](Anonymous(1).Low().Reserve(3*gib))), unix.ENOMEM, "there is no room for 3221225472 bytes below 2 GiB")
+		explained(t, "align", second(Map[Read](Anonymous(1).Low().Align(2*gib))), unix.ENOMEM, "bytes below 2 GiB")
 	}
 	const none = "the address space has no room for "
 	explained(t, "size", second(Map[Read](Anonymous(math.MaxInt))), unix.ENOMEM, none)
