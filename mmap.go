@@ -305,10 +305,10 @@ func (s *Spec) base(b backing, size uintptr) (uintptr, error) {
 		base = kernel.Page(s.addr)
 	case base == 0:
 		return 0, fail.Bad("", "nothing can be mapped at address 0")
-	case base+size < base:
-		return 0, fail.Hint(unix.ENOMEM, "the range ends past the end of the address space")
 	case s.addr < lead || base&(b.Granule-1) != 0:
 		return 0, fail.Bad("", "address %#x is not %d past a multiple of the page size %d", s.addr, lead, b.Granule)
+	case base+size < base:
+		return 0, fail.Hint(unix.ENOMEM, "the range ends past the end of the address space")
 	case s.aligned && s.addr&(align-1) != 0:
 		return 0, fail.Bad("", "address %#x is no multiple of %d", s.addr, align)
 	}
