@@ -210,13 +210,14 @@ func (r *run) stayed(t *thread, latch int) {
 // drain calls Drain.
 func (r *run) drain(t *thread, c call) Answer {
 	i, l := c.latch, r.latches[c.latch]
-	outer, changed, hasClosed, canceled, s := t.fn, false, false, false, t.state[c.latch]
+	outer, ran, changed, hasClosed, canceled, s := t.fn, false, false, false, false, t.state[c.latch]
 	whenDone := func(cancel func()) (stop func() bool) {
 		stop = r.arm("cancel", cancel)
 		r.threads[len(r.threads)-1].fire = func() { canceled = true }
 		return stop
 	}
 	a := l.Drain(s, whenDone, func() (again bool) {
+		ran = true
 		ended, on := r.round(i)
 		if changed {
 			r.fail("thread %d runs fn again, which has changed the thing", t.index)
@@ -247,6 +248,9 @@ func (r *run) drain(t *thread, c call) Answer {
 	}
 	switch a {
 	case OK:
+		if !ran {
+			r.fail("thread %d: Drain returns OK, and has not run fn", t.index)
+		}
 		if hasClosed && r.things[i].mapped && l.word.v&failed == 0 {
 			r.fail("thread %d: Drain returns, and what fn has closed is not taken down", t.index)
 		}

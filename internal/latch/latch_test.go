@@ -211,12 +211,17 @@ func TestPinsWait(t *testing.T) {
 func TestStripesAreMadeOnce(t *testing.T) {
 	l, m := new(Latch), new(counted)
 	fill(l, m)
+	pins := 0
 	pin := func() {
 		line, _ := l.Pin(0, 0, 0, m)
+		pins = l.Pins()
 		l.Unpin(line, m)
 	}
 	if n := testing.AllocsPerRun(100, pin); n != 0 {
 		t.Errorf("a pin in the stripes allocates %v times", n)
+	}
+	if pins != 1 {
+		t.Errorf("a pin in the stripes counts as %d", pins)
 	}
 }
 
