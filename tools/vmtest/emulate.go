@@ -18,12 +18,12 @@ var beyond = map[string]string{
 	"user emulation has a wrong address for SIGBUS": `TestTruncated TestTruncatedUnlinked TestNestedGuards TestFullDisk TestGuardCause
 		TestFaultElsewhere TestLandscapeEndOfFile TestMemfdTruncation TestTruncatedHumble TestOperations FuzzOperations ExampleGuard ExampleFaultError
 		TestLockLimitOperations TestFaultPlace TestGuardAll TestReadStats TestLentIsKnown ExampleGuardAll`,
-	"user emulation ignores advice": `TestAdvise TestAdviceWidens TestWillNeed TestPageOut TestFork TestDiscard TestDiscardLocked TestFree TestPunch
+	"user emulation ignores advice": `TestAdvise TestAdviceWidens TestWillNeed TestPageOut TestFork TestDiscard TestDiscardLocked TestFree TestPunch TestPunchLastPage
 		TestGuardPages TestGuardPagesStay TestGuardPagesFile TestLossesHugePages TestLandscapeHole TestPrefault TestPrefaultPermission
 		TestForeignProtect TestPrefaultFault TestPrefaultFullDisk TestCollapse FuzzRanges ExampleMapping_Prefault ExampleMapping_Advise ExampleReadWrite_InstallGuardPages`,
 	"user emulation has no mlock2(2)": `TestAdviceRefused TestDescriptorLimit TestRemapLocked TestLockResident TestLock TestLockLimit TestLockRange TestLockPermission TestLockTruncated TestLockTruncatedPrivileged
 		TestLockOverLimit TestAreaLimit TestRangeNoAllocation TestRemapAreas TestRemapAddressLimit TestRemapMapLimit TestLandscapeProtect ExampleMapping_Lock`,
-	"user emulation tells little of a mapping in smaps":                                `TestCreationFlags TestHugePageSizes TestHugePagesRunOut TestMemfdHuge`,
+	"user emulation tells little of a mapping in smaps":                                `TestCreationFlags TestHugePageSizes TestHugePagesRunOut TestMemfdHuge TestSync`,
 	"user emulation loses flags of mmap(2)":                                            `TestBadSpecs TestHugePageErrors TestPopulate TestPopulateCopies`,
 	"user emulation has no RLIMIT_AS and RLIMIT_DATA, and ends at vm.max_map_count":    `TestAddressSpaceLimit TestDataLimit TestMapLimit`,
 	"user emulation has no file system in user space":                                  `TestFUSE TestFUSEUnreadable TestFUSEDirect TestDeniedFUSE TestLockUnreadable TestNobodyElseWaits TestOntoRefusedLate`,
