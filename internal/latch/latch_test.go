@@ -124,9 +124,12 @@ func TestTransitions(t *testing.T) {
 	is(t, "nevertheless", l.Acquire(s, Partial), OK)
 	s = l.Pass(s)
 	is(t, "whole again", l.Acquire(s, 0), OK)
+	if l.Gone() {
+		t.Error("it is gone before it is given away")
+	}
 	l.Resign(s)
-	if is(t, "given away", l.Close(s, m), Moved); l.Idle() {
-		t.Error("what is given away is idle")
+	if is(t, "given away", l.Close(s, m), Moved); l.Idle() || !l.Gone() {
+		t.Error("what is given away is idle, or not gone")
 	}
 	if m.downs.Load() != 0 {
 		t.Error("what is given away is taken down")
