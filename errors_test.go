@@ -68,27 +68,31 @@ func TestDeniedFUSE(t *testing.T) {
 	check(t, mapped[Read](t, Path(fs.path("direct"))).Close())
 }
 
+// onNoexec returns the name of a file of one page where programs are not run. The test has its
+// own mounts.
+func onNoexec(t *testing.T) (name string) {
+	t.Helper()
+	dir := t.TempDir()
+	check(t, unix.Mount("none", dir, "tmpfs", unix.MS_NOEXEC, ""))
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	name = filepath.Join(dir, "file")
+	check(t, os.WriteFile(name, make([]byte, pageSize), 0o700))
+	return name
+}
+
 // Programs are not run from everywhere.
 func TestDeniedNoexec(t *testing.T) {
 	if !inOwnMounts(t) {
 		return
 	}
-	dir := t.TempDir()
-	check(t, unix.Mount("none", dir, "tmpfs", unix.MS_NOEXEC, ""))
-	defer unix.Unmount(dir, unix.MNT_DETACH)
-	name := filepath.Join(dir, "file")
-	check(t, os.WriteFile(name, make([]byte, pageSize), 0o700))
-	explained(t, "noexec", second(Map[ReadExec](Path(name))), unix.EPERM, "noexec")
+	explained(t, "noexec", second(Map[ReadExec](Path(onNoexec(t)))), unix.EPERM, "noexec")
 }
 
 func TestDeniedMDWE(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	const set, refuseGain = 65, 1 // PR_SET_MDWE
-	if err := unix.Prctl(set, refuseGain, 0, 0, 0); err != nil {
-		t.Skip("PR_SET_MDWE needs Linux 6.3: ", err)
-	}
+	denyExecGain(t)
 	check(t, mapped[ReadExec](t, Anonymous(10)).Close())
 	explained(t, "reserve", second(Map[ReadExec](Anonymous(10).Reserve(100000))), unix.EACCES, "without a reserve")
 }

@@ -114,14 +114,7 @@ func TestCauseFull(t *testing.T) {
 	if !inOwnMounts(t) {
 		return
 	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skip("mounting a small tmpfs is not allowed: ", err)
-	}
-	defer unix.Unmount(dir, unix.MNT_DETACH)
-	f, err := os.Create(dir + "/f")
-	check(t, err)
-	defer f.Close()
+	f := onSmallDisk(t, 64<<10)
 	cause := func(m ReadWrite, need Prot) error { return m.r.fault(m.Addr(), m.Addr(), m.Addr(), need) }
 	check(t, Allocate(f, 0, 32<<10))
 	shared, private := mapped[ReadWrite](t, File(f, 0, 10).Shared()), mapped[ReadWrite](t, File(f, 0, 10))

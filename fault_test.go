@@ -252,18 +252,25 @@ func TestFaultElsewhere(t *testing.T) {
 	}
 }
 
+// onSmallDisk returns a file on a tmpfs of so many bytes. The test has its own mounts.
+func onSmallDisk(t *testing.T, size int) *os.File {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Skip("mounting a small tmpfs is not allowed: ", err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	f, err := os.Create(filepath.Join(dir, "f"))
+	check(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
 func TestFullDisk(t *testing.T) {
 	if !inOwnMounts(t) {
 		return
 	}
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		t.Skip("mounting a small tmpfs is not allowed: ", err)
-	}
-	defer unix.Unmount(dir, unix.MNT_DETACH)
-	f, err := os.Create(dir + "/f")
-	check(t, err)
-	defer f.Close()
+	f := onSmallDisk(t, 64<<10)
 	check(t, f.Truncate(1<<20)) // a hole
 	m := mapped[ReadWrite](t, File(f, 0, 1<<20).Shared())
 	n, err := m.WriteAt(make([]byte, 1<<20), 0)

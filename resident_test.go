@@ -7,9 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -169,14 +167,7 @@ func TestPrefaultFullDisk(t *testing.T) {
 		return
 	}
 	testkit.Needs(t, "MADV_POPULATE_READ")
-	dir := t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+strconv.Itoa(4*int(pageSize))); err != nil {
-		t.Skip("mounting a small tmpfs is not allowed: ", err)
-	}
-	defer unix.Unmount(dir, unix.MNT_DETACH)
-	f, err := os.Create(filepath.Join(dir, "f"))
-	check(t, err)
-	defer f.Close()
+	f := onSmallDisk(t, 4*int(pageSize))
 	size := 64 * int(pageSize)
 	check(t, f.Truncate(int64(size)))
 	m := mapped[ReadWrite](t, File(f, 0, size).Shared())

@@ -249,8 +249,8 @@ func TestTrackRefuses(t *testing.T) {
 	for name, err := range map[string]error{
 		"protect": second(Protect[Read](known)), "protect unknown": u.Protect(ProtRead), "protect range": u.ProtectRange(0, pg, ProtRead),
 		"place": u.Place(0, Anonymous(pg), ProtRead), "over": second(Over[Read](known, Anonymous(4*pg))), "resize": second(Resize(known, pg)),
-		"move": second(Move(known, spot(t, 8))), "split": thirdOf(Split(known, pg)), "forget": second(Forget(known)),
-		"assert": second(Assert[ReadWrite](u)), "release": thirdOf(known.Release()), "track": second(known.Track()), "track unknown": second(u.Track()),
+		"move": second(Move(known, spot(t, 8))), "split": third(Split(known, pg)), "forget": second(Forget(known)),
+		"assert": second(Assert[ReadWrite](u)), "release": third(known.Release()), "track": second(known.Track()), "track unknown": second(u.Track()),
 		"drain": known.Drain(ctx, func() error { return second(Protect[Read](known)) }),
 	} {
 		explained(t, name, err, ErrBusy, "racker")
@@ -267,8 +267,6 @@ func TestTrackRefuses(t *testing.T) {
 	known = must(Join(left, right))
 	check(t, must(Protect[Read](known)).Close())
 }
-
-func thirdOf[A, B any](_ A, _ B, err error) error { return err }
 
 // Close of the mapping ends the tracker, and waits for nobody.
 func TestTrackClose(t *testing.T) {
