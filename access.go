@@ -23,7 +23,7 @@ type updater struct{ base }
 // ReadAt may be called by several goroutines at once. Copies are not atomic:
 // with a writer at work, old and new bytes can mix.
 func (r reader) ReadAt(p []byte, off int64) (n int, err error) {
-	return r.transfer(p, off, ProtRead, false)
+	return r.transfer(p, off, ProtRead)
 }
 
 // View calls f with the memory itself, len == cap. The slice is valid until f returns.
@@ -54,7 +54,7 @@ func (r reader) UnsafeBytes() []byte { return r.lend(ProtRead) }
 // WriteAt may be called by several goroutines at once, and beside reads; the
 // copies are not atomic.
 func (w writer) WriteAt(p []byte, off int64) (n int, err error) {
-	return w.transfer(p, off, ProtWrite, false)
+	return w.transfer(p, off, ProtWrite)
 }
 
 // ReadAt copies from the mapping at off into p, as [io.ReaderAt] says: with
@@ -66,7 +66,7 @@ func (w writer) WriteAt(p []byte, off int64) (n int, err error) {
 // ReadAt may be called by several goroutines at once. Copies are not atomic:
 // with a writer at work, old and new bytes can mix.
 func (u updater) ReadAt(p []byte, off int64) (n int, err error) {
-	return u.transfer(p, off, ProtRead, false)
+	return u.transfer(p, off, ProtRead)
 }
 
 // View calls f with the memory itself, len == cap. The slice is valid until f returns.
@@ -100,7 +100,7 @@ func (u updater) UnsafeBytes() []byte { return u.lend(ProtRead) }
 // WriteAt may be called by several goroutines at once, and beside reads; the
 // copies are not atomic.
 func (u updater) WriteAt(p []byte, off int64) (n int, err error) {
-	return u.transfer(p, off, ProtWrite, false)
+	return u.transfer(p, off, ProtWrite)
 }
 
 // Update calls f with the memory itself, to read and to write, len == cap. The slice is

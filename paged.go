@@ -106,8 +106,37 @@ func (p *pagedRegion) Install(off int, contents []byte) error {
 	})
 }
 
-func (p *pagedRegion) ReadAt(b []byte, off int64) (int, error) {
-	n, err := p.of.transfer(b, off, ProtRead, true)
+// ReadAt is transfer for bytes of one page, written out: with a call of it between, and with b
+// kept for readOn meanwhile, 64 bytes took a ninth longer than by the mapping itself.
+func (p *pagedRegion) ReadAt(b []byte, off int64) (n int, err error) {
+	t := p.of
+	g := guard{r: t.r, need: ProtRead}
+	if !t.pinWord() {
+		return p.readSlowly(b, off)
+	}
+	at, size := t.r.addr.Load()+uintptr(off), t.r.len.Load()
+	inside := uint64(off) <= uint64(size) && uintptr(len(b)) <= size-uintptr(off)
+	inPage := uintptr(len(b)) <= kernel.PageSize-at&(kernel.PageSize-1)
+	if !inside || !inPage || !Prot(t.r.prot.Load()).allows(ProtRead) {
+		t.r.unpin(nil)
+		return p.readSlowly(b, off)
+	}
+	g.at = at
+	g.enter()
+	defer func() {
+		if !g.left {
+			g.rescueUnpin(recover(), &err)
+			n, err = p.readOn(b, off, 0, err)
+		}
+	}()
+	copy(b, memory(at, len(b)))
+	g.leave()
+	t.r.Unpin(nil, t.r)
+	return len(b), nil
+}
+
+func (p *pagedRegion) readSlowly(b []byte, off int64) (int, error) {
+	n, err := p.of.transfer(b, off, ProtRead)
 	if err == nil {
 		return n, nil
 	}

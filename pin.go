@@ -23,7 +23,6 @@ type Pin struct {
 	_     noCopy
 	r     *region
 	line  *latch.Stripe
-	bytes bool // every page can be read
 	users uint32
 }
 
@@ -47,7 +46,7 @@ func (m Mapping) Pin() (*Pin, error) {
 			return nil, named(err, "pin")
 		}
 	}
-	return &Pin{r: m.r, line: line, bytes: Prot(m.r.prot.Load()).allows(ProtRead), users: pinned}, nil
+	return &Pin{r: m.r, line: line, users: pinned}, nil
 }
 
 // Bytes returns the memory itself, len == cap, with the length that the mapping has now: it
@@ -55,7 +54,7 @@ func (m Mapping) Pin() (*Pin, error) {
 // Touch it within [Guard], or a memory fault ends the program. It is nil after Unpin, and
 // if some page cannot be read.
 func (p *Pin) Bytes() []byte {
-	if p == nil || !p.bytes || atomic.LoadUint32(&p.users)&pinned == 0 {
+	if p == nil || atomic.LoadUint32(&p.users)&pinned == 0 || !Prot(p.r.prot.Load()).allows(ProtRead) {
 		return nil
 	}
 	return memory(p.r.addr.Load(), int(p.r.len.Load()))
@@ -76,7 +75,7 @@ func (p *Pin) Unpin() error {
 	if !atomic.CompareAndSwapUint32(&p.users, pinned, 0) && atomic.AndUint32(&p.users, ^uint32(pinned)) != pinned {
 		return nil // again, or a Guard ends the pin
 	}
-	if a := p.r.UnpinAsked(p.line, p.r); a != latch.OK {
+	if a := p.r.Unpin(p.line, p.r); a != latch.OK {
 		return ticket{r: p.r}.refused(a)
 	}
 	return nil
@@ -134,6 +133,12 @@ type pinGuard struct {
 	pin *Pin
 }
 
+// rescueUnpin is rescue, and ends the use of the pin then.
+func (g *pinGuard) rescueUnpin(p any, err *error) {
+	defer g.pin.endUse()
+	g.rescue(p, err, g.pin)
+}
+
 // guardPins guards p, or if it is nil all of pins.
 func guardPins(fn func() error, p *Pin, pins []*Pin) (err error) {
 	g := pinGuard{pin: p}
@@ -148,8 +153,7 @@ func guardPins(fn func() error, p *Pin, pins []*Pin) (err error) {
 	g.enter()
 	defer func() {
 		if !g.left {
-			defer g.pin.endUse()
-			g.rescue(recover(), &err, g.pin)
+			g.rescueUnpin(recover(), &err)
 		}
 	}()
 	err = fn()

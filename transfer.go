@@ -8,14 +8,15 @@ import (
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
+	"github.com/mmarinus/mmap/internal/latch"
 )
 
 // transfer copies out of the mapping into p if need is ProtRead, and from p into
-// it if need is ProtWrite. If checked, each page must allow it.
+// it if need is ProtWrite, as far as each page allows it.
 //
 // This is what there is to do for bytes of one page that may be copied. The rest is with
 // transferRest, for a small function is a fast one.
-func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, err error) {
+func (t ticket) transfer(p []byte, off int64, need Prot) (n int, err error) {
 	g := guard{r: t.r, need: need}
 	if !t.pinWord() {
 		if g.line, err = t.pinSlowly(0); err != nil {
@@ -23,17 +24,15 @@ func (t ticket) transfer(p []byte, off int64, need Prot, checked bool) (n int, e
 		}
 	}
 	at, size := t.r.addr.Load()+uintptr(off), t.r.len.Load()
-	inside := uint64(off) <= uint64(size) && uintptr(len(p)) <= size-uintptr(off)
-	inPage := uintptr(len(p)) <= kernel.PageSize-at&(kernel.PageSize-1)
-	if !inside || !inPage || checked && !Prot(t.r.prot.Load()).allows(need) {
-		return transferRest(g, p, off, checked)
+	if uint64(off) > uint64(size) || uintptr(len(p)) > size-uintptr(off) ||
+		uintptr(len(p)) > kernel.PageSize-at&(kernel.PageSize-1) || !Prot(t.r.prot.Load()).allows(need) {
+		return t.r.transferRest(g.line, p, off, need)
 	}
 	g.at = at
 	g.enter()
 	defer func() {
 		if !g.left {
-			defer g.r.unpin(g.line)
-			g.rescue(recover(), &err)
+			g.rescueUnpin(recover(), &err)
 		}
 	}()
 	if need == ProtRead {
@@ -58,49 +57,44 @@ func badOffset(p []byte, off int64, need Prot) error {
 	return fail.Bad(fmt.Sprintf("%s of %v at %d", verbs[need], fail.Count(len(p)), off), "negative offset")
 }
 
-// transferRest is the rest of transfer, with a guard that has its pin.
-func transferRest(g guard, p []byte, off int64, checked bool) (int, error) {
+// transferRest is the rest of transfer, with a pin.
+func (r *region) transferRest(line *latch.Stripe, p []byte, off int64, need Prot) (int, error) {
 	if off < 0 {
-		g.r.unpin(g.line)
-		return 0, badOffset(p, off, g.need)
+		r.unpin(line)
+		return 0, badOffset(p, off, need)
 	}
-	size := g.r.len.Load()
+	size := r.len.Load()
 	end := int(max(0, min(int64(len(p)), int64(size)-off)))
 	var short error // what is said of an end before all that was asked for
-	if checked && !Prot(g.r.prot.Load()).allows(g.need) {
-		end, short = g.r.allowedPart(int(off), end, len(p), g.need)
+	if !Prot(r.prot.Load()).allows(need) {
+		end, short = r.allowedPart(int(off), end, len(p), need)
 	}
 	switch {
 	case end == len(p) || short != nil:
-	case g.need == ProtRead:
+	case need == ProtRead:
 		short = io.EOF
 	default:
 		const hint = "%s of %v at %d: the mapping ends at %d"
-		short = named(io.ErrShortWrite, hint, verbs[g.need], fail.Count(len(p)), off, size)
+		short = named(io.ErrShortWrite, hint, verbs[need], fail.Count(len(p)), off, size)
 	}
-	g.at = g.r.addr.Load() + uintptr(off)
-	return transferPages(g, p[:end], short)
+	return r.transferPages(line, p[:end], r.addr.Load()+uintptr(off), need, short)
 }
 
 // transferPages copies all of p, and returns short with its length.
 //
 // It goes in pieces, for the runtime cannot stop a copy, and a collection would wait for
 // all of it.
-func transferPages(g guard, p []byte, short error) (n int, err error) {
-	c := copying{g, p}
+func (r *region) transferPages(line *latch.Stripe, p []byte, at uintptr, need Prot, short error) (n int, err error) {
+	c := copying{guard: guard{r: r, line: line, at: at, need: need}, p: p}
 	c.enter()
 	defer func() {
 		if !c.left {
-			defer c.r.unpin(c.line)
-			if err = c.rescueCopy(recover()); err == nil {
-				err = short // the page has come back
-			}
-			n = len(p) - len(c.p)
+			n, err = c.rescueUnpin(recover(), len(p), short)
 		}
 	}()
 	for len(c.p) > 0 {
 		size := min(len(c.p), pieceSize)
-		if c.need == ProtWrite {
+		if need == ProtWrite {
 			c.pages(size)
 		} else {
 			copyPiece(c.p[:size], memory(c.at, size))
@@ -108,8 +102,18 @@ func transferPages(g guard, p []byte, short error) (n int, err error) {
 		}
 	}
 	c.leave()
-	c.r.Unpin(c.line, c.r)
+	r.Unpin(line, r)
 	return len(p), short
+}
+
+// rescueUnpin is that of the guard, for a copy of so many bytes. Where a page has come back,
+// all is copied, and the error is short.
+func (c *copying) rescueUnpin(v any, size int, short error) (n int, err error) {
+	defer c.r.unpin(c.line)
+	if err = c.rescueCopy(v); err == nil {
+		err = short
+	}
+	return size - len(c.p), err
 }
 
 // A copying is a guarded copy, which stands at guard.at.
@@ -193,8 +197,7 @@ func (t ticket) view(f func(b []byte) error) (err error) {
 	g.enter()
 	defer func() {
 		if !g.left {
-			defer g.r.unpin(g.line)
-			g.rescue(recover(), &err)
+			g.rescueUnpin(recover(), &err)
 		}
 	}()
 	err = f(memory(t.r.addr.Load(), int(t.r.len.Load())))
@@ -213,8 +216,7 @@ func (t ticket) update(f func(b []byte) error) (err error) {
 	g.enter()
 	defer func() {
 		if !g.left {
-			defer g.r.unpin(g.line)
-			g.rescue(recover(), &err)
+			g.rescueUnpin(recover(), &err)
 		}
 	}()
 	err = f(memory(t.r.addr.Load(), int(t.r.len.Load())))

@@ -27,7 +27,7 @@ type Unknown struct {
 // the first page that cannot be read, with the count and ErrPermission. A fault is a
 // [*FaultError] with the offset where the copy stopped; the bytes of p beyond the count can
 // have changed. p must not overlap the mapping. A negative offset is a bad argument.
-func (u Unknown) ReadAt(p []byte, off int64) (int, error) { return u.transfer(p, off, ProtRead, true) }
+func (u Unknown) ReadAt(p []byte, off int64) (int, error) { return u.transfer(p, off, ProtRead) }
 
 // WriteAt copies p into the mapping at off, as [io.WriterAt] says. The copy stops at the
 // first page that cannot be written, with the count and ErrPermission. What does not fit
@@ -35,7 +35,7 @@ func (u Unknown) ReadAt(p []byte, off int64) (int, error) { return u.transfer(p,
 // [*FaultError] with the offset where the copy stopped; no byte beyond it was changed. A
 // negative offset is a bad argument.
 func (u Unknown) WriteAt(p []byte, off int64) (int, error) {
-	return u.transfer(p, off, ProtWrite, true)
+	return u.transfer(p, off, ProtWrite)
 }
 
 // View calls f with the memory itself, len == cap, if every page can be read; otherwise it

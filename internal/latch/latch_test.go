@@ -175,7 +175,7 @@ func TestFailures(t *testing.T) {
 	is(t, "it is open", a, OK)
 	m.fails = 2
 	is(t, "close beside a pin", l.Close(0, m), OK)
-	is(t, "the last pin", l.UnpinAsked(line, m), Failed)
+	is(t, "the last pin", l.Unpin(line, m), Failed)
 	m.fails = 3
 	is(t, "the next try", l.Close(0, m), Failed)
 	is(t, "and the next", l.Close(0, m), OK)

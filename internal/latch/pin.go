@@ -80,24 +80,17 @@ func (l *Latch) Pin(s, besides State, hint uintptr, m Memory) (*Stripe, Answer) 
 	}
 }
 
-// Unpin ends a pin, and takes the thing down if it was the last of a closed latch.
+// Unpin ends a pin, and takes the thing down if it was the last of a closed latch. If that
+// could not be done, it returns Failed, otherwise OK.
 //
 // No wake-up is lost: closed is set before Close looks for pins, and a pin is
 // given up before Unpin looks for closed, so at least one of the two sees the
 // other; settle elects one if both do.
-func (l *Latch) Unpin(line *Stripe, m Memory) {
-	if line != nil || l.word.Add(^uint64(0))&(closed|watched) != 0 {
-		l.unpinSlowly(line, m)
+func (l *Latch) Unpin(line *Stripe, m Memory) (a Answer) {
+	if line == nil && l.word.Add(^uint64(0))&(closed|watched) == 0 {
+		return // OK; as a constant it would be one too much for Unpin to be inlined
 	}
-}
-
-// UnpinAsked is Unpin that returns an Answer: Failed if it was the last pin of a closed
-// latch and the thing could not be taken down.
-func (l *Latch) UnpinAsked(line *Stripe, m Memory) Answer {
-	if line != nil || l.word.Add(^uint64(0))&(closed|watched) != 0 {
-		return l.unpinSlowly(line, m)
-	}
-	return OK
+	return l.unpinSlowly(line, m)
 }
 
 // unpinSlowly deals with all that Unpin leaves: stripes, and latches that are closed or

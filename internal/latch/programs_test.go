@@ -125,12 +125,7 @@ func (r *run) call(t *thread, c call) (a Answer) {
 			begin()
 		}
 		before := m.failed[t.index]
-		a := OK
-		if r.spec.fails {
-			a = l.UnpinAsked(line, m)
-		} else {
-			l.Unpin(line, m)
-		}
+		a := l.Unpin(line, m)
 		if (a == Failed) != (m.failed[t.index] > before) {
 			r.fail("thread %d: Unpin returns %d, and taking down has failed %d times", t.index, a, m.failed[t.index]-before)
 		}
