@@ -50,6 +50,12 @@ func handleOf[M Handle](t ticket) M {
 	return *(*M)(unsafe.Pointer(&t))
 }
 
+// ticketOf returns the ticket of a handle. A method of M would be an indirect call.
+func ticketOf[M Handle](m M) ticket {
+	// SAFETY: as for handleOf.
+	return *(*ticket)(unsafe.Pointer(&m))
+}
+
 // before orders two regions, so that whoever needs both takes the same one
 // first.
 func (r *region) before(other *region) bool {

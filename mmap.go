@@ -75,6 +75,7 @@
 package mmap
 
 import (
+	"cmp"
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/leftover"
@@ -172,10 +173,14 @@ func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 	if fits && size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
 		// The same as lay, where most of it has nothing to do: that is half of what
 		// the library adds to the system call.
+		// And not by Backing.Mmap: after a system call each function that returns costs a
+		// mispredicted branch.
 		b := place.Backing{FD: -1, Granule: kernel.PageSize, Flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS}
-		base, no := b.Mmap(0, size, perms.Prot(p), b.Flags)
-		if err = no; err == nil {
+		base, no := sys.Mmap(0, size, int(p), b.Flags, b.FD, b.Offset)
+		if no == nil {
 			t = newRegion(base, uintptr(s.size), uintptr(s.size), perms.Uniform(base, size, 0, b.Kind(perms.Prot(p))))
+		} else {
+			err = b.Refused(size, perms.Prot(p), b.Flags, no)
 		}
 	} else if err = s.check(p); err == nil {
 		t, err = s.mapSource(p)
@@ -188,26 +193,21 @@ func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 
 // mapSource maps the Spec from its source. It is by itself because its result is on the heap.
 func (s *Spec) mapSource(p Prot) (t ticket, err error) {
-	err = s.withFD(p, s.reserve, func(fd int) error {
-		t, err = s.mapFD(fd, p)
-		return err
-	})
-	return t, err
-}
-
-// mapFD maps the Spec, whose file is open as fd.
-func (s *Spec) mapFD(fd int, p Prot) (t ticket, err error) {
 	plain := Spec{source: s.source, file: s.file, fd: s.fd, offset: s.offset, size: s.size, shared: s.shared}
-	if (s.source == openFile || s.source == descriptor) && s.size > 0 && *s == plain {
-		if t, sure, err := s.guess(fd, p); sure {
-			return t, err
+	guess := (s.source == openFile || s.source == descriptor) && s.size > 0 && *s == plain
+	no := s.withFD(p, s.reserve, func(fd uintptr) {
+		sure := false
+		if guess {
+			t, sure, err = s.guess(int(fd), p)
 		}
-	}
-	b, err := s.back(fd)
-	if err == nil {
-		t, err = s.lay(b, p)
-	}
-	return t, err
+		if !sure {
+			var b backing
+			if b, err = s.back(int(fd)); err == nil {
+				t, err = s.lay(b, p)
+			}
+		}
+	})
+	return t, cmp.Or(no, err)
 }
 
 // guess maps a plain range of a file without asking what file it is, which would take a
@@ -274,7 +274,12 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	if err != nil {
 		return ticket{}, err
 	}
-	if whole > 0 {
+	if plain := s.wish == (place.Wish{}) && whole == data && b.Granule == kernel.PageSize; plain && whole > 0 {
+		// The same as Wish.Map, where most of it has nothing to do.
+		if base, err = sys.Mmap(0, data, int(p), b.Flags, b.FD, b.Offset); err != nil {
+			return ticket{}, b.Refused(data, perms.Prot(p), b.Flags, err)
+		}
+	} else if whole > 0 {
 		if base, err = s.wish.Map(b.Backing, base, data, whole, perms.Prot(p)); err != nil {
 			if f, ok := err.(*place.Fault); ok {
 				err = faulted(err, 0, f.Base+b.lead)

@@ -24,7 +24,7 @@ import (
 // locks count together for a moment: RLIMIT_MEMLOCK must have room for both.
 func Over[M Known, Old Handle](m Old, s Spec) (M, error) {
 	_, known := m.known()
-	t, err := m.inside().over(s, promised[M](), known)
+	t, err := ticketOf(m).over(s, promised[M](), known)
 	return handleOf[M](t), err
 }
 

@@ -39,12 +39,12 @@ const pinned = 1 << 31
 
 // Pin pins the mapping until [Pin.Unpin]. It fails with ErrClosed or ErrMoved.
 func (m Mapping) Pin() (*Pin, error) {
-	var line *latch.Stripe
-	if !m.pinWord() {
-		var err error
-		if line, err = m.pinSlowly(0); err != nil {
-			return nil, named(err, "pin")
-		}
+	if m.pinWord() {
+		return &Pin{r: m.r, users: pinned}, nil
+	}
+	line, err := m.pinSlowly(0)
+	if err != nil {
+		return nil, named(err, "pin")
 	}
 	return &Pin{r: m.r, line: line, users: pinned}, nil
 }

@@ -17,8 +17,8 @@ import (
 //
 //	rw, err := mmap.Protect[mmap.ReadWrite](m)
 func Protect[M Known, Old Handle](m Old) (M, error) {
-	_, known := m.known()
-	t, err := m.inside().protect(promised[M](), known)
+	_, unknown := any(m).(Unknown)
+	t, err := ticketOf(m).protect(promised[M](), !unknown)
 	return handleOf[M](t), err
 }
 
@@ -34,7 +34,8 @@ func (t ticket) protect(p Prot, known bool) (ticket, error) {
 			return ticket{}, t.fallBack(named(r.revert(0, size, p, err), "protect as %v", p), known)
 		}
 	}
-	r.setProt(0, r.Data(), p) // also of no pages: Grow will add some
+	r.ProtectAll(perms.Prot(p)) // also of no pages: Grow will add some
+	r.account()
 	return t.pass(), nil
 }
 
@@ -66,7 +67,7 @@ func (t ticket) fallBack(err error, known bool) error {
 // Forget makes the permissions of a mapping unknown, without a system call. It is a
 // transition: it consumes m.
 func Forget[M Known](m M) (Unknown, error) {
-	t := m.inside()
+	t := ticketOf(m)
 	if err := t.acquire(latch.Partial); err != nil {
 		return Unknown{}, named(err, "forget")
 	}

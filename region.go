@@ -173,10 +173,16 @@ func (t ticket) refused(a latch.Answer) error {
 
 // Unmap and Keeps are what the latch asks for: see latch.Memory.
 func (r *region) Unmap() bool {
-	if err := r.unmap(); err != nil {
-		why := err // which would else be on the heap each time
-		r.has().undone.Store(&why)
-		return false
+	// Most of unmap is here, for after a system call each function that returns costs a
+	// mispredicted branch.
+	if r.Size != 0 && !r.is(isLost) {
+		if err := sys.Munmap(r.Base, r.Size); err != nil {
+			if err = r.unmapped(err); err != nil {
+				why := err // which would else be on the heap each time
+				r.has().undone.Store(&why)
+				return false
+			}
+		}
 	}
 	r.detach(true)
 	r.dismiss(false)
@@ -191,7 +197,11 @@ func (r *region) unmap() error {
 	if r.Size == 0 || r.is(isLost) {
 		return nil
 	}
-	err := sys.Munmap(r.Base, r.Size)
+	return r.unmapped(sys.Munmap(r.Base, r.Size))
+}
+
+// unmapped returns the error of unmapping the region, where munmap(2) has returned err.
+func (r *region) unmapped(err error) error {
 	if err == nil {
 		return nil
 	}
@@ -209,38 +219,35 @@ func (r *region) unmap() error {
 // acquire takes the region for a transition. It never waits. besides are states that do
 // not stand in the way; an attachment does. On success the caller ends the transition with pass, giveUp,
 // resign or fallBack.
-func (t ticket) acquire(besides latch.State) error {
+func (t ticket) acquire(besides latch.State) error { return t.acquireBut(isLost, besides) }
+
+// acquireToChange is acquire for a transition that changes pages.
+func (t ticket) acquireToChange() error { return t.acquireBut(isLost|isSealed, 0) }
+
+// acquireBut is acquire that a region with one of the marks refuses.
+func (t ticket) acquireBut(marks uint32, besides latch.State) error {
 	if t.r == nil {
 		return ErrClosed
 	}
 	if a := t.r.Acquire(t.state, besides); a != latch.OK {
 		return t.refused(a)
 	}
-	err := error(nil)
-	if t.r.is(isLost) {
-		err = errLost
-	} else if t.r.attachment() != nil {
-		err = errTracked()
+	if !t.r.is(marks) && t.r.attachment() == nil {
+		return nil
 	}
-	if err != nil {
-		t.giveUp()
+	t.giveUp()
+	switch {
+	case t.r.is(isLost):
+		return errLost
+	case t.r.attachment() != nil:
+		return errTracked()
 	}
-	return err
+	return ErrSealed
 }
 
 func errTracked() error {
 	const hint = "it has a Tracker, which must be closed first, or a pager, which lasts as long as the mapping"
 	return fail.Hint(ErrBusy, hint)
-}
-
-// acquireToChange is acquire for a transition that changes pages.
-func (t ticket) acquireToChange() error {
-	err := t.acquire(0)
-	if err == nil && t.r.is(isSealed) {
-		t.giveUp()
-		err = ErrSealed
-	}
-	return err
 }
 
 // giveUp ends a transition that changed nothing.

@@ -732,7 +732,7 @@ func access(m mapping) string {
 // differing says how the account of a mapping's pages differs from the kernel's
 // table, "" if it does not.
 func differing(m mapping) string {
-	t := m.inside()
+	t := m.Untyped().ticket
 	if !t.good() {
 		return ""
 	}
@@ -842,7 +842,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 	look := func(m mapping, r *region) view { return view{j.glance(r.Base, r.Size), access(m)} }
 	var views []view
 	for _, m := range b.was {
-		views = append(views, look(m, m.inside().r))
+		views = append(views, look(m, m.Untyped().ticket.r))
 	}
 	failed, err := j.run(c, f)
 	var stopped *PartialError
@@ -878,7 +878,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 				j.stopped(c, m, stopped, say)
 				continue
 			}
-			if is, was := look(m, m.inside().r), views[i]; (is.access != was.access || !slices.Equal(is.pages, was.pages)) && j.excused(c, "changes") == "" {
+			if is, was := look(m, m.Untyped().ticket.r), views[i]; (is.access != was.access || !slices.Equal(is.pages, was.pages)) && j.excused(c, "changes") == "" {
 				say("after %v it was %s\n%s\nand is %s\n%s", err, was.access, strings.Join(was.pages, "\n"), is.access, strings.Join(is.pages, "\n"))
 			}
 		}
@@ -899,7 +899,7 @@ func (j *injector) tryOnce(c trial) (wrong, leaks []string, err error) {
 		}
 	}
 	for _, m := range append(b.was, b.made...) {
-		if r := m.inside().r; r.is(isLost) {
+		if r := m.Untyped().ticket.r; r.is(isLost) {
 			// Somebody else may be there, so the library leaves it alone for ever.
 			if j.excused(c, "loses") == "" {
 				say("given up")
@@ -950,7 +950,7 @@ var leftAt = regexp.MustCompile("the pages of (0x[0-9a-f]+)-(0x[0-9a-f]+) are le
 // collect does at once what the collector would: it unmaps what nobody has.
 func (b *bed) collect() {
 	for _, r := range everyRegion() {
-		if r.seat == seatYoung && !slices.ContainsFunc(append(b.was, b.made...), func(m mapping) bool { return m.inside().r == r }) {
+		if r.seat == seatYoung && !slices.ContainsFunc(append(b.was, b.made...), func(m mapping) bool { return m.Untyped().ticket.r == r }) {
 			nursery.Lock()
 			r.sit(seatLeaving) // the collector takes none that is young
 			nursery.Unlock()
@@ -963,7 +963,7 @@ func (b *bed) collect() {
 // stopped says how m is not what the documentation says of a change that stopped
 // half-way.
 func (j *injector) stopped(c trial, m mapping, e *PartialError, say func(string, ...any)) {
-	r := m.inside().r
+	r := m.Untyped().ticket.r
 	if now := must(regionsOf(r.Base, r.Base+r.Size)); !slices.Equal(now, e.Regions) && c.how != everything { // which cannot be read then
 		say("the error has the regions %v, the kernel %v", e.Regions, now)
 	}

@@ -161,7 +161,7 @@ func TestStripes(t *testing.T) {
 func inStripes[M Handle](t testing.TB, m M) {
 	t.Helper()
 	var pins []*Pin
-	for !m.inside().r.Striped() {
+	for !m.Untyped().ticket.r.Striped() {
 		pins = append(pins, must(m.Pin()))
 	}
 	for _, pin := range pins {

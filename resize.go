@@ -23,18 +23,29 @@ import (
 //
 // A size below Len is a bad argument, one above Cap is ErrCapacity. Grow is safe for
 // concurrent use. It never returns ErrBusy; it waits for a running transition.
-func Grow[M Handle](m M, size int) error {
-	err := m.inside().pinned(func(r *region) error { return r.grow(size) })
+func Grow[M Handle](m M, size int) error { return ticketOf(m).grow(size) }
+
+// grow does without pinned and defer, for after a system call each function that returns
+// costs a mispredicted branch.
+func (t ticket) grow(size int) error {
+	line, err := t.pin()
+	if err == nil {
+		if err = errLost; !t.r.is(isLost) {
+			more := t.r.has()
+			more.growth.Lock()
+			err = t.r.grow(size, more)
+			more.growth.Unlock()
+		}
+		t.r.unpin(line)
+	}
 	if err != nil {
 		return named(err, "grow to %v", fail.Count(size))
 	}
 	return nil
 }
 
-func (r *region) grow(size int) error {
-	more := r.has()
-	more.growth.Lock()
-	defer more.growth.Unlock()
+// grow is Grow for one who holds growth.
+func (r *region) grow(size int, more *more) error {
 	switch length := int(r.len.Load()); {
 	case size < length:
 		return fail.Bad("", "the mapping has %v", fail.Count(length))
@@ -130,7 +141,7 @@ func Resize[M Handle](m M, size int) (M, error) {
 	m, err := transitAs(m, func(r *region) error { return r.resize(size) },
 		func(err error) error { return named(err, "resize to %v", fail.Count(size)) })
 	if err == nil && size > old {
-		m.inside().faultInLocked(old, size)
+		ticketOf(m).faultInLocked(old, size)
 	}
 	return m, err
 }
@@ -149,7 +160,7 @@ func (t ticket) faultInLocked(off, end int) {
 // transitAs runs a transition that keeps the type, and the handle if it fails.
 func transitAs[M Handle](m M, f func(r *region) error, name func(err error) error) (M, error) {
 	_, known := m.known()
-	t, err := m.inside().transit(known, f, name)
+	t, err := ticketOf(m).transit(known, f, name)
 	if err != nil {
 		return m, err
 	}

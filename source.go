@@ -8,7 +8,6 @@ import (
 
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
-	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
 )
 
@@ -40,8 +39,11 @@ func (s *Spec) openPath(p Prot) (fd int, err error) {
 }
 
 func openFD(name string, mode int) (fd int, err error) {
-	err = sys.Retry(func() (err error) { fd, err = unix.Open(name, mode|unix.O_CLOEXEC, 0); return err })
-	return fd, err
+	for {
+		if fd, err = unix.Open(name, mode|unix.O_CLOEXEC, 0); err != unix.EINTR {
+			return fd, err
+		}
+	}
 }
 
 // openWaiting opens a regular file as open(2) does, which waits for a lease to be

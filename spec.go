@@ -3,6 +3,7 @@
 package mmap
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -334,30 +335,33 @@ func (s *Spec) smallPages(fd int) backing {
 // open makes the source concrete for permissions p and calls use while the
 // descriptor is open.
 func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
-	return s.withFD(p, capacity, func(fd int) error {
-		b, err := s.back(fd)
-		if err != nil {
-			return err
+	var failed error
+	no := s.withFD(p, capacity, func(fd uintptr) {
+		b, err := s.back(int(fd))
+		if failed = err; err == nil {
+			failed = use(b)
 		}
-		return use(b)
 	})
+	return cmp.Or(no, failed)
 }
 
 // withFD calls use with the descriptor of the source, opened for permissions p: -1 if it
-// has none.
-func (s *Spec) withFD(p Prot, capacity int, use func(fd int) error) error {
+// has none. The error is that of opening it.
+func (s *Spec) withFD(p Prot, capacity int, use func(fd uintptr)) error {
 	switch s.source {
 	case openFile, wholeFile:
-		return control(s.file, use)
+		return withFile(s.file, use)
 	case descriptor:
-		return use(s.fd)
+		use(uintptr(s.fd))
+		return nil
 	case path:
 		fd, err := s.openPath(p)
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd)
-		return use(fd)
+		use(uintptr(fd))
+		unix.Close(fd)
+		return nil
 	case secret:
 		fd, err := sys.MemfdSecret(unix.O_CLOEXEC)
 		if err != nil {
@@ -368,21 +372,28 @@ func (s *Spec) withFD(p Prot, capacity int, use func(fd int) error) error {
 		if err = truncate(fd, int64(max(capacity, s.size))); err != nil {
 			return err
 		}
-		return use(fd)
+		use(uintptr(fd))
+		return nil
 	}
-	return use(-1)
+	use(^uintptr(0))
+	return nil
 }
 
-// control calls use with the descriptor of f, which stays open so long. Unlike
-// os.File.Fd this leaves the file in its mode.
-func control(f *os.File, use func(fd int) error) error {
+// control calls use with the descriptor of f.
+func control(f *os.File, use func(fd int) error) (err error) {
+	no := withFile(f, func(fd uintptr) { err = use(int(fd)) })
+	return cmp.Or(no, err)
+}
+
+// withFile calls use with the descriptor of f, which stays open so long. Unlike os.File.Fd
+// this leaves the file in its mode. The error is that of a file that is not open.
+func withFile(f *os.File, use func(fd uintptr)) error {
 	if f == nil {
 		return fail.Bad("", "the file is nil")
 	}
 	conn, _ := f.SyscallConn() // fails for a nil file only
-	var failed error
-	if conn.Control(func(fd uintptr) { failed = use(int(fd)) }) != nil {
+	if conn.Control(use) != nil {
 		return &fail.Error{Err: fmt.Errorf("%w (%w)", os.ErrClosed, unix.EBADF)} // the only reason, whatever os says
 	}
-	return failed
+	return nil
 }

@@ -15,7 +15,7 @@ import (
 // its address. A reserve goes to the right side; with one, a Len that is no page boundary
 // is no place to split at.
 func Split[M Handle](m M, off int) (left, right M, err error) {
-	l, r, err := m.inside().split(off)
+	l, r, err := ticketOf(m).split(off)
 	if err != nil {
 		return left, right, named(err, "split at %d", off)
 	}
@@ -73,7 +73,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 // a bad argument. A sealed mapping can only be joined with a sealed one: otherwise the
 // error is ErrSealed.
 func Join[M Handle](a, b M) (joined M, err error) {
-	t, err := join(a.inside(), b.inside())
+	t, err := join(ticketOf(a), ticketOf(b))
 	if err != nil {
 		return joined, named(err, "join %v and %v", a, b)
 	}

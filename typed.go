@@ -123,7 +123,6 @@ type mapping interface {
 	SetName(name string) error
 
 	known() (Prot, bool) // the permissions that the type promises, if it does
-	inside() ticket
 }
 
 // Known is exactly the eight types with known permissions. Their values have all
@@ -146,8 +145,6 @@ func promised[M Known]() Prot {
 	p, _ := m.known()
 	return p
 }
-
-func (t ticket) inside() ticket { return t }
 
 // good reports whether the ticket is valid, after a transition that runs has
 // ended. What was loaded from the region before is then right: a transition

@@ -189,6 +189,15 @@ func (p *Pages) Protect(start, end uintptr, prot Prot) {
 	p.Alter(start, end, func(k Kind) Kind { k.Prot = prot; return k })
 }
 
+// ProtectAll is Protect of all pages.
+func (p *Pages) ProtectAll(prot Prot) {
+	if p.runs == nil {
+		p.plain.prot = prot
+	} else {
+		p.Protect(0, p.Data(), prot)
+	}
+}
+
 // Alter replaces the kind of the pages [start, end). If they are the last of the data,
 // those of the reserve get the new permissions.
 func (p *Pages) Alter(start, end uintptr, change func(k Kind) Kind) {

@@ -60,7 +60,7 @@ var breakages = []breakage{
 	{"Grow does not wait for Track", "track.go", "\t\tdefer more.growth.Unlock()\n", "\t\tmore.growth.Unlock()\n", "TestTrackGrowOrder"},
 	{"Track does not wait for a fetch", "paged.go", "\t\tp.on.inUse.RLock()\n\t\tdefer p.on.inUse.RUnlock()\n", "", "TestTrackFetchOrder"},
 	{"a Take that fails forgets what it has found", "track.go", "\t\t\tt.on.mark(in)\n\t\t\treturn err\n", "\t\t\treturn err\n", "TestTrackForeign"},
-	{"a transition does not look for a tracker", "region.go", "} else if t.r.attachment() != nil {", "} else if false {", "TestTrackRefuses"},
+	{"a transition does not look for a tracker", "region.go", "if !t.r.is(marks) && t.r.attachment() == nil {", "if !t.r.is(marks) {", "TestTrackRefuses"},
 	{"Join does not look for a tracker", "split.go", "left.r.attachment() != nil || right.r.attachment() != nil", "left.r.attachment() != nil", "TestTrackRefuses"},
 	{"new pages count as written when they are read", "resize.go", "\t\terr = r.follow(at, size)\n", "", "TestTrackGrow"},
 	{"the descriptors of a tracker stay open", "region.go", "\tr.detach(true)\n", "", "TestTrackClose"},
