@@ -274,8 +274,8 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 	if err != nil {
 		return ticket{}, err
 	}
-	if plain := s.wish == (place.Wish{}) && whole == data && b.Granule == kernel.PageSize; plain && whole > 0 {
-		// The same as Wish.Map, where most of it has nothing to do.
+	plain := s.wish == (place.Wish{}) && whole == data && b.Granule == kernel.PageSize && b.Flags&place.Map32Bit == 0
+	if plain && whole > 0 { // the same as Wish.Map, where most of it has nothing to do
 		if base, err = sys.Mmap(0, data, int(p), b.Flags, b.FD, b.Offset); err != nil {
 			return ticket{}, b.Refused(data, perms.Prot(p), b.Flags, err)
 		}
