@@ -131,7 +131,8 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 		return ticket{}, fail.Bad("", "beyond the address space")
 	case n == 0:
 		kind := perms.Kind{Prot: perms.Prot(known), Granule: kernel.PageSize}
-		return newRegion(addr, 0, 0, perms.Uniform(addr, 0, 0, kind)), nil
+		pages := perms.Uniform(addr, 0, 0, kind)
+		return newRegion(addr, 0, 0, &pages), nil
 	}
 	var runs []perms.Run
 	at := addr
@@ -162,7 +163,7 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 	}
 	pages := perms.Uniform(addr, n, 0, runs[len(runs)-1].Kind)
 	pages.SetRuns(runs)
-	t = newRegion(addr, uintptr(size), uintptr(size), pages)
+	t = newRegion(addr, uintptr(size), uintptr(size), &pages)
 	t.r.stack()
 	return t, nil
 }
@@ -178,7 +179,8 @@ func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 		b := place.Backing{FD: -1, Granule: kernel.PageSize, Flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS}
 		base, no := sys.Mmap(0, size, int(p), b.Flags, b.FD, b.Offset)
 		if no == nil {
-			t = newRegion(base, uintptr(s.size), uintptr(s.size), perms.Uniform(base, size, 0, b.Kind(perms.Prot(p))))
+			pages := perms.Uniform(base, size, 0, b.Kind(perms.Prot(p)))
+			t = newRegion(base, uintptr(s.size), uintptr(s.size), &pages)
 		} else {
 			err = b.Refused(size, perms.Prot(p), b.Flags, no)
 		}
@@ -236,7 +238,8 @@ func (s *Spec) guess(fd int, p Prot) (t ticket, sure bool, err error) {
 	if err != nil {
 		return t, true, b.Refused(size, perms.Prot(p), b.Flags, err)
 	}
-	return newRegion(base+b.lead, b.size, b.size, perms.Uniform(base, size, 0, b.Kind(perms.Prot(p)))), true, nil
+	pages := perms.Uniform(base, size, 0, b.Kind(perms.Prot(p)))
+	return newRegion(base+b.lead, b.size, b.size, &pages), true, nil
 }
 
 // unmapFile unmaps a file whose pages can be of any size. The kernel refuses to unmap a part
@@ -287,7 +290,8 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 			return ticket{}, err
 		}
 	}
-	t := newRegion(base+b.lead, b.size, capacity, perms.Uniform(base, whole, whole-data, b.Kind(perms.Prot(p))))
+	pages := perms.Uniform(base, whole, whole-data, b.Kind(perms.Prot(p)))
+	t := newRegion(base+b.lead, b.size, capacity, &pages)
 	t.r.setLock(s.wish.Lock)
 	if s.wish.Where == place.Onto {
 		t.r.stack()

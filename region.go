@@ -121,8 +121,8 @@ type ticket struct {
 }
 
 // newRegion returns a region that is known to nobody yet, and its first ticket.
-func newRegion(addr, length, capacity uintptr, pages perms.Pages) ticket {
-	r := &region{Pages: pages, addr: shared(addr), len: shared(length), cap: shared(capacity)}
+func newRegion(addr, length, capacity uintptr, pages *perms.Pages) ticket {
+	r := &region{Pages: *pages, addr: shared(addr), len: shared(length), cap: shared(capacity)}
 	r.prot = sharedProt(pages.Plain().Prot)
 	if capacity > length {
 		r.has()

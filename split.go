@@ -57,7 +57,7 @@ func (t ticket) split(off int) (left, right ticket, err error) {
 		r.SetRuns(r.Clip(0, at))
 		r.account()
 	}
-	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), pages)
+	right = newRegion(addr, uintptr(size-off), r.cap.Load()-uintptr(off), &pages)
 	right.r.setLock(r.lock())
 	right.r.mark(r.marks.Load() & allMarks)
 	r.Size, r.Room = at, 0

@@ -85,7 +85,10 @@ func (r *region) transferRest(line *latch.Stripe, p []byte, off int64, need Prot
 // It goes in pieces, for the runtime cannot stop a copy, and a collection would wait for
 // all of it.
 func (r *region) transferPages(line *latch.Stripe, p []byte, at uintptr, need Prot, short error) (n int, err error) {
-	c := copying{guard: guard{r: r, line: line, at: at, need: need}, p: p}
+	// A literal would be copied from where it is put together, by loads that are longer than the
+	// stores before and must wait for them: a third of a short copy.
+	var c copying
+	c.r, c.line, c.at, c.need, c.p = r, line, at, need, p
 	c.enter()
 	defer func() {
 		if !c.left {
