@@ -217,8 +217,8 @@ func (r *region) unmapped(err error) error {
 }
 
 // acquire takes the region for a transition. It never waits. besides are states that do
-// not stand in the way; an attachment does. On success the caller ends the transition with pass, giveUp,
-// resign or fallBack.
+// not stand in the way; an attachment does. On success the caller ends the transition with
+// pass, giveUp, resign or fallBack.
 func (t ticket) acquire(besides latch.State) error { return t.acquireBut(isLost, besides) }
 
 // acquireToChange is acquire for a transition that changes pages.
@@ -232,14 +232,15 @@ func (t ticket) acquireBut(marks uint32, besides latch.State) error {
 	if a := t.r.Acquire(t.state, besides); a != latch.OK {
 		return t.refused(a)
 	}
-	if !t.r.is(marks) && t.r.attachment() == nil {
+	tracked := t.r.attachment() != nil
+	if !t.r.is(marks) && !tracked {
 		return nil
 	}
-	t.giveUp()
+	t.giveUp() // so that the tracker can be closed: it is not looked for again
 	switch {
 	case t.r.is(isLost):
 		return errLost
-	case t.r.attachment() != nil:
+	case tracked:
 		return errTracked()
 	}
 	return ErrSealed

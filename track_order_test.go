@@ -3,6 +3,9 @@
 package mmap
 
 import (
+	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -126,4 +129,31 @@ func TestTrackFetchOrder(t *testing.T) {
 	takes(t, "fetched", m, tracker, pg)
 	check(t, second(m.WriteAt([]byte{1}, int64(2*pg))))
 	takes(t, "written", m, tracker, pg, 2)
+}
+
+// A transition that a tracker refuses says so, also if that is closed as soon as the
+// transition lets it.
+func TestTrackClosedMeanwhile(t *testing.T) {
+	u := must(MapUnknown(Anonymous(int(pageSize)), ProtRead))
+	defer u.Close()
+	var over atomic.Bool
+	var others sync.WaitGroup
+	others.Go(func() {
+		for more, a := u.r.has(), new(attachment); !over.Load(); {
+			more.attached.Store(a)
+			more.attached.Store(nil)
+		}
+	})
+	refused := 0
+	for end := time.Now().Add(time.Second); refused < 200_000 && time.Now().Before(end); {
+		if err := u.acquireToChange(); err == nil {
+			u.giveUp()
+		} else if refused++; !errors.Is(err, ErrBusy) {
+			t.Errorf("refused with %v", err)
+			break
+		}
+	}
+	over.Store(true)
+	others.Wait()
+	t.Logf("refused %d times", refused)
 }
