@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -125,6 +126,53 @@ func TestSourceFaults(t *testing.T) {
 	if check(t, testkit.Second(p.ReadAt(b, 0))); !bytes.Equal(b, data) {
 		t.Error("contents differ")
 	}
+}
+
+// TestSourceStack: the source is called when the fault that asks for it is over, and not in the
+// middle of the panic that it was.
+func TestSourceStack(t *testing.T) {
+	size := 4 * pg
+	data := newSource(size)
+	var within []string // what a call of the source lies within
+	src := &nested{func(b []byte, off int64) (int, error) {
+		var pcs [100]uintptr
+		for frames := runtime.CallersFrames(pcs[:runtime.Callers(0, pcs[:])]); ; {
+			f, more := frames.Next()
+			if within = append(within, f.Function); !more {
+				return data.ReadAt(b, off)
+			}
+		}
+	}}
+	m, p := paged[mmap.Read](t, mmap.Anonymous(size), src, paging.Window(size))
+	in := func() {
+		for name, f := range map[string]func() error{
+			"ReadAt of a byte":    func() error { return testkit.Second(p.ReadAt(make([]byte, 1), 5)) },
+			"ReadAt of two pages": func() error { return testkit.Second(p.ReadAt(make([]byte, pg), 5)) },
+			"View":                func() error { return p.View(func(b []byte) error { _ = bytes.Count(b, []byte{0}); return nil }) },
+			"ReadAt past its end": func() error {
+				if _, err := p.ReadAt(make([]byte, size), 5); err != io.EOF {
+					return fmt.Errorf("%v, and not EOF", err)
+				}
+				return nil
+			},
+			"ReadAt, in a View of m": func() error {
+				return m.View(func([]byte) error { return testkit.Second(p.ReadAt(make([]byte, 1), 5)) })
+			},
+		} {
+			check(t, p.Evict(0, size))
+			within = nil
+			if check(t, f()); within == nil || slices.Contains(within, "runtime.gopanic") {
+				t.Errorf("%s: the source is called by %q", name, within)
+			}
+		}
+	}
+	in()
+	for range 1 << 12 { // more pins than one word counts: the rest go the slow way
+		pin, err := m.Pin()
+		check(t, err)
+		defer pin.Unpin()
+	}
+	in()
 }
 
 // TestReadAtPart: what comes before a failure is delivered, with the error of the first window
