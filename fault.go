@@ -152,7 +152,7 @@ func (g *guard) rescue(p any, err *error, pins ...*Pin) {
 	}
 }
 
-// rescueUnpin is rescue, and unpins then.
+// rescueUnpin is rescue, and then unpins the region.
 func (g *guard) rescueUnpin(p any, err *error) {
 	defer g.r.unpin(g.line)
 	g.rescue(p, err)

@@ -76,6 +76,7 @@ package mmap
 
 import (
 	"cmp"
+
 	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/leftover"
@@ -172,10 +173,9 @@ func adopt(addr uintptr, size int, known Prot, promises bool) (t ticket, err err
 func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 	size, fits := kernel.Round(uintptr(s.size), kernel.PageSize)
 	if fits && size > 0 && *s == Anonymous(s.size) && p&^protAll == 0 {
-		// The same as lay, where most of it has nothing to do: that is half of what
-		// the library adds to the system call.
-		// And not by Backing.Mmap: after a system call each function that returns costs a
-		// mispredicted branch.
+		// The same as lay, where most of it has nothing to do: that is half of what the
+		// library adds to the system call. Backing.Mmap is written out, because after a
+		// system call each function that returns costs a mispredicted branch.
 		b := place.Backing{FD: -1, Granule: kernel.PageSize, Flags: unix.MAP_PRIVATE | unix.MAP_ANONYMOUS}
 		base, no := sys.Mmap(0, size, int(p), b.Flags, b.FD, b.Offset)
 		if no == nil {
@@ -193,7 +193,8 @@ func (s *Spec) mapNew(p Prot) (t ticket, err error) {
 	return t, nil
 }
 
-// mapSource maps the Spec from its source. It is by itself because its result is on the heap.
+// mapSource maps the Spec from its source. It is a function of its own because its results
+// are on the heap.
 func (s *Spec) mapSource(p Prot) (t ticket, err error) {
 	plain := Spec{source: s.source, file: s.file, fd: s.fd, offset: s.offset, size: s.size, shared: s.shared}
 	guess := (s.source == openFile || s.source == descriptor) && s.size > 0 && *s == plain
@@ -278,7 +279,7 @@ func (s *Spec) lay(b backing, p Prot) (ticket, error) {
 		return ticket{}, err
 	}
 	plain := s.wish == (place.Wish{}) && whole == data && b.Granule == kernel.PageSize && b.Flags&place.Map32Bit == 0
-	if plain && whole > 0 { // the same as Wish.Map, where most of it has nothing to do
+	if plain && whole > 0 { // the same as Wish.Map, of which nothing is left to do but this
 		if base, err = sys.Mmap(0, data, int(p), b.Flags, b.FD, b.Offset); err != nil {
 			return ticket{}, b.Refused(data, perms.Prot(p), b.Flags, err)
 		}

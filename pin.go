@@ -133,7 +133,7 @@ type pinGuard struct {
 	pin *Pin
 }
 
-// rescueUnpin is rescue, and ends the use of the pin then.
+// rescueUnpin is rescue, and then ends the use of the pin.
 func (g *pinGuard) rescueUnpin(p any, err *error) {
 	defer g.pin.endUse()
 	g.rescue(p, err, g.pin)

@@ -224,7 +224,7 @@ func (t ticket) acquire(besides latch.State) error { return t.acquireBut(isLost,
 // acquireToChange is acquire for a transition that changes pages.
 func (t ticket) acquireToChange() error { return t.acquireBut(isLost|isSealed, 0) }
 
-// acquireBut is acquire that a region with one of the marks refuses.
+// acquireBut is acquire, which fails if the region has one of the marks.
 func (t ticket) acquireBut(marks uint32, besides latch.State) error {
 	if t.r == nil {
 		return ErrClosed

@@ -346,7 +346,8 @@ func (s *Spec) open(p Prot, capacity int, use func(b backing) error) error {
 }
 
 // withFD calls use with the descriptor of the source, opened for permissions p: -1 if it
-// has none. The error is that of opening it.
+// has none. The error is that of opening it. use must not panic: the descriptor would stay
+// open.
 func (s *Spec) withFD(p Prot, capacity int, use func(fd uintptr)) error {
 	switch s.source {
 	case openFile, wholeFile:

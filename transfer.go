@@ -85,8 +85,8 @@ func (r *region) transferRest(line *latch.Stripe, p []byte, off int64, need Prot
 // It goes in pieces, for the runtime cannot stop a copy, and a collection would wait for
 // all of it.
 func (r *region) transferPages(line *latch.Stripe, p []byte, at uintptr, need Prot, short error) (n int, err error) {
-	// A literal would be copied from where it is put together, by loads that are longer than the
-	// stores before and must wait for them: a third of a short copy.
+	// A composite literal would be put together elsewhere and copied here. The copy's loads are
+	// longer than the stores just before, and wait for them: a third of a short copy.
 	var c copying
 	c.r, c.line, c.at, c.need, c.p = r, line, at, need, p
 	c.enter()
@@ -109,8 +109,8 @@ func (r *region) transferPages(line *latch.Stripe, p []byte, at uintptr, need Pr
 	return len(p), short
 }
 
-// rescueUnpin is that of the guard, for a copy of so many bytes. Where a page has come back,
-// all is copied, and the error is short.
+// rescueUnpin is rescueCopy, and then unpins the region. It returns what transferPages does
+// for size bytes: where the page has come back, all of them have been copied.
 func (c *copying) rescueUnpin(v any, size int, short error) (n int, err error) {
 	defer c.r.unpin(c.line)
 	if err = c.rescueCopy(v); err == nil {

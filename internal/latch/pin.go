@@ -88,7 +88,7 @@ func (l *Latch) Pin(s, besides State, hint uintptr, m Memory) (*Stripe, Answer) 
 // other; settle elects one if both do.
 func (l *Latch) Unpin(line *Stripe, m Memory) (a Answer) {
 	if line == nil && l.word.Add(^uint64(0))&(closed|watched) == 0 {
-		return // OK; as a constant it would be one too much for Unpin to be inlined
+		return // OK; if that were written here, Unpin would be too large to be inlined
 	}
 	return l.unpinSlowly(line, m)
 }
