@@ -17,7 +17,7 @@ import (
 //
 //	rw, err := mmap.Protect[mmap.ReadWrite](m)
 func Protect[M Known, Old Handle](m Old) (M, error) {
-	_, unknown := any(m).(Unknown)
+	_, unknown := any(m).(Unknown) // m.known would be an indirect call
 	t, err := ticketOf(m).protect(promised[M](), !unknown)
 	return handleOf[M](t), err
 }
