@@ -149,7 +149,7 @@ func send(listener int, a reply) unix.Errno {
 // the first system call with this number that has, as its argument with the number arg, is.
 // Another thread of the process can do this only for calls in which a thread gives its
 // processor of the scheduler away: those by syscall.Syscall.
-func paused(t *testing.T, number, arg int, is uint64, meanwhile func(), f func() error) error {
+func paused(t *testing.T, number, arg int, is uintptr, meanwhile func(), f func() error) error {
 	t.Helper()
 	type filtered struct {
 		listener int
@@ -183,7 +183,7 @@ func paused(t *testing.T, number, arg int, is uint64, meanwhile func(), f func()
 			continue
 		}
 		n, e := receive(thread.listener)
-		if e == 0 && !stopped && n.args[arg] == is {
+		if e == 0 && !stopped && uintptr(n.args[arg]) == is {
 			stopped = true
 			meanwhile()
 		}

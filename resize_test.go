@@ -701,7 +701,7 @@ func TestLost(t *testing.T) {
 		check(t, second(sys.Mmap(at, pageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, -1, 0)))
 		memory(at, 1)[0] = 7
 	}
-	err = paused(t, unix.SYS_MREMAP, 0, uint64(at+pageSize), stranger, func() error { return second(Move(u, spot(t, 4))) })
+	err = paused(t, unix.SYS_MREMAP, 0, at+pageSize, stranger, func() error { return second(Move(u, spot(t, 4))) })
 	var stopped *PartialError
 	if !errors.As(err, &stopped) || !errors.Is(err, unix.EPERM) || !errors.Is(err, unix.EEXIST) {
 		t.Fatalf("move: %v", err)

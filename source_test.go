@@ -179,7 +179,7 @@ func TestPathBecomesFIFO(t *testing.T) {
 	name := f.Name()
 	waits := make(chan bool, 1)
 	cwd := unix.AT_FDCWD
-	err := paused(t, unix.SYS_OPENAT, 0, uint64(cwd), func() {
+	err := paused(t, unix.SYS_OPENAT, 0, uintptr(cwd), func() {
 		check(t, os.Remove(name))
 		check(t, unix.Mkfifo(name, 0o600))
 		go func() {

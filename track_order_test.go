@@ -45,7 +45,7 @@ func TestTrackDestroyOrder(t *testing.T) {
 	f, _ := scratch(t, 4*pg)
 	for name, c := range map[string]struct {
 		of      Spec
-		advice  uint64
+		advice  uintptr
 		destroy func(m ReadWrite, off, n int) error
 	}{
 		"punch":   {Anonymous(4 * pg).Shared(), unix.MADV_REMOVE, ReadWrite.Punch},

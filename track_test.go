@@ -595,7 +595,7 @@ func TestTrackReplication(t *testing.T) {
 		for seed := range 4 {
 			all.Go(func() {
 				for i := seed + 1; !stop.Load(); i++ {
-					at := int64(i*7919%pages*k.page + i%(k.page/64)*64)
+					at := int64(int(uint(i)*7919%uint(pages))*k.page + i%(k.page/64)*64)
 					must(m.WriteAt([]byte{byte(i), byte(i >> 8), byte(seed)}, at))
 				}
 			})
