@@ -769,7 +769,7 @@ func ExampleMove() {
 func ExampleProbe() {
 	for _, feature := range []string{"mseal", "MADV_COLLAPSE", "MAP_DROPPABLE"} {
 		if err := mmap.Probe(feature); err != nil {
-			_ = errors.Is(err, errors.ErrUnsupported) // true: "mseal needs Linux 6.10 on 64-bit: …"
+			_ = errors.Is(err, errors.ErrUnsupported) // true: "mseal needs Linux 6.10 on 64-bit: …"; or a container forbids it: EPERM
 		}
 	}
 	err := mmap.Probe("mseel")
@@ -847,7 +847,7 @@ func ExampleReadWrite_Discard() {
 
 func ExampleReadWrite_Track() {
 	if err := mmap.Probe("UFFD_FEATURE_WP_ASYNC"); err != nil {
-		fmt.Println("took [{0 4096} {8192 4096}]\nleft [{8192 4096}]") // no such kernel
+		fmt.Println("took [{0 4096} {8192 4096}]\nleft [{8192 4096}]") // no such kernel, or a container forbids it
 		return
 	}
 	page := os.Getpagesize()
@@ -947,9 +947,12 @@ func ExampleMapping_Seal() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := ro.Seal(); errors.Is(err, errors.ErrUnsupported) {
-		fmt.Println("true true") // before Linux 6.10
+	if mmap.Probe("mseal") != nil {
+		fmt.Println("true true") // before Linux 6.10, or where a container forbids it
 		return
+	}
+	if err := ro.Seal(); err != nil {
+		log.Fatal(err)
 	}
 	_, err = mmap.Protect[mmap.ReadWrite](ro)
 	fmt.Println(errors.Is(err, mmap.ErrSealed), errors.Is(ro.Close(), mmap.ErrSealed))
@@ -996,13 +999,16 @@ func ExampleMapping_SetPolicy() {
 		log.Fatal(err)
 	}
 	defer m.Close()
+	err = m.SetPolicy(0, m.Len(), mmap.PolicyBind, 0)
+	m.WriteAt([]byte{1}, 0)
 	nodes := []int{0}
-	if err := m.SetPolicy(0, m.Len(), mmap.PolicyBind, 0); err == nil {
-		m.WriteAt([]byte{1}, 0)
-		if nodes, err = m.Nodes(0, m.Len()); err != nil {
-			log.Fatal(err)
-		}
-	} else if !errors.Is(err, errors.ErrUnsupported) { // a kernel without NUMA
+	if err == nil {
+		nodes, err = m.Nodes(0, m.Len())
+	}
+	switch {
+	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, mmap.ErrPermission):
+		nodes = []int{0} // a kernel without NUMA, or a container forbids it: the memory is as good
+	case err != nil:
 		log.Fatal(err)
 	}
 	fmt.Println(nodes)

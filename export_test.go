@@ -29,6 +29,8 @@ var (
 	check           = testkit.Check
 	wants           = testkit.Wants
 	explained       = testkit.Explained
+	lacking         = testkit.Lacking
+	unavailable     = testkit.Unavailable
 	scratch         = testkit.Scratch
 	content         = testkit.Content
 	hasSecret       = testkit.HasSecret
@@ -51,6 +53,7 @@ var (
 	byItself        = testkit.ByItself
 	inOwnMounts     = testkit.InOwnMounts
 	alone           = testkit.Alone
+	canLock         = testkit.CanLock
 	counted         = testkit.Counted
 	humble          = testkit.Humble
 	denyExecGain    = testkit.DenyExecGain

@@ -344,16 +344,6 @@ func TestLockDroppableParts(t *testing.T) {
 	}
 }
 
-// canLock skips where an ordinary user may not lock this much.
-func canLock(t testing.TB, n int) {
-	t.Helper()
-	var limit unix.Rlimit
-	check(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit))
-	if os.Geteuid() != 0 && limit.Cur < uint64(n) {
-		t.Skip("RLIMIT_MEMLOCK is ", limit.Cur)
-	}
-}
-
 func vmLocked() int { return int(number("/proc/self/status", "VmLck:")) << 10 }
 
 func TestLockRange(t *testing.T) {

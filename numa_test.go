@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/testkit"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,10 +23,8 @@ func nodesOnline(t testing.TB) (nodes []int) {
 	text, err := os.ReadFile("/sys/devices/system/node/has_memory")
 	if err != nil || Probe("mbind") != nil {
 		m := mapped[Read](t, Anonymous(1))
-		if lacks(t, "mbind", m.SetPolicy(0, 1, PolicyDefault)) {
-			_, err = m.Nodes(0, 1)
-			wants(t, "nodes", err, errors.ErrUnsupported)
-		}
+		lacks(t, "mbind", m.SetPolicy(0, 1, PolicyDefault))
+		lacks(t, "move_pages", second(m.Nodes(0, 1)))
 		t.Skip("no NUMA here: ", Probe("mbind"), err)
 	}
 	for part := range strings.SplitSeq(strings.TrimSpace(string(text)), ",") {
@@ -117,6 +116,7 @@ func TestSetPolicy(t *testing.T) {
 func TestNodes(t *testing.T) {
 	pg := int(pageSize)
 	nodes := nodesOnline(t)
+	testkit.Needs(t, "move_pages")
 	const pages = 1300 // more than fit into one call
 	m := apart[ReadWrite](t, Anonymous(pages*pg-1), pages)
 	check(t, m.Advise(0, m.Len(), AdviceNoHugePage))
@@ -147,6 +147,7 @@ func TestNodes(t *testing.T) {
 // Of a large mapping that is nearly empty, Nodes takes what its result takes.
 func TestNodesSparse(t *testing.T) {
 	nodesOnline(t)
+	testkit.Needs(t, "move_pages")
 	m := mapped[ReadWrite](t, Anonymous(1<<30).NoReserve())
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

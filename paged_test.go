@@ -14,6 +14,7 @@ import (
 
 // Huge pages of the pool, which only tests at the top use, are paged whole.
 func TestPagedHuge(t *testing.T) {
+	testkit.Needs(t, "UFFD_FEATURE_SIGBUS")
 	huge := mmap.WithHugePages(t, 8)
 	f, err := mmap.MemfdHuge("paged", int64(4*huge), 0, 0)
 	testkit.Check(t, err)

@@ -134,7 +134,7 @@ var rangeOps = []rangeOp{
 		return h.SetPolicy(off, n, mmap.PolicyLocal)
 	}},
 	{"resident", "", false, 0, unseen, nil},
-	{"nodes", "mbind", false, 0, unseen, nil},
+	{"nodes", "move_pages", false, 0, unseen, nil},
 	{"prefault", "MADV_POPULATE_READ", false, mmap.ProtRead, unseen, does(kinds.AnyHandle.Prefault)},
 	{"prefault write", "MADV_POPULATE_READ", false, mmap.ProtWrite, unseen, loss(destroyer.PrefaultWrite)},
 	{"collapse", "", false, 0, unseen, does(kinds.AnyHandle.Collapse)},

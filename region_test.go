@@ -379,7 +379,11 @@ func withHugePages(t testing.TB, n int) uintptr {
 		if spare < 0 {
 			t.Skipf("%d free huge pages are needed: set vm.nr_hugepages, or MMAP_TEST_MACHINE=1 as root", n)
 		}
-		mapped[None](t, Anonymous(spare*int(size)).HugePages(0)) // so that n are left
+		if spare > 0 { // then n are left; not the library's, of which a test can have all collected
+			others, err := unix.Mmap(-1, 0, spare*int(size), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_HUGETLB)
+			check(t, err)
+			t.Cleanup(func() { check(t, unix.Munmap(others)) })
+		}
 		before += uint64(spare)
 	} else {
 		setPool(t, n)

@@ -414,7 +414,7 @@ func TestRemapLocked(t *testing.T) {
 		return // VmLck is of the process
 	}
 	pg := int(pageSize)
-	canLock(t, 8*pg)
+	canLock(t, 70*pg)
 	before := vmLocked()
 	for name, use := range map[string]func(u Unknown) (Unknown, error){
 		"move":   func(u Unknown) (Unknown, error) { return Move(u, spot(t, 4)) },

@@ -77,12 +77,14 @@ func TestPathLease(t *testing.T) {
 	check(t, unix.Mkfifo(fifo, 0o600))
 	_, err = openWaiting(fifo, unix.O_RDONLY)
 	wants(t, "fifo", err, unix.ENODEV)
-	if os.Geteuid() != 0 {
-		return // who may not call chroot(2)
-	}
 	// Without /proc it is the same.
 	base := "/" + filepath.Base(name)
-	check(t, unix.Chroot(filepath.Dir(name)))
+	if err := unix.Chroot(filepath.Dir(name)); err == unix.EPERM {
+		t.Log("not tested: chroot(2): ", err)
+		return
+	} else {
+		check(t, err)
+	}
 	leased("no /proc", base, base, unix.F_WRLCK, reads)
 }
 

@@ -197,6 +197,7 @@ func TestHugeOperations(t *testing.T) {
 	}
 	const slots = 4
 	size := withHugePages(t, 2*slots+1)
+	canLock(t, slots*int(size))
 	m := &hugeModel{slot: int(size)}
 	m.at[0], _ = round(nowhere(t, (2*slots+1)*int(size/pageSize)), size)
 	m.at[1] = m.at[0] + slots*size

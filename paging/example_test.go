@@ -16,7 +16,7 @@ import (
 // A text that is far away is fetched where it is read.
 func Example() {
 	if err := mmap.Probe("UFFD_FEATURE_SIGBUS"); err != nil {
-		fmt.Println("absent: true\nfar away\nthere: true\nagain absent: true") // no such kernel
+		fmt.Println("absent: true\nfar away\nthere: true\nagain absent: true") // no such kernel, or a container forbids it
 		return
 	}
 	const size = 1 << 20
@@ -54,7 +54,7 @@ func Example() {
 // View can touch anything; ViewRange and Fetch say before what will be touched.
 func ExamplePager_View() {
 	if err := mmap.Probe("UFFD_FEATURE_SIGBUS"); err != nil {
-		fmt.Println("7 7 7") // no such kernel
+		fmt.Println("7 7 7") // no such kernel, or a container forbids it
 		return
 	}
 	m, err := mmap.Map[mmap.Read](mmap.Anonymous(1 << 20))

@@ -11,7 +11,8 @@
 // library turns into an error, and whoever needs the page fetches it, in its own goroutine
 // and by an ordinary ReadAt of the source. Nobody waits in a fault, so there is no handler
 // that could wait for the same processor, and no privileges are needed. It is done with
-// userfaultfd(2), Linux 4.14.
+// userfaultfd(2), Linux 4.14; where a seccomp filter forbids that, as in many containers, New
+// returns EPERM.
 //
 // A file that is in the page cache is 3 to 13 times cheaper to read if it is mapped as it is.
 // Do not use this package for that.

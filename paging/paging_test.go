@@ -676,6 +676,7 @@ func TestHarsh(t *testing.T) {
 
 // TestCollected: a mapping that nobody has any more is unmapped, with its pager.
 func TestCollected(t *testing.T) {
+	testkit.Needs(t, "UFFD_FEATURE_SIGBUS")
 	if !testkit.ByItself(t) {
 		return
 	}
@@ -708,6 +709,7 @@ func TestCollected(t *testing.T) {
 
 // TestModel compares random operations with a plain slice.
 func TestModel(t *testing.T) {
+	testkit.Needs(t, "UFFD_FEATURE_SIGBUS")
 	const pages = 12
 	for name, s := range kinds(t, pages*pg) {
 		size := pages * pg

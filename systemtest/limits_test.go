@@ -255,6 +255,7 @@ func TestAreaLimit(t *testing.T) {
 		return
 	}
 	pg := int(pageSize)
+	canLock(t, 60*pg)
 	f, _ := scratch(t, 3*pg)
 	far := nowhere(t, 64)
 	spare, alone, odd := far+pageSize, far+8*pageSize, far+16*pageSize

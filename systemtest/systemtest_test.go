@@ -27,6 +27,8 @@ var (
 	check        = testkit.Check
 	wants        = testkit.Wants
 	explained    = testkit.Explained
+	lacking      = testkit.Lacking
+	canLock      = testkit.CanLock
 	scratch      = testkit.Scratch
 	content      = testkit.Content
 	hasSecret    = testkit.HasSecret

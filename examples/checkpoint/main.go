@@ -9,7 +9,7 @@
 // and the copy must follow without looking at all of it and without stopping the work. So the
 // kernel notes the pages that are written, and each round takes that list first and copies
 // then: a page that is written meanwhile is in the next list. At the end the file is equal to
-// the memory. It needs Linux 6.7.
+// the memory. It needs Linux 6.7, and userfaultfd(2), which many containers forbid.
 package main
 
 import (

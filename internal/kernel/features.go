@@ -26,6 +26,7 @@ const (
 	unasked uint32 = iota // or it could not be asked
 	present
 	missing
+	hidden // or missing: what says so can be a filter
 )
 
 // Features are all that Probe knows. Advice is asked for by advising nothing, which fails
@@ -119,17 +120,30 @@ func (f *Feature) probe(name string) error {
 			f.known.Store(present)
 		case unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.EACCES: // it may be there
 		case unix.EPERM: // none of these calls returns it by itself
-			if strings.HasPrefix(name, "UFFD_") {
-				return fail.Hint(err, "userfaultfd(2) is forbidden here, as by the seccomp filter of a container, "+
-					"or before Linux 5.11 by vm.unprivileged_userfaultfd")
+			const hint = "%s is forbidden here, as by the seccomp filter of a container"
+			switch {
+			case strings.HasPrefix(name, "UFFD_"):
+				return fail.Hint(err, hint+", or before Linux 5.11 by vm.unprivileged_userfaultfd", "userfaultfd(2)")
+			case strings.HasPrefix(name, "MPOL_"):
+				name = "mbind" // all of it
 			}
-			return fail.Hint(err, "%s is forbidden here, as by the seccomp filter of a container", name)
+			return fail.Hint(err, hint, name)
+		case unix.ENOSYS:
+			const filtering = 2
+			if Number("/proc/self/status", "Seccomp:") == filtering {
+				f.known.Store(hidden)
+			} else {
+				f.known.Store(missing)
+			}
 		default:
 			f.known.Store(missing)
 		}
 	}
-	if f.known.Load() == missing {
+	switch f.known.Load() {
+	case missing:
 		return fmt.Errorf("%s needs Linux %s: %w", name, f.Since, errors.ErrUnsupported)
+	case hidden:
+		return fmt.Errorf("%s needs Linux %s, or the seccomp filter here hides it: %w", name, f.Since, errors.ErrUnsupported)
 	}
 	return nil
 }

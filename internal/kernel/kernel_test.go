@@ -127,6 +127,14 @@ func TestProbe(t *testing.T) {
 	if got := Blame(name, unix.EINVAL); got == nil || got.Error() != err.Error() {
 		t.Error(got)
 	}
+	// A filter is named where there is one.
+	status, err := os.ReadFile("/proc/self/status")
+	filter := strings.Contains(string(status), "\nSeccomp:\t2\n")
+	f.Forget()
+	f.lacks = func() error { return unix.ENOSYS }
+	if got := Probe(name); err != nil || !errors.Is(got, errors.ErrUnsupported) || strings.Contains(got.Error(), "seccomp") != filter {
+		t.Errorf("with a filter %v: %v, %v", filter, got, err)
+	}
 	f.Forget()
 	if f.lacks = func() error { return unix.EMFILE }; Probe(name) != nil || Blame(name, unix.EINVAL) != unix.EINVAL || Blame(name, nil) != nil {
 		t.Error("what could not be asked is said to be missing")

@@ -8,11 +8,13 @@ package testkit
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/mmarinus/mmap/internal/fail"
 	"github.com/mmarinus/mmap/internal/kernel"
 	"github.com/mmarinus/mmap/internal/sys"
 	"golang.org/x/sys/unix"
@@ -86,6 +88,55 @@ func Needs(t testing.TB, features ...string) {
 		if err := kernel.Probe(feature); err != nil {
 			t.Skip(err)
 		}
+	}
+}
+
+// Lacking fails unless err, of what needs a feature, says why that is not there, as Probe says
+// it in missing: the kernel lacks it, or it is forbidden. The one is not the other.
+func Lacking(t testing.TB, what string, err, missing error) {
+	t.Helper()
+	text, class := refusal(missing)
+	Explained(t, what, err, class, text)
+	if errors.Is(err, errors.ErrUnsupported) != (class == errors.ErrUnsupported) {
+		t.Errorf("%s: %v, and the probe: %v", what, err, missing)
+	}
+}
+
+// Unavailable reports whether err says that the kernel lacks a feature, or that the feature is
+// forbidden. The latter is believed only if Probe says it as well.
+func Unavailable(err error) bool {
+	for i := 0; errors.Is(err, unix.EPERM) && i < len(kernel.Features); i++ {
+		missing := kernel.Probe(strings.Fields(kernel.Features[i].Names)[0])
+		if text, class := refusal(missing); class == unix.EPERM && strings.Contains(err.Error(), text) {
+			return true
+		}
+	}
+	return errors.Is(err, errors.ErrUnsupported)
+}
+
+// refusal returns the text of an error of Probe, without the probe, and what it matches.
+func refusal(missing error) (text string, class error) {
+	var forbidden *fail.Error
+	if errors.As(missing, &forbidden) && forbidden.Err == unix.EPERM {
+		return forbidden.Hint, unix.EPERM
+	}
+	return fmt.Sprint(missing), errors.ErrUnsupported
+}
+
+// Capable reports whether this process has a capability, as root has outside of containers.
+func Capable(capability int) bool {
+	var has [2]unix.CapUserData
+	err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &has[0])
+	return err == nil && has[capability/32].Effective&(1<<(capability%32)) != 0
+}
+
+// CanLock skips where this process may not lock so many bytes.
+func CanLock(t testing.TB, n int) {
+	t.Helper()
+	var limit unix.Rlimit
+	Check(t, unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit))
+	if limit.Cur < uint64(n) && !Capable(unix.CAP_IPC_LOCK) {
+		t.Skipf("RLIMIT_MEMLOCK is %d, and %d bytes are to be locked", limit.Cur, n)
 	}
 }
 

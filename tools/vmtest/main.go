@@ -1,7 +1,7 @@
 //go:build linux
 
-// Vmtest runs tests on other kernels, which it boots in qemu, and on other
-// processors, which qemu emulates:
+// Vmtest runs tests on other kernels, which it boots in qemu, on other processors,
+// which qemu emulates, and as in a container:
 //
 //	go run ./tools/vmtest [flags] target [arguments of go test]
 //
@@ -19,6 +19,11 @@
 // go test gets -short; say -short=false -timeout=2h for the whole. The packages are
 // "." and "./systemtest", or those that are named as for go test, by a path that begins
 // with a dot; programs that execute themselves cannot do so under user emulation.
+//
+// The target container is this machine, and downloads nothing. There the tests of all
+// packages may do what Docker allows by default: system calls that its seccomp profile
+// forbids are EPERM, little memory can be locked, and root has few capabilities and cannot
+// write to /sys and /proc/sys. It is a test and no protection.
 package main
 
 import (
@@ -31,6 +36,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +45,8 @@ import (
 // A target is a kernel, as a package of a Debian release, or without one the
 // processor alone: natively, or under user emulation.
 type target struct{ name, arch, release, kernel string }
+
+const container = "container" // this machine; see contain
 
 var targets = []target{
 	{"5.10", "amd64", "bullseye", "linux-image-cloud-amd64"}, // older than some tests know: they fail where they should skip
@@ -55,6 +63,7 @@ var targets = []target{
 	{"riscv64", "riscv64", "", ""},
 	{"s390x", "s390x", "", ""},
 	{"s390x-6.1", "s390x", "bookworm", "linux-image-s390x"},
+	{container, runtime.GOARCH, "", ""},
 }
 
 // A machine is how Debian and qemu call a processor, and what they need.
@@ -70,7 +79,7 @@ var machines = map[string]machine{
 }
 
 var (
-	uid    = flag.Int("uid", 0, "run the tests in a virtual machine as this user")
+	uid    = flag.Int("uid", 0, "run the tests in a virtual machine or as in a container as this user")
 	memory = flag.Int("mem", 2048, "megabytes of memory of the virtual machine")
 	inner  = flag.Bool("exec", false, "run the test binary that is given; for go test -exec")
 )
@@ -94,6 +103,8 @@ func main() {
 	switch {
 	case !*inner:
 		err = goTest(t, args)
+	case t.name == container:
+		err = contain(args)
 	case t.kernel != "":
 		err = boot(t, args)
 	default:
@@ -111,7 +122,7 @@ func main() {
 // goTest has go test compile, call this program for each binary, and report.
 func goTest(t target, args []string) error {
 	arguments := []string{"test", "-json", "-count=1", "-p=1", "-vet=off", "-short"}
-	if t.kernel != "" || machines[t.arch].user != "" {
+	if t.kernel != "" || t.name == container || machines[t.arch].user != "" {
 		self, err := os.Executable()
 		if err != nil {
 			return err
@@ -120,7 +131,11 @@ func goTest(t target, args []string) error {
 	}
 	all := slices.Contains(args, "-v")
 	args = slices.DeleteFunc(args, func(arg string) bool { return arg == "-v" }) // which would undo what -json does
-	if !slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, ".") }) {
+	switch {
+	case slices.ContainsFunc(args, func(arg string) bool { return strings.HasPrefix(arg, ".") }):
+	case t.name == container:
+		arguments = append(arguments, "./...")
+	default:
 		arguments = append(arguments, ".", "./systemtest")
 	}
 	cmd := exec.Command("go", append(arguments, args...)...)
