@@ -22,7 +22,7 @@ func mapped[M Known](t testing.TB, s Spec) M {
 	t.Helper()
 	m, err := Map[M](s)
 	check(t, err)
-	r := m.Untyped().ticket.r
+	r := ticketOf(m).r
 	t.Cleanup(func() { Mapping{ticket{r, r.State()}}.Close() }) // the handle can be old by then
 	return m
 }
