@@ -22,8 +22,8 @@ func mapped[M Known](t testing.TB, s Spec) M {
 	t.Helper()
 	m, err := Map[M](s)
 	check(t, err)
-	r := ticketOf(m).r
-	t.Cleanup(func() { Mapping{ticket{r, r.State()}}.Close() }) // the handle can be old by then
+	was := m.Untyped()
+	t.Cleanup(func() { Mapping{ticket{was.r, was.r.State()}}.Close() }) // the handle can be old by then
 	return m
 }
 
