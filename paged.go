@@ -112,9 +112,7 @@ func (p *pagedRegion) ReadAt(b []byte, off int64) (n int, err error) {
 	t := p.of
 	if !t.pinWord() {
 		n, err = t.transfer(b, off, ProtRead)
-	} else if at, size := t.r.addr.Load()+uintptr(off), t.r.len.Load(); uint64(off) > uint64(size) ||
-		uintptr(len(b)) > size-uintptr(off) || uintptr(len(b)) > kernel.PageSize-at&(kernel.PageSize-1) ||
-		!Prot(t.r.prot.Load()).allows(ProtRead) {
+	} else if at, ok := t.r.onePage(off, uintptr(len(b)), ProtRead); !ok {
 		n, err = t.r.transferRest(nil, b, off, ProtRead)
 	} else if failed := t.r.readPage(b, at); failed != nil {
 		err = *failed

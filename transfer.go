@@ -23,9 +23,8 @@ func (t ticket) transfer(p []byte, off int64, need Prot) (n int, err error) {
 			return transferRefused(p, off, need, err)
 		}
 	}
-	at, size := t.r.addr.Load()+uintptr(off), t.r.len.Load()
-	if uint64(off) > uint64(size) || uintptr(len(p)) > size-uintptr(off) ||
-		uintptr(len(p)) > kernel.PageSize-at&(kernel.PageSize-1) || !Prot(t.r.prot.Load()).allows(need) {
+	at, inside := t.r.onePage(off, uintptr(len(p)), need)
+	if !inside {
 		return t.r.transferRest(g.line, p, off, need)
 	}
 	g.at = at
@@ -43,6 +42,15 @@ func (t ticket) transfer(p []byte, off int64, need Prot) (n int, err error) {
 	g.leave()
 	t.r.Unpin(g.line, t.r)
 	return len(p), nil
+}
+
+// onePage returns where n bytes at off are, and whether they are within Len, in one page, and
+// every page of the mapping allows need. The caller has a pin. It is inlined.
+func (r *region) onePage(off int64, n uintptr, need Prot) (at uintptr, ok bool) {
+	size := r.len.Load()
+	at = r.addr.Load() + uintptr(off)
+	return at, uint64(off) <= uint64(size) && n <= size-uintptr(off) &&
+		n <= kernel.PageSize-at&(kernel.PageSize-1) && Prot(r.prot.Load()).allows(need)
 }
 
 // transferRefused returns the error of a transfer that could not pin.
