@@ -182,14 +182,10 @@ func (p *Pages) SetAll(k Kind) { p.runs, p.plain = nil, pack(k) }
 // Protect notes that the pages [start, end) allow what prot says. If they are the last
 // of the data, so will those of the reserve.
 func (p *Pages) Protect(start, end uintptr, prot Prot) {
-	if p.runs == nil && start == 0 && end == p.Data() {
-		p.plain.prot = prot // also of no pages: some may come
-		return
-	}
 	p.Alter(start, end, func(k Kind) Kind { k.Prot = prot; return k })
 }
 
-// ProtectAll is Protect of all pages.
+// ProtectAll is Protect of all pages, or of none: some may come.
 func (p *Pages) ProtectAll(prot Prot) {
 	if p.runs == nil {
 		p.plain.prot = prot
