@@ -39,7 +39,7 @@ func (s *Spec) openPath(p Prot) (fd int, err error) {
 }
 
 func openFD(name string, mode int) (fd int, err error) {
-	for {
+	for { // and not sys.Retry, which would return twice after the system call
 		if fd, err = unix.Open(name, mode|unix.O_CLOEXEC, 0); err != unix.EINTR {
 			return fd, err
 		}

@@ -11,8 +11,8 @@
 // memory back. The kernel notes the pages that are written, and these few are copied.
 //
 // A request stores its words all over the memory and returns a sum of what it finds there. So
-// the sums of equal requests are equal if nothing of the others is left. It needs Linux 6.7, and userfaultfd(2), which
-// many containers forbid.
+// the sums of equal requests are equal if nothing of the others is left. It needs Linux 6.7,
+// and userfaultfd(2), which many containers forbid.
 package main
 
 import (
